@@ -1,0 +1,55 @@
+/* Put one thread to sleep and wake it: the only place that knows a platform.
+ *
+ * Every backend provides
+ *
+ *   FS_WAIT_BACKEND            its name, a string
+ *   fs_bucket_lock             a small lock that may not use the parking table,
+ *                              aligned so that two of them never share a line
+ *     fs_bucket_lock_init, fs_bucket_lock_acquire, fs_bucket_lock_release
+ *   fs_waitword                one sleeping thread; lives in that thread's frame
+ *     void fs_waitword_init(w)
+ *     int  fs_waitword_woken(w)             polled while spinning
+ *     int  fs_waitword_wait(w, deadline, interruptible)
+ *     void fs_waitword_wake(w)              exactly once for each init
+ *     void fs_waitword_destroy(w)
+ *   int64_t fs_now(void)       monotonic nanoseconds, time.monotonic()'s clock
+ *   uintptr_t fs_thread_id(void)            never 0; what threading.get_ident() says
+ *   void fs_yield(void)
+ *
+ * fs_waitword_wait returns FS_WOKEN, FS_TIMED_OUT (deadline passed), or
+ * FS_SIGNALLED: a signal handler may have run.  That last is a hint; a caller
+ * that does not care calls again.  `interruptible` asks for the hint to be
+ * prompt on platforms whose sleep a signal does not end.
+ *
+ * fs_waitword_wake releases what the waker wrote before it (the woken thread
+ * acquires it in wait or woken) and may not touch *w in a way that matters
+ * once the sleeper can see the wake-up, because the sleeper's frame may be gone.
+ */
+#ifndef FASTSYNC_WAIT_H
+#define FASTSYNC_WAIT_H
+
+#include "atomic.h"
+
+/* A deadline that never comes. */
+#define FS_FOREVER INT64_MAX
+
+#define FS_WOKEN 0
+#define FS_TIMED_OUT 1
+#define FS_SIGNALLED 2
+
+/* Bucket locks and other hot words are kept on lines of their own. */
+#define FS_CACHE_LINE 64
+
+#if defined(_WIN32)
+#  include "wait_windows.h"
+#elif defined(FS_FORCE_WAIT_PTHREAD)
+#  include "wait_pthread.h"
+#elif defined(__linux__)
+#  include "wait_linux.h"
+#elif defined(__APPLE__)
+#  include "wait_darwin.h"
+#else
+#  include "wait_pthread.h"
+#endif
+
+#endif

@@ -1,0 +1,130 @@
+/* Linux: futex(2), private, absolute CLOCK_MONOTONIC deadlines. */
+#ifndef FASTSYNC_WAIT_LINUX_H
+#define FASTSYNC_WAIT_LINUX_H
+
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "posix.h"
+
+#define FS_WAIT_BACKEND "futex"
+
+FS_INLINE long fs_futex(fs_atomic_u32 *word, int op, uint32_t value,
+                        const struct timespec *deadline) {
+    return syscall(SYS_futex, word, op, value, deadline, NULL,
+                   FUTEX_BITSET_MATCH_ANY);
+}
+
+/* Sleep while *word == value.  Returns FS_WOKEN on any wake-up, true or not. */
+static inline int fs_futex_wait(fs_atomic_u32 *word, uint32_t value,
+                                int64_t deadline) {
+    struct timespec t = fs_timespec(deadline);
+    long r = fs_futex(word, FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG, value,
+                      deadline == FS_FOREVER ? NULL : &t);
+    if (r == 0) {
+        return FS_WOKEN;
+    }
+    switch (errno) {
+    case EAGAIN:
+        return FS_WOKEN;
+    case EINTR:
+        return FS_SIGNALLED;
+    case ETIMEDOUT:
+        return FS_TIMED_OUT;
+    default:
+        fs_fatal("futex wait", errno);
+        return FS_WOKEN;
+    }
+}
+
+/* The word may be gone by now (EFAULT), or be somebody else's (a spurious
+ * wake-up, which every futex user must bear): both are harmless. */
+FS_INLINE void fs_futex_wake_one(fs_atomic_u32 *word) {
+    fs_futex(word, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 1, NULL);
+}
+
+/* Bucket lock: 0 free, 1 held, 2 held and somebody may sleep on it. */
+typedef struct {
+#ifdef __cplusplus
+    alignas(FS_CACHE_LINE) fs_atomic_u32 word;
+#else
+    _Alignas(FS_CACHE_LINE) fs_atomic_u32 word;
+#endif
+} fs_bucket_lock;
+
+FS_INLINE void fs_bucket_lock_init(fs_bucket_lock *l) {
+    fs_u32_store_relaxed(&l->word, 0);  /* relaxed: not shared yet */
+}
+
+static FS_COLD void fs_bucket_lock_slow(fs_bucket_lock *l) {
+    /* Held for tens of instructions: a short spin usually outlasts it. */
+    for (int i = 0; i < 40; i++) {
+        uint32_t free = 0;
+        /* relaxed: advisory; the CAS acquires: pairs with the release below */
+        if (fs_u32_load_relaxed(&l->word) == 0 &&
+            fs_u32_cas_acquire(&l->word, &free, 1)) {
+            return;
+        }
+        fs_pause();
+    }
+    /* acquire: pairs with the release in fs_bucket_lock_release */
+    while (fs_u32_exchange_acquire(&l->word, 2) != 0) {
+        fs_futex_wait(&l->word, 2, FS_FOREVER);
+    }
+}
+
+FS_INLINE void fs_bucket_lock_acquire(fs_bucket_lock *l) {
+    uint32_t free = 0;
+    /* acquire: pairs with the release in fs_bucket_lock_release */
+    if (!fs_u32_cas_acquire(&l->word, &free, 1)) {
+        fs_bucket_lock_slow(l);
+    }
+}
+
+FS_INLINE void fs_bucket_lock_release(fs_bucket_lock *l) {
+    /* release: pairs with the acquires above */
+    if (fs_u32_exchange_release(&l->word, 0) == 2) {
+        fs_futex_wake_one(&l->word);
+    }
+}
+
+/* Wait word: 1 not woken, awake; 2 not woken, asleep; 0 woken. */
+typedef struct {
+    fs_atomic_u32 word;
+} fs_waitword;
+
+FS_INLINE void fs_waitword_init(fs_waitword *w) {
+    fs_u32_store_relaxed(&w->word, 1);  /* relaxed: published by the bucket lock */
+}
+
+FS_INLINE int fs_waitword_woken(const fs_waitword *w) {
+    /* acquire: pairs with the release in fs_waitword_wake */
+    return fs_u32_load_acquire((fs_atomic_u32 *)&w->word) == 0;
+}
+
+static inline int fs_waitword_wait(fs_waitword *w, int64_t deadline,
+                                   int interruptible) {
+    uint32_t awake = 1;
+    (void)interruptible;  /* a signal ends a futex wait by itself */
+    /* relaxed: only announces that a wake-up needs the system call */
+    fs_u32_cas_relaxed(&w->word, &awake, 2);
+    while (!fs_waitword_woken(w)) {
+        int r = fs_futex_wait(&w->word, 2, deadline);
+        if (r != FS_WOKEN) {
+            return fs_waitword_woken(w) ? FS_WOKEN : r;
+        }
+    }
+    return FS_WOKEN;
+}
+
+FS_INLINE void fs_waitword_wake(fs_waitword *w) {
+    /* release: pairs with the acquire in fs_waitword_woken */
+    if (fs_u32_exchange_release(&w->word, 0) == 2) {
+        fs_futex_wake_one(&w->word);  /* *w may be gone: see above */
+    }
+}
+
+FS_INLINE void fs_waitword_destroy(fs_waitword *w) { (void)w; }
+
+#endif

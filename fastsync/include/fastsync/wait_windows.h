@@ -1,0 +1,82 @@
+/* Windows: WaitOnAddress and SRWLOCK.  Not tested: no such machine was at hand. */
+#ifndef FASTSYNC_WAIT_WINDOWS_H
+#define FASTSYNC_WAIT_WINDOWS_H
+
+#define WIN32_LEAN_AND_MEAN
+#include <windows.h>
+#include <stdio.h>
+#include <stdlib.h>
+#pragma comment(lib, "Synchronization.lib")
+
+#define FS_WAIT_BACKEND "WaitOnAddress"
+/* Ctrl-C does not end WaitOnAddress: an interruptible wait looks up this often (ms). */
+#define FS_SIGNAL_POLL_MS 20
+
+FS_INLINE int64_t fs_now(void) {
+    LARGE_INTEGER count, frequency;
+    QueryPerformanceCounter(&count);
+    QueryPerformanceFrequency(&frequency);
+    return (int64_t)((count.QuadPart / frequency.QuadPart) * 1000000000 +
+                     (count.QuadPart % frequency.QuadPart) * 1000000000 /
+                         frequency.QuadPart);
+}
+
+FS_INLINE uintptr_t fs_thread_id(void) { return (uintptr_t)GetCurrentThreadId(); }
+FS_INLINE void fs_yield(void) { SwitchToThread(); }
+FS_INLINE int fs_at_fork(void (*before)(void), void (*parent)(void),
+                         void (*child)(void)) {
+    (void)before; (void)parent; (void)child;  /* Windows has no fork */
+    return 0;
+}
+
+typedef struct {
+    __declspec(align(FS_CACHE_LINE)) SRWLOCK lock;
+} fs_bucket_lock;
+
+FS_INLINE void fs_bucket_lock_init(fs_bucket_lock *l) { InitializeSRWLock(&l->lock); }
+FS_INLINE void fs_bucket_lock_acquire(fs_bucket_lock *l) { AcquireSRWLockExclusive(&l->lock); }
+FS_INLINE void fs_bucket_lock_release(fs_bucket_lock *l) { ReleaseSRWLockExclusive(&l->lock); }
+
+/* Wait word: 1 not woken, 0 woken. */
+typedef struct {
+    fs_atomic_u32 word;
+} fs_waitword;
+
+FS_INLINE void fs_waitword_init(fs_waitword *w) { fs_u32_store_relaxed(&w->word, 1); }
+FS_INLINE int fs_waitword_woken(const fs_waitword *w) {
+    /* acquire: pairs with the release in fs_waitword_wake */
+    return fs_u32_load_acquire((fs_atomic_u32 *)&w->word) == 0;
+}
+
+static inline int fs_waitword_wait(fs_waitword *w, int64_t deadline,
+                                   int interruptible) {
+    uint32_t asleep = 1;
+    while (!fs_waitword_woken(w)) {
+        DWORD ms = INFINITE;
+        if (deadline != FS_FOREVER) {
+            int64_t left = deadline - fs_now();
+            if (left <= 0) {
+                return FS_TIMED_OUT;
+            }
+            left = (left + 999999) / 1000000;
+            ms = left > 0x7fffffff ? 0x7fffffff : (DWORD)left;
+        }
+        int poll = interruptible && ms > FS_SIGNAL_POLL_MS;
+        WaitOnAddress((volatile VOID *)&w->word, &asleep, sizeof asleep,
+                      poll ? FS_SIGNAL_POLL_MS : ms);
+        if (poll && !fs_waitword_woken(w)) {
+            return FS_SIGNALLED;
+        }
+    }
+    return FS_WOKEN;
+}
+
+FS_INLINE void fs_waitword_wake(fs_waitword *w) {
+    /* release: pairs with the acquire in fs_waitword_woken */
+    fs_u32_store_release(&w->word, 0);
+    WakeByAddressSingle((PVOID)&w->word);  /* *w may be gone: harmless */
+}
+
+FS_INLINE void fs_waitword_destroy(fs_waitword *w) { (void)w; }
+
+#endif
