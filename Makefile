@@ -1,0 +1,48 @@
+# Every target that needs an environment brings it up to date first; that takes a second when
+# nothing has changed. What takes more than two lines is in tools/.
+SHELL := bash
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help venvs venv venv-gil demo test test-pthread test-cpython bench headers-check lint format clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
+
+venv: # 3.13t, the GIL off
+	@tools/environment.sh .venv free
+
+venv-gil: # the newest CPython of the machine with a GIL
+	@tools/environment.sh .venv-gil gil
+
+venvs: venv venv-gil ## make or update both environments: .venv (3.13t) and .venv-gil
+
+demo: venv ## run one program on threading and, unchanged, on fastsync
+	@tools/demo.sh .venv
+
+test: venvs ## run all checks and the suite on both builds (ARGS="..." goes to pytest)
+	@status=0; tools/lint.sh .venv-gil || status=1; \
+	tools/run_tests.sh .venv .venv-gil -- $(ARGS) || status=1; exit $$status
+
+test-pthread: ## run the suite on 3.13t with the pthread wait backend
+	@FASTSYNC_WAIT=pthread tools/environment.sh .venv-pthread free
+	@tools/run_tests.sh .venv-pthread -- $(ARGS)
+
+test-cpython: venvs ## run CPython's own tests on fastsync, on both builds
+	@status=0; for venv in .venv .venv-gil; do \
+	$$venv/bin/python tools/run_cpython_tests.py $(ARGS) || status=1; done; exit $$status
+
+bench: venv ## measure fastsync beside threading on 3.13t
+	@.venv/bin/python bench/run.py $(ARGS)
+
+headers-check: venv ## compile the extensions against the headers of 3.14t and 3.15t
+	@tools/check_headers.sh .venv
+
+lint: venv-gil ## ruff, Cython's warnings, stubtest
+	@tools/lint.sh .venv-gil
+
+format: venv-gil ## let ruff format the Python files
+	@.venv-gil/bin/ruff check -q --fix . ; .venv-gil/bin/ruff format -q .
+
+clean: ## remove the environments and everything built (the cached interpreter stays)
+	rm -rf .venv .venv-gil .venv-pthread build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -1,0 +1,47 @@
+"""Translate every .pyx to C and fail on any warning or performance hint.
+
+    python tools/check_cython.py [FOLDER]     the C goes to FOLDER, or nowhere
+
+A hint means that a call which should be `noexcept nogil` costs a lock or an exception check.
+"""
+
+import contextlib
+import io
+import os
+import sys
+import tempfile
+from glob import glob
+
+from Cython.Build import cythonize
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, ROOT)
+import setup  # noqa: E402  (for the directives of the real build)
+
+# What Cython prints when it has nothing to say.
+SILENT = ("Compiling ", "[")
+
+
+def translate(folder):
+    """Write the C of all modules below `folder` and give back Cython's complaints."""
+    output = io.StringIO()
+    with contextlib.redirect_stderr(output), contextlib.redirect_stdout(output):
+        cythonize(
+            sorted(glob("fastsync/*.pyx")),
+            build_dir=folder,
+            force=True,
+            compiler_directives=setup.DIRECTIVES,
+        )
+    return [line for line in output.getvalue().splitlines() if not line.startswith(SILENT)]
+
+
+def main():
+    os.chdir(ROOT)
+    with tempfile.TemporaryDirectory() as scratch:
+        complaints = translate(sys.argv[1] if len(sys.argv) > 1 else scratch)
+    print("\n".join(complaints), file=sys.stderr, end="\n" if complaints else "")
+    return 1 if complaints else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

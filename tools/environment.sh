@@ -1,0 +1,89 @@
+#!/usr/bin/env bash
+# Bring a virtual environment up to date: its interpreter, its packages, fastsync itself.
+#
+#   tools/environment.sh FOLDER free|gil|optimized
+#
+# Each step leaves a stamp that says what it was made from, so a second run has nothing to do.
+# The build switches of setup.py (FASTSYNC_WAIT and so on) are taken from the environment.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. tools/common.sh
+
+folder=$1
+kind=$2
+python=$folder/bin/python
+export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+
+#   is_current STAMP TEXT
+is_current() { [ -f "$folder/.$1" ] && [ "$(<"$folder/.$1")" = "$2" ]; }
+
+make_venv() {
+    local base wanted
+    case $kind in
+        free) base=$(tools/get_python.sh | tail -n 1) ;;
+        *) base=$(tools/get_python.sh "--$kind" | tail -n 1) ;;
+    esac
+    wanted="$base $("$base" -VV | tr -d '\n')"
+    if is_current python "$wanted" && "$python" -c "" 2>/dev/null; then return; fi
+    say "making $folder with $base"
+    rm -rf "$folder"
+    "$base" -m venv "$folder"
+    printf '%s\n' "$wanted" >"$folder/.python"
+}
+
+# What to install, one requirement a line: what builds need, and dependency groups.
+#   requirements GROUP...
+requirements() {
+    "$python" - "$@" <<'PY'
+import sys, tomllib
+project = tomllib.load(open("pyproject.toml", "rb"))
+lines = list(project["build-system"]["requires"])
+for group in sys.argv[1:]:
+    lines += project["dependency-groups"][group]
+print(*lines, sep="\n")
+PY
+}
+
+install_requirements() {
+    local wanted
+    if [ "$kind" = gil ]; then wanted=$(requirements test lint); else wanted=$(requirements test bench); fi
+    if is_current requirements "$wanted"; then return; fi
+    say "installing into $folder:" $wanted
+    # Wheels only: the newest release of a package may have none for 3.13t any more, while an older
+    # one does, and building it may need other languages' compilers.
+    "$python" -m pip install -q --only-binary=:all: -r <(printf '%s\n' "$wanted") >&2
+    printf '%s\n' "$wanted" >"$folder/.requirements"
+}
+
+# One number for everything that the built package depends on.
+source_state() {
+    {
+        env | grep -E '^(FASTSYNC_(DEBUG|SANITIZE|WAIT|DEFINES)|CC|CFLAGS|LDFLAGS)=' | sort || true
+        find fastsync setup.py pyproject.toml MANIFEST.in README.md -type f \
+            ! -name '*.so' ! -name '*.c' ! -name '*.pyc' ! -name '*.html' | LC_ALL=C sort | xargs cksum
+    } | cksum
+}
+
+# The tests run on what users get: the package as installed from its wheel.
+install_package() {
+    local wanted wheels log=build/$(basename "$folder").log so
+    wanted=$(source_state)
+    if is_current package "$wanted"; then return; fi
+    exclusive build/lock
+    # build/*/lib is kept for speed; what has left the sources must not get into the wheel from it.
+    find build/*/lib* -type f ! -name '*.so' -delete 2>/dev/null || true
+    for so in build/*/lib*/fastsync/*.so; do
+        if [ ! -e "fastsync/$(basename "${so%%.*}").pyx" ]; then rm -f "$so"; fi
+    done
+    wheels=$(mktemp -d)
+    : >"$log"
+    logged "$log" "building fastsync for $folder" \
+        "$python" -m pip wheel -v --no-deps --no-build-isolation -w "$wheels" . || exit 1
+    "$python" -m pip install -q --no-deps --force-reinstall "$wheels"/*.whl >&2
+    rm -rf "$wheels"
+    printf '%s\n' "$wanted" >"$folder/.package"
+}
+
+make_venv
+install_requirements
+install_package

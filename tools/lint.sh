@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Style, Cython's own warnings, and the type stubs against the compiled modules.
+#   tools/lint.sh ENVIRONMENT
+set -uo pipefail
+cd "$(dirname "$0")/.."
+. tools/common.sh
+
+bin=$PWD/${1:-.venv-gil}/bin
+failed=0
+#   check LABEL COMMAND...
+check() {
+    local label=$1
+    shift
+    if "$@"; then say "$label: ok"; else say "$label: FAILED"; failed=1; fi
+}
+
+# Away from the checkout, whose fastsync folder has no compiled modules, so that the installed
+# package is what gets imported.
+stubtest() {
+    local folder status=0
+    folder=$(mktemp -d)
+    (cd "$folder" && "$bin/python" -m mypy.stubtest fastsync --ignore-disjoint-bases) || status=1
+    rm -rf "$folder"
+    return $status
+}
+
+check "ruff" "$bin/ruff" check -q .
+check "ruff format" "$bin/ruff" format -q --check .
+check "cython" "$bin/python" tools/check_cython.py
+check "stubtest" stubtest
+exit $failed
