@@ -1,0 +1,596 @@
+"""Slow paths of the raw locks in locks.pxd: the state tables stand there."""
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
+
+from fastsync.c_atomic cimport (
+    fs_pause, fs_u8_cas_acquire, fs_u8_cas_relaxed, fs_u8_fetch_and_relaxed,
+    fs_u8_load_relaxed, fs_u8_store_release, fs_u64_cas_acquire,
+    fs_u64_cas_relaxed, fs_u64_cas_release, fs_u64_fetch_and_relaxed,
+    fs_u64_load_relaxed, fs_uptr_load_relaxed, fs_uptr_store_relaxed,
+)
+from fastsync.c_wait cimport FS_FOREVER
+from fastsync.c_python cimport fs_may_spin
+from fastsync.parking cimport (
+    FS_ACQUIRED, FS_ERROR, FS_PARK_INTERRUPTED, FS_PARK_INVALID,
+    FS_PARK_TIMED_OUT, FS_PARK_UNPARKED, FS_PARK_UNPARKED_INTERRUPTED,
+    FS_PLAIN, FS_REQUEUE_ABORT, FS_REQUEUE_ALL, FS_REQUEUE_UNPARK_ONE_REST,
+    FS_SPIN, FS_STOP, FS_TIMEOUT, FS_TOKEN_HANDOFF, FS_TOKEN_NORMAL, FS_UNPARK,
+    fs_unpark_result, park, unpark_all, unpark_filter, unpark_one, unpark_requeue,
+)
+
+
+# How long a thread that finds the lock held looks again before it parks:
+# SPIN_ROUNDS looks, SPIN_PAUSES pause instructions apart.  Chosen with
+# `bench/run.py --case contended`; docs/performance.md says against what.
+cdef enum:
+    SPIN_ROUNDS = 40
+    SPIN_PAUSES = 100
+
+
+# -- mutex -------------------------------------------------------------------
+
+cdef bint mutex_still_held(void* ctx) noexcept nogil:
+    # relaxed: the bucket lock orders it against every clearing of PARKED
+    return (fs_u8_load_relaxed(&(<fs_mutex*>ctx).state)
+            == (FS_MUTEX_LOCKED | FS_MUTEX_PARKED))
+
+
+cdef void mutex_wait_ended(void* ctx, uintptr_t key, bint was_last) noexcept nogil:
+    # The last waiter leaves unserved: nobody is parked any more.
+    if was_last:
+        # relaxed: the bit only says whether to look under the bucket lock
+        fs_u8_fetch_and_relaxed(&(<fs_mutex*>ctx).state, <uint8_t>~FS_MUTEX_PARKED)
+
+
+cdef int mutex_lock_slow(fs_mutex* m, int64_t deadline, int flags) noexcept nogil:
+    cdef int rounds = SPIN_ROUNDS if fs_may_spin() else 0
+    cdef int spun = 0
+    cdef int result, i
+    cdef uintptr_t token
+    cdef uint8_t seen = fs_u8_load_relaxed(&m.state)  # relaxed: the CAS decides
+    while True:
+        if not seen & FS_MUTEX_LOCKED:
+            # Free: take it, even past a queue.
+            # acquire: pairs with the release in unlock
+            if fs_u8_cas_acquire(&m.state, &seen, seen | FS_MUTEX_LOCKED):
+                return FS_ACQUIRED
+            continue
+        if deadline == 0:
+            return FS_TIMEOUT
+        if not seen & FS_MUTEX_PARKED:
+            # Held, and nobody has given up spinning yet.
+            if spun < rounds:
+                spun += 1
+                for i in range(SPIN_PAUSES):
+                    fs_pause()
+                seen = fs_u8_load_relaxed(&m.state)
+                continue
+            # relaxed: announces us; park() validates under the bucket lock
+            if not fs_u8_cas_relaxed(&m.state, &seen, seen | FS_MUTEX_PARKED):
+                continue
+        result = park(<uintptr_t>m, mutex_still_held, NULL, mutex_wait_ended,
+                      m, 0, deadline, flags, &token)
+        if result == FS_PARK_UNPARKED or result == FS_PARK_UNPARKED_INTERRUPTED:
+            if result == FS_PARK_UNPARKED_INTERRUPTED:
+                return mutex_decline(m, token)
+            if token == FS_TOKEN_HANDOFF:
+                # It never became free: the unlocker left LOCKED set for us, and
+                # waking us ordered its section before ours.
+                return FS_ACQUIRED
+        elif result == FS_PARK_TIMED_OUT:
+            return FS_TIMEOUT
+        elif result == FS_PARK_INTERRUPTED:
+            return FS_ERROR
+        spun = 0
+        seen = fs_u8_load_relaxed(&m.state)
+
+
+cdef int mutex_decline(fs_mutex* m, uintptr_t token) noexcept nogil:
+    """A signal handler raised, but a wake-up had reached us: pass it on."""
+    # If somebody else holds it by now, their unlock sees PARKED and wakes the next.
+    if token == FS_TOKEN_HANDOFF or mutex_try_lock(m):
+        mutex_unlock(m)
+    return FS_ERROR
+
+
+cdef struct unlock_call:
+    fs_mutex* mutex
+    bint fair
+    bint was_locked
+
+
+cdef uintptr_t mutex_unlocked(void* ctx, fs_unpark_result* result) noexcept nogil:
+    cdef unlock_call* call = <unlock_call*>ctx
+    cdef fs_mutex* m = call.mutex
+    cdef uint8_t parked = FS_MUTEX_PARKED if result.have_more else 0
+    if result.unparked and (call.fair or result.be_fair):
+        # Hand over: LOCKED stays set, on behalf of the thread we wake.
+        # release: a later unlock by the new owner reads what we wrote through
+        # the wake-up; a barging try_lock sees LOCKED either way
+        fs_u8_store_release(&m.state, FS_MUTEX_LOCKED | parked)
+        return FS_TOKEN_HANDOFF
+    # release: pairs with the acquire of whoever takes it next
+    fs_u8_store_release(&m.state, parked)
+    return FS_TOKEN_NORMAL
+
+
+cdef int mutex_unlock_slow(fs_mutex* m, bint fair) noexcept nogil:
+    """The word was not simply LOCKED: somebody is parked, or it is not held."""
+    cdef unlock_call call
+    if not mutex_is_locked(m):
+        return -1
+    call.mutex = m
+    call.fair = fair
+    unpark_one(<uintptr_t>m, mutex_unlocked, &call)
+    return 0
+
+
+cdef bint mutex_mark_parked_if_locked(fs_mutex* m) noexcept nogil:
+    """Under the bucket lock of `m`, for somebody about to be queued there."""
+    cdef uint8_t seen = fs_u8_load_relaxed(&m.state)  # relaxed: the CAS decides
+    while seen & FS_MUTEX_LOCKED:
+        # relaxed: the bit only says whether to look under the bucket lock
+        if fs_u8_cas_relaxed(&m.state, &seen, seen | FS_MUTEX_PARKED):
+            return True
+    return False
+
+
+cdef void mutex_reset(fs_mutex* m) noexcept nogil:
+    """Free, whoever held it.  Those who are parked look again."""
+    fs_u8_store_release(&m.state, 0)  # release: as an unlock
+    unpark_all(<uintptr_t>m, FS_TOKEN_NORMAL)
+
+
+# -- condition variable ------------------------------------------------------
+
+cdef struct wait_call:
+    fs_condvar* condvar
+    fs_mutex* mutex
+    bint bad_mutex
+    bint requeued
+
+
+cdef bint condvar_enter(void* ctx) noexcept nogil:
+    cdef wait_call* call = <wait_call*>ctx
+    cdef uintptr_t mutex = <uintptr_t>call.mutex
+    # relaxed: the word is guarded by this bucket lock
+    cdef uintptr_t used = fs_uptr_load_relaxed(&call.condvar.mutex)
+    if used != 0 and used != mutex:
+        call.bad_mutex = True
+        return False
+    fs_uptr_store_relaxed(&call.condvar.mutex, mutex)  # relaxed: as above
+    return True
+
+
+cdef int condvar_release(void* ctx) noexcept nogil:
+    mutex_unlock((<wait_call*>ctx).mutex)
+    return 0
+
+
+cdef void condvar_wait_ended(void* ctx, uintptr_t key, bint was_last) noexcept nogil:
+    cdef wait_call* call = <wait_call*>ctx
+    if key != <uintptr_t>call.condvar:
+        # Notified and moved to the mutex: not a timeout, we only stop queueing.
+        call.requeued = True
+        mutex_wait_ended(call.mutex, key, was_last)
+    elif was_last:
+        fs_uptr_store_relaxed(&call.condvar.mutex, 0)  # relaxed: under the bucket lock
+
+
+cdef int condvar_wait(fs_condvar* c, fs_mutex* m, int64_t deadline, int flags) noexcept nogil:
+    """Let `m` go and wait; whatever the answer, `m` is held again.
+
+    FS_CONDVAR_NOTIFIED, FS_CONDVAR_TIMEOUT, FS_ERROR (a signal handler raised),
+    or FS_CONDVAR_BAD_MUTEX when the present waiters use another mutex: then
+    `m` was never let go.
+    """
+    cdef wait_call call
+    cdef uintptr_t token = FS_TOKEN_NORMAL
+    cdef int result
+    call.condvar = c
+    call.mutex = m
+    call.bad_mutex = call.requeued = False
+    result = park(<uintptr_t>c, condvar_enter, condvar_release, condvar_wait_ended,
+                  &call, 0, deadline, flags, &token)
+    if result == FS_PARK_INVALID:
+        return FS_CONDVAR_BAD_MUTEX
+    # The mutex comes back first, whatever happened, and no signal ends that.
+    if token != FS_TOKEN_HANDOFF:
+        mutex_lock(m)
+    if result == FS_PARK_INTERRUPTED or result == FS_PARK_UNPARKED_INTERRUPTED:
+        return FS_ERROR
+    if result == FS_PARK_TIMED_OUT and not call.requeued:
+        return FS_CONDVAR_TIMEOUT
+    return FS_CONDVAR_NOTIFIED
+
+
+cdef struct foreign_wait_call:
+    wait_call base
+    int (*release)(void*) noexcept nogil
+    void* ctx
+
+
+cdef int foreign_release(void* ctx) noexcept nogil:
+    cdef foreign_wait_call* call = <foreign_wait_call*>ctx
+    return call.release(call.ctx)
+
+
+cdef int condvar_wait_foreign(
+    fs_condvar* c, int (*release)(void*) noexcept nogil, void* ctx,
+    int64_t deadline, int flags,
+) noexcept nogil:
+    """As condvar_wait, for a lock that only `release` knows; it is not re-taken.
+
+    `release` runs after queueing; non-zero from it means an exception is set.
+    """
+    cdef foreign_wait_call call
+    cdef int result
+    call.base.condvar = c
+    call.base.mutex = <fs_mutex*><uintptr_t>FS_CONDVAR_FOREIGN
+    call.base.bad_mutex = call.base.requeued = False
+    call.release = release
+    call.ctx = ctx
+    result = park(<uintptr_t>c, condvar_enter, foreign_release, condvar_wait_ended,
+                  &call, 0, deadline, flags, NULL)
+    if result == FS_PARK_INVALID:
+        return FS_CONDVAR_BAD_MUTEX
+    if result == FS_PARK_INTERRUPTED or result == FS_PARK_UNPARKED_INTERRUPTED:
+        return FS_ERROR
+    return FS_CONDVAR_TIMEOUT if result == FS_PARK_TIMED_OUT else FS_CONDVAR_NOTIFIED
+
+
+cdef struct notify_call:
+    fs_condvar* condvar
+    uintptr_t mutex
+
+
+cdef int condvar_choose(void* ctx) noexcept nogil:
+    cdef notify_call* call = <notify_call*>ctx
+    # relaxed: guarded by the condvar's bucket lock, which we hold
+    cdef uintptr_t used = fs_uptr_load_relaxed(&call.condvar.mutex)
+    if used != call.mutex:
+        # All waiters left and others came, between our look and the locks.
+        call.mutex = used
+        return FS_REQUEUE_ABORT
+    if mutex_mark_parked_if_locked(<fs_mutex*>used):
+        # Held, most likely by us: nobody needs to wake before it is free.
+        return FS_REQUEUE_ALL
+    return FS_REQUEUE_UNPARK_ONE_REST
+
+
+cdef uintptr_t condvar_notified(void* ctx, fs_unpark_result* result) noexcept nogil:
+    cdef notify_call* call = <notify_call*>ctx
+    if not result.have_more:
+        fs_uptr_store_relaxed(&call.condvar.mutex, 0)  # relaxed: under the bucket lock
+    if result.requeued and result.unparked:
+        # The mutex was free; those we moved must be seen by its next unlock.
+        mutex_mark_parked(<fs_mutex*>call.mutex)
+    return FS_TOKEN_NORMAL
+
+
+cdef void mutex_mark_parked(fs_mutex* m) noexcept nogil:
+    cdef uint8_t seen = fs_u8_load_relaxed(&m.state)  # relaxed: the CAS decides
+    while not fs_u8_cas_relaxed(&m.state, &seen, seen | FS_MUTEX_PARKED):
+        pass
+
+
+cdef struct limited_call:
+    fs_condvar* condvar
+    size_t left
+
+
+cdef int limited_filter(void* ctx, uintptr_t park_token) noexcept nogil:
+    cdef limited_call* call = <limited_call*>ctx
+    if call.left == 0:
+        return FS_STOP
+    call.left -= 1
+    return FS_UNPARK
+
+
+cdef uintptr_t foreign_notified(void* ctx, fs_unpark_result* result) noexcept nogil:
+    if not result.have_more:
+        # relaxed: under the bucket lock
+        fs_uptr_store_relaxed(&(<limited_call*>ctx).condvar.mutex, 0)
+    return FS_TOKEN_NORMAL
+
+
+cdef size_t condvar_notify_some(fs_condvar* c, size_t limit) noexcept nogil:
+    """Wake or move up to `limit` waiters, first come first; how many they were."""
+    cdef notify_call call
+    cdef limited_call foreign
+    cdef size_t count
+    call.condvar = c
+    call.mutex = fs_uptr_load_relaxed(&c.mutex)  # relaxed: condvar_choose checks
+    while call.mutex != 0:
+        if call.mutex == FS_CONDVAR_FOREIGN:
+            foreign.condvar = c
+            foreign.left = limit
+            return unpark_filter(<uintptr_t>c, limited_filter, foreign_notified, &foreign)
+        count = unpark_requeue(<uintptr_t>c, call.mutex, limit, condvar_choose,
+                               condvar_notified, &call)
+        if count != 0:
+            return count
+    return 0
+
+
+# -- semaphore ---------------------------------------------------------------
+
+cdef bint semaphore_still_empty(void* ctx) noexcept nogil:
+    # relaxed: the bucket lock orders it against every clearing of PARKED
+    return fs_u64_load_relaxed(&(<fs_semaphore*>ctx).state) == FS_SEMAPHORE_PARKED
+
+
+cdef void semaphore_clear_parked(fs_semaphore* s) noexcept nogil:
+    # relaxed: the bit only says whether to look under the bucket lock
+    fs_u64_fetch_and_relaxed(&s.state, ~<uint64_t>FS_SEMAPHORE_PARKED)
+
+
+cdef void semaphore_wait_ended(void* ctx, uintptr_t key, bint was_last) noexcept nogil:
+    if was_last:
+        semaphore_clear_parked(<fs_semaphore*>ctx)
+
+
+cdef int semaphore_acquire_slow(fs_semaphore* s, int64_t deadline, int flags) noexcept nogil:
+    cdef int rounds = SPIN_ROUNDS if fs_may_spin() else 0
+    cdef int spun = 0
+    cdef int result, i
+    cdef uintptr_t token
+    cdef uint64_t seen
+    while True:
+        if semaphore_try_acquire(s):
+            return FS_ACQUIRED
+        if deadline == 0:
+            return FS_TIMEOUT
+        seen = fs_u64_load_relaxed(&s.state)  # relaxed: the CAS decides
+        if seen >= FS_SEMAPHORE_ONE:
+            continue
+        if not seen & FS_SEMAPHORE_PARKED:
+            if spun < rounds:
+                spun += 1
+                for i in range(SPIN_PAUSES):
+                    fs_pause()
+                continue
+            # relaxed: announces us; park() validates under the bucket lock
+            if not fs_u64_cas_relaxed(&s.state, &seen, seen | FS_SEMAPHORE_PARKED):
+                continue
+        result = park(<uintptr_t>s, semaphore_still_empty, NULL, semaphore_wait_ended,
+                      s, 0, deadline, flags, &token)
+        if result == FS_PARK_UNPARKED:
+            if token == FS_TOKEN_HANDOFF:
+                return FS_ACQUIRED
+        elif result == FS_PARK_UNPARKED_INTERRUPTED:
+            # A release had chosen us: choose another.
+            if token == FS_TOKEN_HANDOFF:
+                semaphore_release(s, 1, semaphore_max())
+            else:
+                semaphore_wake(s, 1)
+            return FS_ERROR
+        elif result == FS_PARK_TIMED_OUT:
+            return FS_TIMEOUT
+        elif result == FS_PARK_INTERRUPTED:
+            return FS_ERROR
+        spun = 0
+
+
+cdef struct release_call:
+    limited_call base
+    fs_semaphore* semaphore
+
+
+cdef uintptr_t semaphore_released(void* ctx, fs_unpark_result* result) noexcept nogil:
+    cdef fs_semaphore* s = (<release_call*>ctx).semaphore
+    cdef uint64_t taken = result.unparked * FS_SEMAPHORE_ONE
+    cdef uint64_t seen
+    if not result.have_more:
+        semaphore_clear_parked(s)
+    if result.be_fair:
+        # Acquire for those we wake, before anybody passes them again.
+        seen = fs_u64_load_relaxed(&s.state)  # relaxed: the CAS decides
+        while seen >= taken:
+            # acquire: pairs with the release in semaphore_release; the wake-up
+            # carries it to the new owners
+            if fs_u64_cas_acquire(&s.state, &seen, seen - taken):
+                return FS_TOKEN_HANDOFF
+    return FS_TOKEN_NORMAL
+
+
+cdef void semaphore_wake(fs_semaphore* s, size_t n) noexcept nogil:
+    """Wake up to `n` waiters to try again."""
+    cdef release_call call
+    call.base.left = n
+    call.semaphore = s
+    unpark_filter(<uintptr_t>s, limited_filter, semaphore_released, &call)
+
+
+cdef int semaphore_release(fs_semaphore* s, uint64_t n, uint64_t limit) noexcept nogil:
+    cdef uint64_t value
+    cdef uint64_t seen = fs_u64_load_relaxed(&s.state)  # relaxed: the CAS decides
+    while True:
+        value = seen // FS_SEMAPHORE_ONE
+        if n > limit or value > limit - n:
+            return -1
+        # release: pairs with the acquire in semaphore_try_acquire
+        if fs_u64_cas_release(&s.state, &seen, seen + n * FS_SEMAPHORE_ONE):
+            break
+    if seen & FS_SEMAPHORE_PARKED:
+        semaphore_wake(s, n)
+    return 0
+
+
+# -- event -------------------------------------------------------------------
+
+cdef bint event_still_clear(void* ctx) noexcept nogil:
+    # relaxed: PARKED gives way to SET only under this bucket lock
+    return fs_u8_load_relaxed(&(<fs_event*>ctx).state) == FS_EVENT_PARKED
+
+
+cdef void event_wait_ended(void* ctx, uintptr_t key, bint was_last) noexcept nogil:
+    cdef uint8_t seen = FS_EVENT_PARKED
+    if was_last:
+        # relaxed: the bit only says whether to look under the bucket lock
+        fs_u8_cas_relaxed(&(<fs_event*>ctx).state, &seen, 0)
+
+
+cdef int event_wait_slow(fs_event* e, int64_t deadline, int flags) noexcept nogil:
+    cdef int rounds = SPIN_ROUNDS if fs_may_spin() else 0
+    cdef int spun = 0
+    cdef int result, i
+    cdef uint8_t seen
+    while True:
+        if event_is_set(e):
+            return FS_ACQUIRED
+        if deadline == 0:
+            return FS_TIMEOUT
+        seen = fs_u8_load_relaxed(&e.state)  # relaxed: the CAS decides
+        if seen == 0:
+            if spun < rounds:
+                spun += 1
+                for i in range(SPIN_PAUSES):
+                    fs_pause()
+                continue
+            # relaxed: announces us; park() validates under the bucket lock
+            fs_u8_cas_relaxed(&e.state, &seen, FS_EVENT_PARKED)
+            continue
+        if seen == FS_EVENT_SET:
+            continue
+        result = park(<uintptr_t>e, event_still_clear, NULL, event_wait_ended,
+                      e, 0, deadline, flags, NULL)
+        if result == FS_PARK_UNPARKED:
+            return FS_ACQUIRED  # even if it has been cleared since
+        if result == FS_PARK_TIMED_OUT:
+            return FS_TIMEOUT
+        if result != FS_PARK_INVALID:
+            return FS_ERROR
+
+
+cdef uintptr_t event_becomes_set(void* ctx, fs_unpark_result* result) noexcept nogil:
+    # release: pairs with the acquire in event_is_set
+    fs_u8_store_release(&(<fs_event*>ctx).state, FS_EVENT_SET)
+    return FS_TOKEN_NORMAL
+
+
+cdef void event_set_slow(fs_event* e) noexcept nogil:
+    unpark_filter(<uintptr_t>e, NULL, event_becomes_set, e)
+
+
+# -- barrier -----------------------------------------------------------------
+
+cdef int barrier_unlock(void* ctx) noexcept nogil:
+    mutex_unlock(&(<fs_barrier*>ctx).lock)
+    return 0
+
+
+cdef int barrier_enter(fs_barrier* b, int flags) noexcept nogil:
+    """Take the lock when no action runs: 0, or -1 with an exception set."""
+    cdef int result
+    mutex_lock(&b.lock)
+    while b.running:
+        result = park(<uintptr_t>&b.running, NULL, barrier_unlock, NULL, b, 0,
+                      FS_FOREVER, flags, NULL)
+        if result == FS_PARK_INTERRUPTED or result == FS_PARK_UNPARKED_INTERRUPTED:
+            return -1
+        mutex_lock(&b.lock)
+    return 0
+
+
+cdef void barrier_finish(fs_barrier* b, uintptr_t outcome) noexcept nogil:
+    """End the round, under the lock: wake its waiters, and who waits for the next.
+
+    Under the lock, because whoever is parked after it belongs to another round.
+    """
+    cdef bint was_running = b.running
+    b.running = False
+    b.generation += 1
+    if b.count != 0:
+        b.count = 0
+        unpark_all(<uintptr_t>b, outcome)
+    if was_running:
+        unpark_all(<uintptr_t>&b.running, FS_TOKEN_NORMAL)
+
+
+cdef int barrier_arrive(
+    fs_barrier* b, int64_t deadline, int flags, uint32_t* index,
+) noexcept nogil:
+    cdef uint32_t generation
+    cdef uintptr_t outcome
+    cdef int result
+    if barrier_enter(b, flags) < 0:
+        return FS_ERROR
+    if b.broken:
+        mutex_unlock(&b.lock)
+        return FS_BARRIER_BROKEN
+    index[0] = b.count
+    b.count += 1
+    if b.count == b.parties:
+        b.running = True
+        mutex_unlock(&b.lock)
+        return FS_BARRIER_LAST
+    generation = b.generation
+    while True:
+        result = park(<uintptr_t>b, NULL, barrier_unlock, NULL, b, 0, deadline,
+                      flags | FS_SPIN, &outcome)
+        if result == FS_PARK_UNPARKED:
+            return <int>outcome
+        if result == FS_PARK_UNPARKED_INTERRUPTED:
+            return FS_ERROR
+        mutex_lock(&b.lock)
+        if b.generation == generation and b.running and result == FS_PARK_TIMED_OUT:
+            # Everybody is here; only the action keeps us.  Not our timeout.
+            deadline = FS_FOREVER
+            continue
+        break
+    if result == FS_PARK_TIMED_OUT:
+        if b.generation == generation:
+            b.broken = True
+            barrier_finish(b, FS_BARRIER_BROKEN)
+        result = FS_BARRIER_BROKEN
+    else:
+        # A signal handler raised: this thread leaves, the others wait on.
+        if b.generation == generation and not b.running:
+            b.count -= 1
+        result = FS_ERROR
+    mutex_unlock(&b.lock)
+    return result
+
+
+cdef int barrier_open(fs_barrier* b) noexcept nogil:
+    """Let the round through, after FS_BARRIER_LAST: 0, or -1 if aborted meanwhile."""
+    cdef bint broken
+    mutex_lock(&b.lock)
+    broken = b.broken
+    if not broken:
+        barrier_finish(b, FS_BARRIER_PASSED)
+    mutex_unlock(&b.lock)
+    return -1 if broken else 0
+
+
+cdef void barrier_abort(fs_barrier* b) noexcept nogil:
+    mutex_lock(&b.lock)
+    b.broken = True
+    barrier_finish(b, FS_BARRIER_BROKEN)
+    mutex_unlock(&b.lock)
+
+
+cdef int barrier_reset(fs_barrier* b, int flags) noexcept nogil:
+    """Start over; who waits sees a broken barrier.  -1: a signal handler raised."""
+    if barrier_enter(b, flags) < 0:
+        return -1
+    b.broken = False
+    barrier_finish(b, FS_BARRIER_BROKEN)
+    mutex_unlock(&b.lock)
+    return 0
+
+
+cdef uint32_t barrier_waiting(fs_barrier* b) noexcept nogil:
+    cdef uint32_t count
+    mutex_lock(&b.lock)
+    count = 0 if b.running else b.count
+    mutex_unlock(&b.lock)
+    return count
+
+
+cdef bint barrier_is_broken(fs_barrier* b) noexcept nogil:
+    cdef bint broken
+    mutex_lock(&b.lock)
+    broken = b.broken
+    mutex_unlock(&b.lock)
+    return broken

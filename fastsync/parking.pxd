@@ -1,0 +1,88 @@
+"""The parking table: queues of sleeping threads, keyed by address.
+
+A lock is a word; whoever must wait for it parks on the word's address, and
+whoever changes the word unparks.  All functions may be called with or without
+an attached thread state; a thread that has one is detached while it sleeps.
+
+Callbacks run under a bucket lock (``fs_before_sleep`` excepted): they may only
+look at and change lock words.  No Python, no allocation, no call back into
+this module, no blocking.
+"""
+from libc.stdint cimport int64_t, uintptr_t
+
+# How park() ended.
+cdef enum:
+    FS_PARK_UNPARKED = 0     # somebody woke us; the token says what we got
+    FS_PARK_INVALID = 1      # validate() refused; we never slept
+    FS_PARK_TIMED_OUT = 2    # the deadline passed; nobody had woken us
+    FS_PARK_INTERRUPTED = 3  # a signal handler or before_sleep() raised; nobody had woken us
+    FS_PARK_UNPARKED_INTERRUPTED = 4  # both: woken, and an exception is set
+
+# Flags of park() and of the blocking operations built on it.
+cdef enum:
+    FS_PLAIN = 0
+    FS_SIGNALS = 1  # run Python signal handlers while waiting (needs a thread state)
+    FS_SPIN = 2     # poll a little, detached, before sleeping
+
+# What a blocking operation answers.
+cdef enum:
+    FS_ERROR = -1     # an exception is set, nothing is owned (only with FS_SIGNALS)
+    FS_TIMEOUT = 0
+    FS_ACQUIRED = 1
+
+# Tokens that every lock here understands.
+cdef enum:
+    FS_TOKEN_NORMAL = 0   # look again
+    FS_TOKEN_HANDOFF = 1  # you own it
+
+# What a filter says of one waiter.
+cdef enum:
+    FS_UNPARK = 0
+    FS_SKIP = 1
+    FS_STOP = 2
+
+# What unpark_requeue() shall do.
+cdef enum:
+    FS_REQUEUE_ABORT = 0
+    FS_REQUEUE_UNPARK_ONE_REST = 1  # wake the first, move the others
+    FS_REQUEUE_ALL = 2              # move everybody, wake nobody
+
+ctypedef struct fs_unpark_result:
+    size_t unparked
+    size_t requeued
+    bint have_more   # exact: somebody is still parked on this key
+    bint be_fair     # eventual fairness asks for a hand-over now
+
+# Under the bucket lock, before queueing: False refuses to park.
+ctypedef bint (*fs_validate)(void* ctx) noexcept nogil
+# After queueing, no lock held, thread state as the caller had it.  Non-zero
+# means an exception is set: the wait is given up.
+ctypedef int (*fs_before_sleep)(void* ctx) noexcept nogil
+# Under the bucket lock, after unlinking a waiter that nobody woke.  `key` is
+# where it was parked last (another one after a requeue).
+ctypedef void (*fs_timed_out)(void* ctx, uintptr_t key, bint was_last) noexcept nogil
+# Under the bucket lock, after the queue was changed: returns the woken thread's token.
+ctypedef uintptr_t (*fs_unparked)(void* ctx, fs_unpark_result* result) noexcept nogil
+# Under the bucket lock, for each waiter in queue order.
+ctypedef int (*fs_filter)(void* ctx, uintptr_t park_token) noexcept nogil
+# Under both bucket locks, before anything moves: an FS_REQUEUE_ value.
+ctypedef int (*fs_requeue_op)(void* ctx) noexcept nogil
+
+cdef int park(
+    uintptr_t key, fs_validate validate, fs_before_sleep before_sleep,
+    fs_timed_out timed_out, void* ctx, uintptr_t park_token,
+    int64_t deadline, int flags, uintptr_t* token,
+) noexcept nogil
+cdef size_t unpark_one(uintptr_t key, fs_unparked callback, void* ctx) noexcept nogil
+cdef size_t unpark_all(uintptr_t key, uintptr_t token) noexcept nogil
+cdef size_t unpark_filter(
+    uintptr_t key, fs_filter filter, fs_unparked callback, void* ctx,
+) noexcept nogil
+cdef size_t unpark_requeue(
+    uintptr_t from_key, uintptr_t to_key, size_t limit, fs_requeue_op choose,
+    fs_unparked callback, void* ctx,
+) noexcept nogil
+cdef size_t parked_count(uintptr_t key) noexcept nogil
+
+# Time.  A deadline is absolute, in nanoseconds of time.monotonic()'s clock.
+cdef int64_t deadline_after(int64_t ns) noexcept nogil

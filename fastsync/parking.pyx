@@ -1,0 +1,534 @@
+"""The parking table.
+
+Layers: a lock's slow path calls park() or unpark_*() here; this module calls
+include/fastsync/wait.h to put one thread to sleep or wake it.  There is one
+table in a process: every lock word, of this package or of another that
+cimports it, queues here.
+
+The table is a fixed array of buckets.  A key (an address) hashes to a bucket;
+a bucket holds one FIFO queue for each key that has waiters now:
+
+    bucket.first -> head(key A) -sibling-> head(key B) -sibling-> NULL
+                      | next                 | next
+                    waiter                 waiter
+                      | next
+                    waiter   <- head.tail
+
+so that "more waiters on this key" is exact, and a crowd on one key costs a
+neighbour in the same bucket one step, not a walk.  A waiter is a record in its
+own thread's frame: parking allocates nothing.
+
+Why no wake-up is lost.  A lock says in its word that somebody may be parked.
+park() takes the bucket lock, asks validate() whether the word still says so,
+and queues before it lets the bucket lock go.  Whoever changes the word to
+"not to be waited for" while it says "somebody may be parked" takes the same
+bucket lock to look at the queue.  So either validate() sees the change and
+refuses, or the changer sees the waiter.
+
+Who frees a waiter record.  Under the bucket lock a waiter is queued or not.
+Only the thread that unlinked it may still touch it: the waker, until it has
+woken it (fs_waitword_wake is its last touch), or the waiter itself, when it gave
+up.  A waiter that gives up and finds itself unlinked already waits for the
+wake-up that is on its way.
+
+Fork.  The child has one thread.  A pthread_atfork handler takes every bucket
+lock around the fork, so the child's table is consistent, and empties it there:
+the other waiters do not exist.  A "somebody may be parked" bit that a lock
+word inherits finds nobody and is cleared by the next unlock.  A signal
+handler that forks in the middle of a wait leaves the child's waiter unlinked:
+the child notices the new epoch and queues it again.
+"""
+from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
+
+from fastsync.c_atomic cimport (
+    fs_atomic_uptr, fs_uptr_load_relaxed, fs_uptr_store_relaxed,
+    fs_atomic_u32, fs_u32_load_relaxed, fs_u32_store_relaxed,
+    fs_u32_fetch_add_relaxed, fs_pause,
+)
+from fastsync.c_wait cimport (
+    FS_FOREVER, FS_WOKEN, FS_TIMED_OUT, FS_SIGNALLED, FS_WAIT_BACKEND,
+    fs_bucket_lock, fs_bucket_lock_init, fs_bucket_lock_acquire,
+    fs_bucket_lock_release, fs_waitword, fs_waitword_init, fs_waitword_woken,
+    fs_waitword_wait, fs_waitword_wake, fs_waitword_destroy,
+    fs_now, fs_thread_id, fs_at_fork,
+)
+from fastsync.c_python cimport (
+    PyThreadState, PyErr_CheckSignals, fs_attach, fs_attached, fs_detach,
+)
+
+
+# 4096 buckets are 256 KiB that the kernel hands out as they are first used; a
+# thousand threads parked on a thousand words meet in pairs at most.
+cdef enum:
+    BUCKET_BITS = 12
+    BUCKETS = 4096
+
+# Eventual fairness, as parking_lot has it: at a random moment up to a
+# millisecond after the last one, an unlock that finds a waiter hands over.
+# Shorter costs throughput (a hand-over is a context switch), longer fairness.
+cdef int64_t FAIR_NS = 1000000
+
+# How long a parked thread polls before it sleeps, when its caller expects a
+# quick answer (FS_SPIN): see docs/performance.md.
+cdef enum:
+    SPIN_PAUSES = 400
+
+cdef struct fs_waiter:
+    fs_waitword word
+    fs_atomic_uptr key   # changed by a requeue, under both bucket locks
+    uint32_t born        # the epoch it was queued in
+    bint queued          # guarded by the bucket lock of `key`
+    fs_waiter* next
+    fs_waiter* prev
+    fs_waiter* sibling   # of a head: the next key's head
+    fs_waiter* tail      # of a head: the end of its queue
+    uintptr_t park_token
+    uintptr_t unpark_token
+
+cdef struct fs_bucket:
+    fs_bucket_lock lock
+    fs_waiter* first
+    int64_t fair_at
+    uint32_t random
+
+cdef fs_bucket table[BUCKETS]
+cdef uintptr_t main_thread = 0
+cdef fs_atomic_u32 epoch  # counts forks on the child's side
+
+
+# -- buckets and queues: all under the bucket lock ---------------------------
+
+cdef inline fs_bucket* bucket_of(uintptr_t key) noexcept nogil:
+    # Fibonacci hashing: the high bits of key * 2^64/phi.
+    return &table[(<uint64_t>key * <uint64_t>0x9E3779B97F4A7C15u) >> (64 - BUCKET_BITS)]
+
+
+cdef inline fs_bucket* lock_bucket(uintptr_t key) noexcept nogil:
+    cdef fs_bucket* bucket = bucket_of(key)
+    fs_bucket_lock_acquire(&bucket.lock)
+    return bucket
+
+
+cdef inline void unlock_bucket(fs_bucket* bucket) noexcept nogil:
+    fs_bucket_lock_release(&bucket.lock)
+
+
+cdef void lock_pair(fs_bucket* a, fs_bucket* b) noexcept nogil:
+    # Lower address first, so that two requeues cannot wait for each other.
+    if a == b:
+        fs_bucket_lock_acquire(&a.lock)
+    elif a < b:
+        fs_bucket_lock_acquire(&a.lock)
+        fs_bucket_lock_acquire(&b.lock)
+    else:
+        fs_bucket_lock_acquire(&b.lock)
+        fs_bucket_lock_acquire(&a.lock)
+
+
+cdef void unlock_pair(fs_bucket* a, fs_bucket* b) noexcept nogil:
+    fs_bucket_lock_release(&a.lock)
+    if a != b:
+        fs_bucket_lock_release(&b.lock)
+
+
+cdef inline uintptr_t key_of(const fs_waiter* w) noexcept nogil:
+    # relaxed: the bucket lock orders it; a waiter that reads its own key
+    # without the lock checks again with it (lock_own_bucket)
+    return fs_uptr_load_relaxed(&w.key)
+
+
+cdef fs_waiter** find(fs_bucket* bucket, uintptr_t key) noexcept nogil:
+    """The link that points to the key's head, or to NULL."""
+    cdef fs_waiter** link = &bucket.first
+    while link[0] != NULL and key_of(link[0]) != key:
+        link = &link[0].sibling
+    return link
+
+
+cdef void enqueue(fs_bucket* bucket, uintptr_t key, fs_waiter* w) noexcept nogil:
+    cdef fs_waiter** link = find(bucket, key)
+    cdef fs_waiter* head = link[0]
+    fs_uptr_store_relaxed(&w.key, key)  # relaxed: see key_of
+    w.queued = True
+    w.next = NULL
+    w.sibling = NULL
+    if head == NULL:
+        w.prev = NULL
+        w.tail = w
+        link[0] = w
+    else:
+        w.prev = head.tail
+        head.tail.next = w
+        head.tail = w
+
+
+cdef void unlink(fs_bucket* bucket, fs_waiter* w) noexcept nogil:
+    cdef fs_waiter** link
+    cdef fs_waiter* heir
+    w.queued = False
+    if w.prev != NULL:
+        w.prev.next = w.next
+        if w.next != NULL:
+            w.next.prev = w.prev
+        else:
+            find(bucket, key_of(w))[0].tail = w.prev
+        return
+    # A head: its successor, if any, becomes the head.
+    link = find(bucket, key_of(w))
+    heir = w.next
+    if heir == NULL:
+        link[0] = w.sibling
+        return
+    heir.prev = NULL
+    heir.tail = w.tail
+    heir.sibling = w.sibling
+    link[0] = heir
+
+
+cdef bint due_for_fairness(fs_bucket* bucket) noexcept nogil:
+    cdef int64_t now = fs_now()
+    cdef uint32_t x
+    if now < bucket.fair_at:
+        return False
+    x = bucket.random
+    x ^= x << 13
+    x ^= x >> 17
+    x ^= x << 5
+    bucket.random = x
+    bucket.fair_at = now + x % <uint32_t>FAIR_NS
+    return True
+
+
+cdef void wake_list(fs_waiter* w) noexcept nogil:
+    """Wake unlinked waiters, chained by `next`; no lock held."""
+    cdef fs_waiter* next
+    while w != NULL:
+        next = w.next  # before the wake: the record is gone after it
+        fs_waitword_wake(&w.word)
+        w = next
+
+
+# -- park --------------------------------------------------------------------
+
+cdef int park(
+    uintptr_t key, fs_validate validate, fs_before_sleep before_sleep,
+    fs_timed_out timed_out, void* ctx, uintptr_t park_token,
+    int64_t deadline, int flags, uintptr_t* token,
+) noexcept nogil:
+    """Sleep on `key` until woken, or until `deadline`.
+
+    `token` (may be NULL) receives what the waker sent.
+    """
+    cdef fs_waiter self
+    cdef PyThreadState* state = NULL
+    cdef fs_bucket* bucket = lock_bucket(key)
+    cdef int result
+    if validate != NULL and not validate(ctx):
+        unlock_bucket(bucket)
+        return FS_PARK_INVALID
+    fs_waitword_init(&self.word)
+    self.park_token = park_token
+    self.unpark_token = FS_TOKEN_NORMAL
+    # relaxed: only this thread's own fork can change what it sees
+    self.born = fs_u32_load_relaxed(&epoch)
+    enqueue(bucket, key, &self)
+    unlock_bucket(bucket)
+
+    if before_sleep != NULL and before_sleep(ctx) != 0:
+        result = FS_PARK_INTERRUPTED
+    else:
+        result = sleep(&self, deadline, flags, &state)
+    if result != FS_PARK_UNPARKED and not give_up(&self, timed_out, ctx):
+        # The wake-up won the race against the deadline or the exception.
+        result = (FS_PARK_UNPARKED_INTERRUPTED if result == FS_PARK_INTERRUPTED
+                  else FS_PARK_UNPARKED)
+    fs_waitword_destroy(&self.word)
+    # Only now, with nothing of ours reachable: at interpreter exit this may
+    # never return.
+    fs_attach(state)
+    if token != NULL:
+        token[0] = self.unpark_token
+    return result
+
+
+cdef int sleep(
+    fs_waiter* self, int64_t deadline, int flags, PyThreadState** state,
+) noexcept nogil:
+    """UNPARKED or TIMED_OUT, still detached, or INTERRUPTED, attached, with
+    an exception set."""
+    cdef bint signals = (flags & FS_SIGNALS) and fs_thread_id() == main_thread
+    cdef int result
+    while True:
+        # First without a signal seen: one that came while the caller spun is
+        # not going to end a sleep that has not begun.
+        if signals and PyErr_CheckSignals() < 0:
+            return FS_PARK_INTERRUPTED
+        requeue_after_fork(self)
+        state[0] = fs_detach()
+        if flags & FS_SPIN:
+            spin(self)
+        result = fs_waitword_wait(&self.word, deadline, signals)
+        while result == FS_SIGNALLED and not signals:
+            result = fs_waitword_wait(&self.word, deadline, signals)
+        if result == FS_WOKEN:
+            return FS_PARK_UNPARKED
+        if result == FS_TIMED_OUT:
+            return FS_PARK_TIMED_OUT
+        # The main thread, and only it, may attach while its record is queued.
+        fs_attach(state[0])
+        state[0] = NULL
+
+
+cdef void spin(fs_waiter* self) noexcept nogil:
+    """Wait a little, detached, for a wake-up that is likely to come at once."""
+    cdef int i
+    for i in range(SPIN_PAUSES):
+        if fs_waitword_woken(&self.word):
+            return
+        fs_pause()
+
+
+cdef bint give_up(fs_waiter* self, fs_timed_out timed_out, void* ctx) noexcept nogil:
+    """Leave the queue; False when a waker has unlinked us already."""
+    cdef fs_bucket* bucket
+    cdef uintptr_t key
+    requeue_after_fork(self)
+    bucket = lock_own_bucket(self)
+    if not self.queued:
+        unlock_bucket(bucket)
+        # The waker still holds the record: it may not go before the wake-up.
+        while fs_waitword_wait(&self.word, FS_FOREVER, False) != FS_WOKEN:
+            pass
+        return False
+    key = key_of(self)
+    unlink(bucket, self)
+    if timed_out != NULL:
+        timed_out(ctx, key, find(bucket, key)[0] == NULL)
+    unlock_bucket(bucket)
+    return True
+
+
+cdef fs_bucket* lock_own_bucket(fs_waiter* self) noexcept nogil:
+    """Lock the bucket we are in, wherever a requeue may have moved us."""
+    cdef uintptr_t key
+    cdef fs_bucket* bucket
+    while True:
+        key = key_of(self)
+        bucket = lock_bucket(key)
+        if key_of(self) == key:
+            return bucket
+        unlock_bucket(bucket)
+
+
+cdef void requeue_after_fork(fs_waiter* self) noexcept nogil:
+    """In the child of a fork made during this wait: queue again."""
+    cdef fs_bucket* bucket
+    # relaxed: this thread is the one that forked
+    cdef uint32_t now = fs_u32_load_relaxed(&epoch)
+    if self.born == now:
+        return
+    self.born = now
+    if not self.queued:
+        # Unlinked before the fork by a thread that does not exist here.
+        fs_waitword_wake(&self.word)
+        return
+    bucket = lock_bucket(key_of(self))
+    enqueue(bucket, key_of(self), self)
+    unlock_bucket(bucket)
+
+
+# -- unpark ------------------------------------------------------------------
+
+cdef size_t unpark_one(uintptr_t key, fs_unparked callback, void* ctx) noexcept nogil:
+    """Wake the first waiter.  `callback` runs also when there is none."""
+    cdef fs_unpark_result result
+    cdef uintptr_t token = FS_TOKEN_NORMAL
+    cdef fs_bucket* bucket = lock_bucket(key)
+    cdef fs_waiter* w = find(bucket, key)[0]
+    result.unparked = result.requeued = 0
+    result.have_more = result.be_fair = False
+    if w != NULL:
+        unlink(bucket, w)
+        result.unparked = 1
+        result.have_more = w.next != NULL
+        result.be_fair = due_for_fairness(bucket)
+        w.next = NULL
+    if callback != NULL:
+        token = callback(ctx, &result)
+    if w != NULL:
+        w.unpark_token = token
+    unlock_bucket(bucket)
+    wake_list(w)
+    return result.unparked
+
+
+cdef size_t unpark_all(uintptr_t key, uintptr_t token) noexcept nogil:
+    """Wake everybody on `key`; how many they were."""
+    cdef size_t count = 0
+    cdef fs_bucket* bucket = lock_bucket(key)
+    cdef fs_waiter** link = find(bucket, key)
+    cdef fs_waiter* head = link[0]
+    cdef fs_waiter* w = head
+    if head != NULL:
+        link[0] = head.sibling
+    while w != NULL:
+        w.queued = False
+        w.unpark_token = token
+        count += 1
+        w = w.next
+    unlock_bucket(bucket)
+    wake_list(head)
+    return count
+
+
+cdef size_t unpark_filter(
+    uintptr_t key, fs_filter filter, fs_unparked callback, void* ctx,
+) noexcept nogil:
+    """Wake those whom `filter` (NULL: all) chooses, in queue order."""
+    cdef fs_unpark_result result
+    cdef fs_bucket* bucket = lock_bucket(key)
+    cdef fs_waiter* w = find(bucket, key)[0]
+    cdef fs_waiter* next
+    cdef fs_waiter* woken = NULL
+    cdef fs_waiter** end = &woken
+    cdef uintptr_t token = FS_TOKEN_NORMAL
+    cdef int verdict = FS_UNPARK
+    result.unparked = result.requeued = 0
+    while w != NULL:
+        next = w.next
+        if filter != NULL:
+            verdict = filter(ctx, w.park_token)
+        if verdict == FS_STOP:
+            break
+        if verdict == FS_UNPARK:
+            unlink(bucket, w)
+            w.next = NULL
+            end[0] = w
+            end = &w.next
+            result.unparked += 1
+        w = next
+    result.have_more = find(bucket, key)[0] != NULL
+    result.be_fair = result.unparked != 0 and due_for_fairness(bucket)
+    if callback != NULL:
+        token = callback(ctx, &result)
+    w = woken
+    while w != NULL:
+        w.unpark_token = token
+        w = w.next
+    unlock_bucket(bucket)
+    wake_list(woken)
+    return result.unparked
+
+
+cdef size_t unpark_requeue(
+    uintptr_t from_key, uintptr_t to_key, size_t limit, fs_requeue_op choose,
+    fs_unparked callback, void* ctx,
+) noexcept nogil:
+    """Move up to `limit` waiters to another key, waking none or the first.
+
+    How many were woken or moved.
+    """
+    cdef fs_unpark_result result
+    cdef fs_bucket* source = bucket_of(from_key)
+    cdef fs_bucket* target = bucket_of(to_key)
+    cdef fs_waiter* woken = NULL
+    cdef fs_waiter* w
+    cdef uintptr_t token = FS_TOKEN_NORMAL
+    cdef int op
+    lock_pair(source, target)
+    op = choose(ctx)
+    if op == FS_REQUEUE_ABORT:
+        unlock_pair(source, target)
+        return 0
+    result.unparked = result.requeued = 0
+    while result.unparked + result.requeued < limit:
+        w = find(source, from_key)[0]
+        if w == NULL:
+            break
+        unlink(source, w)
+        if op == FS_REQUEUE_UNPARK_ONE_REST and woken == NULL:
+            w.next = NULL
+            woken = w
+            result.unparked = 1
+        else:
+            enqueue(target, to_key, w)
+            result.requeued += 1
+    result.have_more = find(source, from_key)[0] != NULL
+    result.be_fair = woken != NULL and due_for_fairness(source)
+    if callback != NULL:
+        token = callback(ctx, &result)
+    if woken != NULL:
+        woken.unpark_token = token
+    unlock_pair(source, target)
+    wake_list(woken)
+    return result.unparked + result.requeued
+
+
+cdef size_t parked_count(uintptr_t key) noexcept nogil:
+    """How many threads are parked on `key` at this moment."""
+    cdef size_t count = 0
+    cdef fs_bucket* bucket = lock_bucket(key)
+    cdef fs_waiter* w = find(bucket, key)[0]
+    while w != NULL:
+        count += 1
+        w = w.next
+    unlock_bucket(bucket)
+    return count
+
+
+# -- time, fork, set-up ------------------------------------------------------
+
+cdef int64_t deadline_after(int64_t ns) noexcept nogil:
+    """`ns` from now; FS_FOREVER when that is past all clocks."""
+    cdef int64_t now = fs_now()
+    return FS_FOREVER if ns >= FS_FOREVER - now else now + ns
+
+
+cdef void before_fork() noexcept nogil:
+    cdef int i
+    for i in range(BUCKETS):
+        fs_bucket_lock_acquire(&table[i].lock)
+
+
+cdef void after_fork_in_parent() noexcept nogil:
+    cdef int i
+    for i in range(BUCKETS):
+        fs_bucket_lock_release(&table[i].lock)
+
+
+cdef void reset_table() noexcept nogil:
+    cdef int i
+    for i in range(BUCKETS):
+        fs_bucket_lock_init(&table[i].lock)
+        table[i].first = NULL
+        table[i].fair_at = 0
+        table[i].random = i + 1  # xorshift may not start at 0
+
+
+cdef void after_fork_in_child() noexcept nogil:
+    global main_thread
+    reset_table()
+    main_thread = fs_thread_id()
+    fs_u32_fetch_add_relaxed(&epoch, 1)  # relaxed: there is one thread
+
+
+def wait_backend():
+    """The name of the platform wait that this build sleeps on."""
+    return (<bytes>FS_WAIT_BACKEND).decode()
+
+
+cdef int set_up() except -1:
+    global main_thread
+    try:
+        from _thread import _get_main_thread_ident
+        main_thread = _get_main_thread_ident()
+    except ImportError:  # before 3.13
+        import threading
+        main_thread = threading.main_thread().ident
+    reset_table()
+    if fs_at_fork(before_fork, after_fork_in_parent, after_fork_in_child) != 0:
+        raise MemoryError("pthread_atfork failed")
+    return 0
+
+
+set_up()
