@@ -66,7 +66,10 @@ apt_private_trusted() {
     say "the machine's archive keys are too old for: $*; looking for newer ones"
     codename=$(. /etc/os-release && printf '%s' "$VERSION_CODENAME")
     apt_private "$folder/keys" deb - "$codename" "$codename-updates" "$codename-security"
-    apt_download "$folder/keys" debian-archive-keyring || return 1
+    apt_download "$folder/keys" debian-archive-keyring || {
+        say "no newer archive keys found: nothing that apt cannot verify is used"
+        return 1
+    }
     dpkg -x "$folder"/keys/files/debian-archive-keyring_*.deb "$folder/keys/root"
     keyring=$folder/keys/root/usr/share/keyrings/debian-archive-keyring.gpg
     apt_private "$folder" "$type" "$keyring" "$@"

@@ -171,12 +171,13 @@ configure_python() { # SOURCE PREFIX
     (cd "$1" && ./configure --prefix="$2" "${options[@]}")
 }
 
+# Every step says `|| return`: set -e does not hold in a function whose status is looked at.
 # Build in a folder of its own and rename at the end, so that no half-made Python is ever seen.
 build_from_source() {
     local cache tarball version name log
     cache=$(cache_dir)
-    work=$(mktemp -d "$cache/build.XXXXXX")
-    apt=$(mktemp -d)
+    work=$(mktemp -d "$cache/build.XXXXXX") || return 1
+    apt=$(mktemp -d) || return 1
     trap 'rm -rf "$work" "$apt"' EXIT
     need_build_tools
     tarball=$(download_source "$apt") || return 1
@@ -186,7 +187,7 @@ build_from_source() {
     log=$cache/$name.log
     : >"$log"
     say "building $name into $cache (log: $log)"
-    tar -xf "$tarball" -C "$work" --strip-components=1
+    tar -xf "$tarball" -C "$work" --strip-components=1 || return 1
     logged "$log" "configure" configure_python "$work" "$cache/$name" || return 1
     logged "$log" "compile" make -C "$work" -j"$(nproc)" || return 1
     logged "$log" "install" make -C "$work" install DESTDIR="$work/dest" || return 1
@@ -195,7 +196,7 @@ build_from_source() {
         return 1
     }
     rm -rf "${cache:?}/$name"
-    mv "$work/dest$cache/$name" "$cache/$name"
+    mv "$work/dest$cache/$name" "$cache/$name" || return 1
     answer_if_usable "$cache/$name/bin/python3.13t"
 }
 
