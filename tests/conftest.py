@@ -1,0 +1,123 @@
+"""What all tests share: threads that are joined, waiting by polling, and children with a time limit."""
+
+import faulthandler
+import os
+import subprocess
+import sys
+import threading
+import time
+from types import SimpleNamespace
+
+import pytest
+
+# Far above what anything here takes, also on a busy machine; a hang ends the test, not the suite.
+DEADLINE = 30.0
+
+
+def run_threads(functions, count=None, timeout=DEADLINE):
+    """Run functions in threads of their own, join them, and return their results in order.
+
+    `functions` may be one function with a `count`: it is called with 0, 1, … then. The first
+    exception in a thread is raised here; threads that do not end in time are a failure, with
+    everybody's stack on stderr.
+    """
+    if count is not None:
+        functions = [lambda i=i, function=functions: function(i) for i in range(count)]
+    results = [None] * len(functions)
+    errors = []
+
+    def run(index, function):
+        try:
+            results[index] = function()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [
+        threading.Thread(target=run, args=item, daemon=True) for item in enumerate(functions)
+    ]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + timeout
+    for thread in threads:
+        thread.join(max(0, deadline - time.monotonic()))
+    if errors:
+        raise errors[0]
+    stuck = sum(thread.is_alive() for thread in threads)
+    if stuck:
+        faulthandler.dump_traceback(all_threads=True)
+        pytest.fail(f"{stuck} of {len(threads)} threads did not end in {timeout} s")
+    return results
+
+
+def wait_until(predicate, timeout=DEADLINE):
+    """Poll until the predicate is true and return its value; fail when that takes too long."""
+    deadline = time.monotonic() + timeout
+    while not (value := predicate()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"not true after {timeout} s: {predicate}")
+        time.sleep(0.001)
+    return value
+
+
+def run_python(*arguments, timeout=60, check=True, **options):
+    """Run this Python with arguments; return its returncode, stdout and stderr (as text).
+
+    It dies with all its stacks shown when it takes too long. Coverage of the outer process and
+    switches that would change what the child prints are kept away from it.
+    """
+    env = options.pop("env", None)
+    if env is None:
+        env = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+        if "PYTHONPATH" in os.environ:
+            env["PYTHONPATH"] = os.environ["PYTHONPATH"]
+    env.setdefault("PYTHONFAULTHANDLER", "1")
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        **options,
+    )
+    if check and done.returncode:
+        pytest.fail(f"status {done.returncode} of {done.args}\n{done.stdout}\n{done.stderr}")
+    return SimpleNamespace(returncode=done.returncode, stdout=done.stdout, stderr=done.stderr)
+
+
+@pytest.fixture(name="run_threads")
+def _run_threads():
+    return run_threads
+
+
+@pytest.fixture(name="wait_until")
+def _wait_until():
+    return wait_until
+
+
+@pytest.fixture(name="run_python")
+def _run_python():
+    return run_python
+
+
+@pytest.fixture
+def swapped():
+    """Have fastsync installed in `threading` for one test."""
+    import fastsync
+
+    fastsync.install()
+    yield
+    fastsync.uninstall()
+
+
+@pytest.fixture(autouse=True)
+def _leaves_no_threads_and_no_swap():
+    """Fail a test that leaves a thread behind, or `threading` changed."""
+    before = set(threading.enumerate())
+    native = threading.Lock
+    yield
+    assert threading.Lock is native, "the test left fastsync installed"
+    deadline = time.monotonic() + DEADLINE
+    while left := [t for t in threading.enumerate() if t not in before and t.is_alive()]:
+        if time.monotonic() > deadline:
+            pytest.fail(f"threads left behind: {left}")
+        time.sleep(0.001)
