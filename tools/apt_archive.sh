@@ -75,18 +75,28 @@ apt_private_trusted() {
     apt_private "$folder" "$type" "$keyring" "$@"
 }
 
+# apt-get that shows only its errors.
+#   apt_quietly FOLDER ARGUMENT...
+apt_quietly() {
+    local folder=$1
+    shift
+    apt-get -c "$folder/apt.conf" -q -y "$@" >"$folder/output.log" 2>&1 </dev/null && return
+    grep '^E:' "$folder/output.log" >&2
+    return 1
+}
+
 # Binary packages into FOLDER/files.
 #   apt_download FOLDER PACKAGE[=VERSION]...
 apt_download() {
     local folder=$1
     shift
-    (cd "$folder/files" && apt-get -c "$folder/apt.conf" -q download "$@") >&2
+    (cd "$folder/files" && apt_quietly "$folder" download "$@")
 }
 
 # The upstream tarball of a source package into FOLDER/files; apt checks it against signed lists.
 #   apt_source_tarball FOLDER PACKAGE=VERSION
 apt_source_tarball() {
-    (cd "$1/files" && apt-get -c "$1/apt.conf" -q -y source --download-only --tar-only "$2") >&2
+    (cd "$1/files" && apt_quietly "$1" source --download-only --tar-only "$2")
 }
 
 # Versions of a source package, newest first.

@@ -19,7 +19,7 @@ logged() {
     local log=$1 label=$2 pid start=$SECONDS
     shift 2
     say "$label ..."
-    "$@" >>"$log" 2>&1 &
+    "$@" >>"$log" 2>&1 </dev/null &
     pid=$!
     while kill -0 "$pid" 2>/dev/null; do
         sleep 1
@@ -49,7 +49,11 @@ can_apt_install() {
 
 #   apt_install PACKAGE...
 apt_install() {
-    say "installing with apt: $*"
-    { apt-get update -q && DEBIAN_FRONTEND=noninteractive \
-        apt-get install -q -y --no-install-recommends "$@"; } </dev/null >&2
+    local log
+    log=$(cache_dir)/apt.log
+    mkdir -p "$(cache_dir)"
+    : >"$log"
+    logged "$log" "apt-get update" apt-get update -q &&
+        logged "$log" "apt-get install $*" env DEBIAN_FRONTEND=noninteractive \
+            apt-get install -q -y --no-install-recommends "$@"
 }
