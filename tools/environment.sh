@@ -78,7 +78,11 @@ install_package() {
     wheels=$(mktemp -d)
     : >"$log"
     logged "$log" "building fastsync for $folder" \
-        "$python" -m pip wheel -v --no-deps --no-build-isolation -w "$wheels" . || exit 1
+        "$python" -m pip wheel -v --no-deps --no-build-isolation -w "$wheels" . || {
+        say "compiler messages:"
+        grep -E '^ *[^ ]+\.(pyx|pxd|h|c):[0-9]+:' "$log" | sort -u | tail -n 20 >&2
+        exit 1
+    }
     "$python" -m pip install -q --no-deps --force-reinstall "$wheels"/*.whl >&2
     rm -rf "$wheels"
     printf '%s\n' "$wanted" >"$folder/.package"

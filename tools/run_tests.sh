@@ -59,5 +59,5 @@ for name in "${environments[@]}"; do
     run_suite "$name" || failed=1
 done
 printf '\n'
-printf '%s\n' "${summary[@]}"
+printf '%s\n' "${summary[@]}" | tee build/test-summary.txt
 exit $failed
