@@ -255,6 +255,10 @@ cdef inline bint semaphore_try_acquire(fs_semaphore* s) noexcept nogil:
     return False
 
 
+# For those who must: the value becomes `value`, whatever it was.
+cdef void semaphore_set_value(fs_semaphore* s, uint64_t value) noexcept nogil
+
+
 cdef inline int semaphore_acquire_until(
     fs_semaphore* s, int64_t deadline, int flags,
 ) noexcept nogil:
@@ -281,6 +285,7 @@ ctypedef struct fs_event:
     fs_atomic_u8 state
 
 cdef void event_set_slow(fs_event* e) noexcept nogil
+cdef void event_reset(fs_event* e, bint set) noexcept nogil
 cdef int event_wait_slow(fs_event* e, int64_t deadline, int flags) noexcept nogil
 
 

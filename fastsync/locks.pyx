@@ -416,6 +416,16 @@ cdef int semaphore_release(fs_semaphore* s, uint64_t n, uint64_t limit) noexcept
     return 0
 
 
+cdef void semaphore_set_value(fs_semaphore* s, uint64_t value) noexcept nogil:
+    cdef uint64_t seen = fs_u64_load_relaxed(&s.state)  # relaxed: the CAS decides
+    # release: as semaphore_release
+    while not fs_u64_cas_release(&s.state, &seen, value * FS_SEMAPHORE_ONE
+                                 + (seen & FS_SEMAPHORE_PARKED)):
+        pass
+    if seen & FS_SEMAPHORE_PARKED and value != 0:
+        semaphore_wake(s, value)
+
+
 # -- event -------------------------------------------------------------------
 
 cdef bint event_still_clear(void* ctx) noexcept nogil:
@@ -470,6 +480,12 @@ cdef uintptr_t event_becomes_set(void* ctx, fs_unpark_result* result) noexcept n
 
 cdef void event_set_slow(fs_event* e) noexcept nogil:
     unpark_filter(<uintptr_t>e, NULL, event_becomes_set, e)
+
+
+cdef void event_reset(fs_event* e, bint set) noexcept nogil:
+    """Set or clear, with nobody waiting: those who are parked look again."""
+    fs_u8_store_release(&e.state, FS_EVENT_SET if set else 0)  # release: as event_set
+    unpark_all(<uintptr_t>e, FS_TOKEN_NORMAL)
 
 
 # -- barrier -----------------------------------------------------------------

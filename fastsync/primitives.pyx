@@ -1,0 +1,1071 @@
+"""The native types behind fastsync.threading.
+
+Veneers: each method parses its arguments, calls a raw lock of locks.pxd and
+raises what `threading` raises, in its words.  docs/migrating.md lists every
+difference.  A call that must wait drops the thread state and runs signal
+handlers in the main thread; an exception from one leaves the wait with
+nothing owned (Condition.wait: with the lock re-taken).
+"""
+cimport cython
+from libc.stdint cimport UINT32_MAX, int64_t, uint32_t, uint64_t, uintptr_t
+from cpython.exc cimport PyErr_WarnEx
+from cpython.object cimport (
+    Py_TPFLAGS_HEAPTYPE, PyObject, PyObject_GenericSetAttr, PyTypeObject,
+)
+from cpython.ref cimport Py_INCREF, Py_XDECREF
+
+from fastsync.c_atomic cimport (
+    fs_uptr_load_relaxed, fs_uptr_store_relaxed,
+)
+from fastsync.c_wait cimport FS_FOREVER, fs_now, fs_thread_id
+from fastsync.locks cimport *
+from fastsync.parking cimport FS_SIGNALS, parked_count
+from fastsync.slots cimport (
+    fs_call, make_context_manager, make_lazy_dict, rename_type, weakrefs_offset,
+)
+from fastsync.timeouts cimport lock_deadline, wait_deadline
+
+import sys
+
+cdef extern from "Python.h":
+    PyObject* Py_True
+    PyObject* Py_None
+    PyObject* Py_NewRef(PyObject*) noexcept
+    size_t PyVectorcall_NARGS(size_t) noexcept
+    object PyObject_GenericGetDict(object, void*)
+    int PyObject_GenericSetDict(object, object, void*) except -1
+    void PyObject_GC_Track(void*) noexcept
+    void PyObject_GC_UnTrack(void*) noexcept
+    bint PyObject_GC_IsTracked(PyObject*) noexcept
+    bint PyType_HasFeature(PyTypeObject*, unsigned long) noexcept
+    PyTypeObject* Py_TYPE(object) noexcept
+
+
+# The default of `timeout`: told from a caller's -1 only to save the conversion.
+cdef object UNSET = -1
+
+
+# -- what several types share ------------------------------------------------
+
+cdef inline bint checked(int outcome) except -1:
+    """FS_ACQUIRED and FS_TIMEOUT as a bool; FS_ERROR: its exception is set."""
+    return outcome
+
+
+cdef int refuse_call(size_t nargs) except -1:
+    raise TypeError(
+        "a lock is called by `with` only: with no arguments to acquire it, with "
+        f"three to release it, not with {nargs} or with keywords")
+
+
+cdef inline void track(object self) noexcept:
+    if not PyObject_GC_IsTracked(<PyObject*>self):
+        PyObject_GC_Track(<void*>self)
+
+
+# Where the `__dict__` of an _Extensible is: right after its weak references.
+cdef Py_ssize_t attributes_at = weakrefs_offset(_Extensible) + sizeof(PyObject*)
+
+
+cdef inline PyObject** attribute_slot(_Extensible self) noexcept:
+    return <PyObject**>(<char*><PyObject*>self + attributes_at)
+
+
+@cython.no_gc_clear  # what it refers to must outlive a waiter; cycles end in the __dict__
+cdef class _Extensible:
+    """A type whose instances take attributes, in a `__dict__` made on first use.
+
+    Until then the collector need not know the instance.
+    """
+
+    def __cinit__(self):
+        # Cython fills the slot with None, which tp_dictoffset would take for a dict.
+        cdef PyObject** slot = attribute_slot(self)
+        cdef PyObject* none = slot[0]
+        slot[0] = NULL
+        Py_XDECREF(none)
+        if not PyType_HasFeature(Py_TYPE(self), Py_TPFLAGS_HEAPTYPE):
+            PyObject_GC_UnTrack(<void*>self)
+
+    @property
+    def __dict__(self):
+        attributes = PyObject_GenericGetDict(self, NULL)
+        track(self)
+        return attributes
+
+    @__dict__.setter
+    def __dict__(self, value):
+        PyObject_GenericSetDict(self, value, NULL)
+        track(self)
+
+    def __setattr__(self, name, value):
+        PyObject_GenericSetAttr(self, name, value)
+        track(self)
+
+
+cdef object lazily(object self, str name, make):
+    """An attribute made on first use, the same for everybody."""
+    return self.__dict__.setdefault(name, make())
+
+
+cdef int refuse_pickling(str name) except -1:
+    raise TypeError(f"cannot pickle '{name}' object")
+
+
+cdef str address(object self):
+    return f"0x{<uintptr_t><PyObject*>self:x}"
+
+
+cdef str stock_name(object self):
+    """Module and name of the runtime class, as the originals' reprs have it."""
+    return f"{type(self).__module__}.{type(self).__qualname__}"
+
+
+# -- Lock --------------------------------------------------------------------
+
+cdef inline bint lock_acquire(Lock self, int64_t deadline) except -1:
+    return checked(mutex_lock_until(&self.mutex, deadline, FS_SIGNALS))
+
+
+cdef inline int lock_release(Lock self) except -1:
+    if mutex_unlock(&self.mutex) < 0:
+        raise RuntimeError("release unlocked lock")
+    return 0
+
+
+cdef PyObject* lock_call(
+    PyObject* self, PyObject** args, size_t nargsf, PyObject* names,
+) except NULL:
+    cdef size_t nargs = PyVectorcall_NARGS(nargsf)
+    if names == NULL and nargs == 0:
+        lock_acquire(<Lock>self, FS_FOREVER)
+        return Py_NewRef(Py_True)
+    if names == NULL and nargs == 3:
+        lock_release(<Lock>self)
+        return Py_NewRef(Py_None)
+    refuse_call(nargs)
+
+
+@cython.final
+cdef class Lock:
+    """Lock()
+--
+
+A mutual exclusion lock that is not re-entrant, as `threading.Lock`.
+
+Any thread may release it.  One byte of state; a thread that has waited about a
+millisecond gets it handed over.  release() happens before the acquire() that
+takes the lock next (release / acquire ordering)."""
+
+    def __cinit__(self):
+        self.call = lock_call
+
+    def __init__(self):
+        pass
+
+    def acquire(self, blocking=True, timeout=UNSET):
+        """Take the lock; whether it was taken.
+
+        blocking: False answers at once.  timeout: seconds, -1 for no limit.
+        ValueError for a timeout that is negative, NaN, or given to a call that
+        does not block; OverflowError past TIMEOUT_MAX.
+        """
+        if timeout is UNSET and blocking is True:
+            return lock_acquire(self, FS_FOREVER)
+        return lock_acquire(self, lock_deadline(blocking, timeout))
+
+    def release(self):
+        """Let the lock go; RuntimeError when it is not held."""
+        lock_release(self)
+
+    def locked(self):
+        """Whether somebody holds it, at this moment."""
+        return mutex_is_locked(&self.mutex)
+
+    def acquire_lock(self, blocking=True, timeout=UNSET):
+        """Obsolete name of acquire()."""
+        return lock_acquire(self, lock_deadline(blocking, timeout))
+
+    def release_lock(self):
+        """Obsolete name of release()."""
+        lock_release(self)
+
+    def locked_lock(self):
+        """Obsolete name of locked()."""
+        return mutex_is_locked(&self.mutex)
+
+    def __enter__(self, blocking=True, timeout=UNSET):
+        return lock_acquire(self, lock_deadline(blocking, timeout))
+
+    def __exit__(self, exc_type=None, exc_value=None, traceback=None):
+        lock_release(self)
+
+    def _at_fork_reinit(self):
+        mutex_reset(&self.mutex)
+
+    def __reduce__(self):
+        refuse_pickling("_thread.lock")
+
+    def __repr__(self):
+        state = "locked" if mutex_is_locked(&self.mutex) else "unlocked"
+        return f"<{state} _thread.lock object at {address(self)}>"
+
+
+# -- RLock -------------------------------------------------------------------
+
+cdef inline bint remutex_acquire(fs_remutex* m, int64_t deadline) except -1:
+    if m.count == UINT32_MAX and remutex_is_mine(m):
+        raise OverflowError("Internal lock count overflowed")
+    return checked(remutex_lock_until(m, deadline, FS_SIGNALS))
+
+
+cdef inline int remutex_release(fs_remutex* m) except -1:
+    if remutex_unlock(m) < 0:
+        raise RuntimeError("cannot release un-acquired lock")
+    return 0
+
+
+cdef void remutex_reset(fs_remutex* m) noexcept:
+    m.count = 0
+    fs_uptr_store_relaxed(&m.owner, 0)  # relaxed: a fork's child has one thread
+    mutex_reset(&m.mutex)
+
+
+cdef uint32_t remutex_let_go(fs_remutex* m) noexcept nogil:
+    """Give the ownership up, `m.mutex` still held: the depth to restore."""
+    cdef uint32_t count = m.count
+    m.count = 0
+    fs_uptr_store_relaxed(&m.owner, 0)  # relaxed: see remutex_is_mine
+    return count
+
+
+cdef object remutex_release_save(fs_remutex* m):
+    cdef uint32_t count
+    if not remutex_is_mine(m):
+        raise RuntimeError("cannot release un-acquired lock")
+    count = remutex_let_go(m)
+    mutex_unlock(&m.mutex)
+    return (count, fs_thread_id())
+
+
+cdef int remutex_acquire_restore(fs_remutex* m, object state) except -1:
+    cdef uint32_t count
+    count, _ = state
+    # Without signal handlers, as the original: this re-takes what was held.
+    mutex_lock(&m.mutex)
+    remutex_own(m, count)
+    return 0
+
+
+cdef str remutex_repr(fs_remutex* m, str name, object self):
+    # relaxed: a snapshot
+    cdef uintptr_t owner = fs_uptr_load_relaxed(&m.owner)
+    state = "locked" if mutex_is_locked(&m.mutex) else "unlocked"
+    return f"<{state} {name} object owner={owner} count={m.count} at {address(self)}>"
+
+
+cdef PyObject* rlock_call(
+    PyObject* self, PyObject** args, size_t nargsf, PyObject* names,
+) except NULL:
+    cdef size_t nargs = PyVectorcall_NARGS(nargsf)
+    if names == NULL and nargs == 0:
+        remutex_acquire(&(<RLock>self).remutex, FS_FOREVER)
+        return Py_NewRef(Py_True)
+    if names == NULL and nargs == 3:
+        remutex_release(&(<RLock>self).remutex)
+        return Py_NewRef(Py_None)
+    refuse_call(nargs)
+
+
+cdef class RLock:
+    """RLock()
+--
+
+A lock that its owner may take again, as `threading.RLock`.
+
+It must be released by the thread that took it, as often as it was taken.  The
+ordering is Lock's."""
+
+    def __cinit__(self):
+        self.call = rlock_call
+
+    def __init__(self, *args, **kwargs):
+        if (args or kwargs) and type(self) is RLock:
+            PyErr_WarnEx(
+                DeprecationWarning,
+                b"Passing arguments to RLock is deprecated and will be removed in 3.15", 1)
+
+    def acquire(self, blocking=True, timeout=UNSET):
+        """Take the lock, or go one deeper; whether it was taken.
+
+        Arguments and errors as Lock.acquire(); OverflowError also past 2**32-1
+        levels.
+        """
+        if timeout is UNSET and blocking is True:
+            return remutex_acquire(&self.remutex, FS_FOREVER)
+        return remutex_acquire(&self.remutex, lock_deadline(blocking, timeout))
+
+    def release(self):
+        """Go one level up, at the last let go; RuntimeError for who is not the owner."""
+        remutex_release(&self.remutex)
+
+    def locked(self):
+        """Whether somebody holds it, at this moment."""
+        return mutex_is_locked(&self.remutex.mutex)
+
+    def __enter__(self, blocking=True, timeout=UNSET):
+        return remutex_acquire(&self.remutex, lock_deadline(blocking, timeout))
+
+    def __exit__(self, exc_type=None, exc_value=None, traceback=None):
+        remutex_release(&self.remutex)
+
+    def _is_owned(self):
+        return remutex_is_mine(&self.remutex)
+
+    def _recursion_count(self):
+        return self.remutex.count if remutex_is_mine(&self.remutex) else 0
+
+    def _release_save(self):
+        return remutex_release_save(&self.remutex)
+
+    def _acquire_restore(self, state):
+        remutex_acquire_restore(&self.remutex, state)
+
+    def _at_fork_reinit(self):
+        remutex_reset(&self.remutex)
+
+    def __reduce__(self):
+        refuse_pickling("_thread.RLock")
+
+    def __repr__(self):
+        name = "_thread.RLock" if type(self) is RLock else stock_name(self)
+        return remutex_repr(&self.remutex, name, self)
+
+
+# -- Condition ---------------------------------------------------------------
+
+@cython.final
+cdef class _ConditionLock:
+    """The re-entrant lock of a Condition() that was made without one."""
+    cdef fs_call call
+    cdef object __weakref__
+    cdef Condition condition
+
+    def __cinit__(self, Condition condition):
+        self.call = condition_lock_call
+        self.condition = condition
+
+    def acquire(self, blocking=True, timeout=UNSET):
+        """As RLock.acquire()."""
+        return remutex_acquire(&self.condition.own, lock_deadline(blocking, timeout))
+
+    def release(self):
+        """As RLock.release()."""
+        remutex_release(&self.condition.own)
+
+    def locked(self):
+        """As RLock.locked()."""
+        return mutex_is_locked(&self.condition.own.mutex)
+
+    def __enter__(self, blocking=True, timeout=UNSET):
+        return remutex_acquire(&self.condition.own, lock_deadline(blocking, timeout))
+
+    def __exit__(self, exc_type=None, exc_value=None, traceback=None):
+        remutex_release(&self.condition.own)
+
+    def _is_owned(self):
+        return remutex_is_mine(&self.condition.own)
+
+    def _recursion_count(self):
+        return self.condition.own.count if remutex_is_mine(&self.condition.own) else 0
+
+    def _release_save(self):
+        return remutex_release_save(&self.condition.own)
+
+    def _acquire_restore(self, state):
+        remutex_acquire_restore(&self.condition.own, state)
+
+    def _at_fork_reinit(self):
+        remutex_reset(&self.condition.own)
+
+    def __reduce__(self):
+        refuse_pickling("_thread.RLock")
+
+    def __repr__(self):
+        return remutex_repr(&self.condition.own, "_thread.RLock", self)
+
+
+cdef PyObject* condition_lock_call(
+    PyObject* self, PyObject** args, size_t nargsf, PyObject* names,
+) except NULL:
+    cdef size_t nargs = PyVectorcall_NARGS(nargsf)
+    cdef Condition condition = (<_ConditionLock>self).condition
+    if names == NULL and nargs == 0:
+        remutex_acquire(&condition.own, FS_FOREVER)
+        return Py_NewRef(Py_True)
+    if names == NULL and nargs == 3:
+        remutex_release(&condition.own)
+        return Py_NewRef(Py_None)
+    refuse_call(nargs)
+
+
+cdef inline bint condition_acquire(Condition self, int64_t deadline) except -1:
+    if self.remutex != NULL:
+        return remutex_acquire(self.remutex, deadline)
+    return checked(mutex_lock_until(self.mutex, deadline, FS_SIGNALS))
+
+
+cdef inline int condition_release(Condition self) except -1:
+    if self.remutex != NULL:
+        return remutex_release(self.remutex)
+    if mutex_unlock(self.mutex) < 0:
+        raise RuntimeError("release unlocked lock")
+    return 0
+
+
+cdef inline bint condition_is_owned(Condition self) except -1:
+    if self.remutex != NULL:
+        return remutex_is_mine(self.remutex)
+    if self.mutex != NULL:
+        return mutex_is_locked(self.mutex)
+    return bool(self._is_owned())
+
+
+cdef bint is_plain(Condition self) noexcept:
+    """No subclass and no instance attribute can stand in for a method."""
+    return type(self) is Condition and attribute_slot(self)[0] == NULL
+
+
+cdef struct foreign_wait:
+    PyObject* condition
+    PyObject* saved  # what _release_save() gave, owned; NULL: still held
+
+
+# park()'s before_sleep hook: called attached, with no internal lock held.
+cdef int release_foreign(void* ctx) except -1:
+    cdef foreign_wait* wait = <foreign_wait*>ctx
+    saved = (<object>wait.condition)._release_save()
+    Py_INCREF(saved)
+    wait.saved = <PyObject*>saved
+    return 0
+
+
+cdef bint condition_wait_foreign(Condition self, int64_t deadline) except -1:
+    cdef foreign_wait wait
+    cdef int outcome
+    wait.condition = <PyObject*>self
+    wait.saved = NULL
+    outcome = condvar_wait_foreign(
+        &self.waiters, <int (*)(void*) noexcept nogil><void*>release_foreign, &wait,
+        deadline, FS_SIGNALS)
+    try:
+        checked(outcome)
+        if outcome == FS_CONDVAR_BAD_MUTEX:
+            raise RuntimeError("the lock of a Condition was exchanged while threads wait on it")
+    finally:
+        if wait.saved != NULL:
+            saved = <object>wait.saved
+            Py_XDECREF(wait.saved)
+            self._acquire_restore(saved)
+    return outcome
+
+
+cdef bint condition_wait(Condition self, int64_t deadline) except -1:
+    """Wait for a notification, the lock held before and after."""
+    cdef uint32_t count = 0
+    cdef int outcome
+    if deadline == 0:
+        deadline = 1  # the past: give the lock up and take it again, at once
+    if self.mutex == NULL:
+        return condition_wait_foreign(self, deadline)
+    if self.remutex != NULL:
+        count = remutex_let_go(self.remutex)
+    outcome = condvar_wait(&self.waiters, self.mutex, deadline, FS_SIGNALS)
+    if self.remutex != NULL:
+        remutex_own(self.remutex, count)
+    if outcome == FS_CONDVAR_BAD_MUTEX:
+        raise RuntimeError("the lock of a Condition was exchanged while threads wait on it")
+    return checked(outcome)
+
+
+cdef int condition_notify(Condition self, object n) except -1:
+    cdef size_t limit
+    if not condition_is_owned(self):
+        raise RuntimeError("cannot notify on un-acquired lock")
+    if condvar_has_waiters(&self.waiters) and n > 0:
+        limit = <size_t>-1 if n >= sys.maxsize else n
+        condvar_notify_some(&self.waiters, limit)
+    return 0
+
+
+cdef object condition_lock(Condition self):
+    """The lock as an object; made on demand when it is our own."""
+    cdef _ConditionLock view
+    if self.lock is None:
+        view = _ConditionLock(self)
+        with cython.critical_section(self):
+            if self.lock is None:
+                self.lock = view
+    return self.lock
+
+
+cdef PyObject* condition_call(
+    PyObject* self, PyObject** args, size_t nargsf, PyObject* names,
+) except NULL:
+    cdef size_t nargs = PyVectorcall_NARGS(nargsf)
+    cdef Condition condition
+    if names != NULL or (nargs != 0 and nargs != 3):
+        refuse_call(nargs)
+    if (<Condition>self).mutex == NULL:
+        # A foreign lock: its own `with`, looked up as the original does.
+        condition = <Condition>self
+        answer = (condition.lock.__enter__() if nargs == 0 else
+                  condition.lock.__exit__(<object>args[0], <object>args[1], <object>args[2]))
+        return Py_NewRef(<PyObject*>answer)
+    if nargs == 0:
+        condition_acquire(<Condition>self, FS_FOREVER)
+        return Py_NewRef(Py_True)
+    condition_release(<Condition>self)
+    return Py_NewRef(Py_None)
+
+
+@cython.no_gc_clear
+cdef class Condition(_Extensible):
+    """Condition(lock=None)
+--
+
+A condition variable over a lock, as `threading.Condition`.
+
+lock: a Lock or an RLock of this library, whose waiters notify() moves to the
+lock's queue without waking them twice; or anything with acquire() and
+release().  None makes an RLock.  No spurious wake-ups; first come, first
+notified.  Ordering: the lock's."""
+
+    def __cinit__(self):
+        self.call = condition_call
+        self.mutex = &self.own.mutex
+        self.remutex = &self.own
+
+    def __init__(self, lock=None):
+        if lock is None:
+            return
+        track(self)
+        if self.lock is not None and self.lock is not lock:
+            # Somebody may be reading the old one: it is never let go.
+            Py_INCREF(self.lock)
+        self.lock = lock
+        if type(lock) is Lock:
+            self.mutex = &(<Lock>lock).mutex
+            self.remutex = NULL
+        elif type(lock) is RLock:
+            self.mutex = &(<RLock>lock).remutex.mutex
+            self.remutex = &(<RLock>lock).remutex
+        else:
+            adopt_foreign_lock(self, lock)
+
+    @property
+    def _lock(self):
+        return condition_lock(self)
+
+    @property
+    def _waiters(self):
+        from collections import deque
+        return deque([None] * <Py_ssize_t>parked_count(<uintptr_t>&self.waiters))
+
+    def acquire(self, blocking=True, timeout=UNSET):
+        """The lock's acquire()."""
+        return condition_acquire(self, lock_deadline(blocking, timeout))
+
+    def release(self):
+        """The lock's release()."""
+        condition_release(self)
+
+    def locked(self):
+        """The lock's locked()."""
+        if self.mutex == NULL:
+            return self.lock.locked()
+        return mutex_is_locked(self.mutex)
+
+    def __enter__(self):
+        if self.mutex == NULL:
+            return self.lock.__enter__()
+        return condition_acquire(self, FS_FOREVER)
+
+    def __exit__(self, exc_type=None, exc_value=None, traceback=None):
+        if self.mutex == NULL:
+            return self.lock.__exit__(exc_type, exc_value, traceback)
+        condition_release(self)
+
+    def wait(self, timeout=None):
+        """Let the lock go, sleep until notified, take the lock again.
+
+        timeout: seconds, None for no limit.  False when it passed first (the lock
+        is taken again all the same, without a limit).  RuntimeError when the
+        lock is not held.
+        """
+        if not condition_is_owned(self):
+            raise RuntimeError("cannot wait on un-acquired lock")
+        return condition_wait(self, wait_deadline(timeout))
+
+    def wait_for(self, predicate, timeout=None):
+        """wait() until predicate() is true, or `timeout` seconds have passed in all:
+        the predicate's last value."""
+        cdef int64_t deadline = wait_deadline(timeout)
+        cdef bint plain = is_plain(self)
+        result = predicate()
+        while not result:
+            if timeout is not None and (deadline == 0 or fs_now() >= deadline):
+                break
+            if not plain:
+                self.wait(None if timeout is None else (deadline - fs_now()) * 1e-9)
+            elif not condition_is_owned(self):
+                raise RuntimeError("cannot wait on un-acquired lock")
+            else:
+                condition_wait(self, deadline)
+            result = predicate()
+        return result
+
+    def notify(self, n=1):
+        """Wake up to n waiting threads; they run when they get the lock.
+        RuntimeError when the lock is not held."""
+        condition_notify(self, n)
+
+    def notify_all(self):
+        """Wake every waiting thread.  RuntimeError when the lock is not held."""
+        if is_plain(self):
+            condition_notify(self, sys.maxsize)
+        else:
+            self.notify(parked_count(<uintptr_t>&self.waiters))
+
+    def notifyAll(self):
+        """Deprecated alias of notify_all()."""
+        PyErr_WarnEx(DeprecationWarning,
+                     b"notifyAll() is deprecated, use notify_all() instead", 1)
+        self.notify_all()
+
+    def _is_owned(self):
+        if self.mutex != NULL:
+            return condition_is_owned(self)
+        # A foreign lock without _is_owned(): try it.
+        if self.lock.acquire(False):
+            self.lock.release()
+            return False
+        return True
+
+    def _release_save(self):
+        if self.remutex != NULL:
+            return remutex_release_save(self.remutex)
+        if self.mutex != NULL:
+            condition_release(self)
+        else:
+            self.lock.release()
+
+    def _acquire_restore(self, state):
+        if self.remutex != NULL:
+            remutex_acquire_restore(self.remutex, state)
+        elif self.mutex != NULL:
+            mutex_lock(self.mutex)
+        else:
+            self.lock.acquire()
+
+    def _recursion_count(self):
+        if self.mutex == NULL:
+            return self.lock._recursion_count()
+        if self.remutex == NULL:
+            raise AttributeError("_recursion_count")
+        return self.remutex.count if remutex_is_mine(self.remutex) else 0
+
+    def _at_fork_reinit(self):
+        if self.mutex == NULL:
+            self.lock._at_fork_reinit()
+        elif self.remutex != NULL:
+            remutex_reset(self.remutex)
+        else:
+            mutex_reset(self.mutex)
+        # The waiters did not survive the fork.
+        fs_uptr_store_relaxed(&self.waiters.mutex, 0)  # relaxed: one thread
+
+    def __reduce__(self):
+        refuse_pickling("_thread.RLock")
+
+    def __repr__(self):
+        count = parked_count(<uintptr_t>&self.waiters)
+        return f"<Condition({condition_lock(self)!r}, {count})>"
+
+
+cdef int adopt_foreign_lock(Condition self, object lock) except -1:
+    """Bind the lock's methods to the instance, as the original does."""
+    self.mutex = NULL
+    self.remutex = NULL
+    self.acquire = lock.acquire
+    self.release = lock.release
+    for name in ("_release_save", "_acquire_restore", "_is_owned", "locked"):
+        method = getattr(lock, name, None)
+        if method is not None:
+            setattr(self, name, method)
+    return 0
+
+
+# -- Semaphore, BoundedSemaphore ---------------------------------------------
+
+cdef object make_inner_condition():
+    return Condition(Lock())
+
+
+cdef inline uint64_t semaphore_limit(Semaphore self) noexcept:
+    if isinstance(self, BoundedSemaphore):
+        return (<BoundedSemaphore>self).initial
+    return semaphore_max()
+
+
+cdef inline bint semaphore_acquire(Semaphore self, int64_t deadline) except -1:
+    return checked(semaphore_acquire_until(&self.semaphore, deadline, FS_SIGNALS))
+
+
+cdef int semaphore_give(Semaphore self, uint64_t n) except -1:
+    if semaphore_release(&self.semaphore, n, semaphore_limit(self)) < 0:
+        if isinstance(self, BoundedSemaphore):
+            raise ValueError("Semaphore released too many times")
+        raise OverflowError("semaphore value is too large")
+    return 0
+
+
+cdef PyObject* semaphore_call(
+    PyObject* self, PyObject** args, size_t nargsf, PyObject* names,
+) except NULL:
+    cdef size_t nargs = PyVectorcall_NARGS(nargsf)
+    if names == NULL and nargs == 0:
+        semaphore_acquire(<Semaphore>self, FS_FOREVER)
+        return Py_NewRef(Py_True)
+    if names != NULL or nargs != 3:
+        refuse_call(nargs)
+    if (<PyObject*>(<Semaphore>self).attributes == NULL
+            and (type(<object>self) is Semaphore or type(<object>self) is BoundedSemaphore)):
+        semaphore_give(<Semaphore>self, 1)
+    else:
+        (<object>self).release()  # it may be somebody's override
+    return Py_NewRef(Py_None)
+
+
+cdef uint64_t initial_value(object value) except? 0:
+    if value < 0:
+        raise ValueError("semaphore initial value must be >= 0")
+    if value > sys.maxsize:
+        raise OverflowError("semaphore value is too large")
+    return value
+
+
+@cython.no_gc_clear
+cdef class Semaphore(_Extensible):
+    """Semaphore(value=1)
+--
+
+A counter of permits, as `threading.Semaphore`.
+
+value: how many may acquire before one must release; ValueError below 0.
+release() happens before the acquire() that takes its permit (release / acquire
+ordering)."""
+
+    def __cinit__(self):
+        self.call = semaphore_call
+        semaphore_init(&self.semaphore, 1)
+
+    def __init__(self, value=1):
+        semaphore_init(&self.semaphore, initial_value(value))
+
+    @property
+    def _value(self):
+        return semaphore_value(&self.semaphore)
+
+    @_value.setter
+    def _value(self, value):
+        semaphore_set_value(&self.semaphore, initial_value(value))
+
+    @property
+    def _cond(self):
+        return lazily(self, "_inner_condition", make_inner_condition)
+
+    def acquire(self, blocking=True, timeout=None):
+        """Take a permit, waiting for one; whether it was taken.
+
+        blocking: False answers at once.  timeout: seconds, None for no limit, not
+        positive: at once.  ValueError for a timeout in a call that does not block.
+        """
+        if blocking is True and timeout is None:
+            return semaphore_acquire(self, FS_FOREVER)
+        if not blocking and timeout is not None:
+            raise ValueError("can't specify timeout for non-blocking acquire")
+        return semaphore_acquire(self, wait_deadline(timeout) if blocking else 0)
+
+    def release(self, n=1):
+        """Give n permits back, waking up to n waiting threads; ValueError for n < 1."""
+        if n < 1:
+            raise ValueError("n must be one or more")
+        semaphore_give(self, n)
+
+    def __enter__(self, blocking=True, timeout=None):
+        return Semaphore.acquire(self, blocking, timeout)
+
+    def __exit__(self, exc_type=None, exc_value=None, traceback=None):
+        self.release()
+
+    def __reduce__(self):
+        refuse_pickling("_thread.lock")
+
+    def __repr__(self):
+        return f"<{stock_name(self)} at {address(self)}: value={semaphore_value(&self.semaphore)}>"
+
+
+@cython.no_gc_clear
+cdef class BoundedSemaphore(Semaphore):
+    """BoundedSemaphore(value=1)
+--
+
+A Semaphore whose value may not exceed the initial one.
+
+release() past it raises ValueError and changes nothing."""
+
+    def __cinit__(self):
+        self.initial = 1
+
+    def __init__(self, value=1):
+        semaphore_init(&self.semaphore, initial_value(value))
+        self.initial = value
+
+    @property
+    def _initial_value(self):
+        return self.initial
+
+    @_initial_value.setter
+    def _initial_value(self, value):
+        self.initial = initial_value(value)
+
+    def __repr__(self):
+        return (f"<{stock_name(self)} at {address(self)}: "
+                f"value={semaphore_value(&self.semaphore)}/{self.initial}>")
+
+
+# -- Event -------------------------------------------------------------------
+
+cdef inline bint event_wait(Event self, int64_t deadline) except -1:
+    return checked(event_wait_until(&self.event, deadline, FS_SIGNALS))
+
+
+@cython.no_gc_clear
+cdef class Event(_Extensible):
+    """Event()
+--
+
+A flag that threads wait for, as `threading.Event`.
+
+set() happens before every wait() and is_set() that sees it (release / acquire
+ordering)."""
+
+    def __init__(self):
+        pass
+
+    @property
+    def _flag(self):
+        return event_is_set(&self.event)
+
+    @_flag.setter
+    def _flag(self, value):
+        if value:
+            event_set(&self.event)
+        else:
+            event_clear(&self.event)
+
+    @property
+    def _cond(self):
+        return lazily(self, "_inner_condition", make_inner_condition)
+
+    def is_set(self):
+        """Whether the flag is set."""
+        return event_is_set(&self.event)
+
+    def isSet(self):
+        """Deprecated alias of is_set()."""
+        PyErr_WarnEx(DeprecationWarning, b"isSet() is deprecated, use is_set() instead", 1)
+        return self.is_set()
+
+    def set(self):
+        """Set the flag and wake everybody who waits."""
+        event_set(&self.event)
+
+    def clear(self):
+        """Clear the flag; threads that a set() has woken are not held back."""
+        event_clear(&self.event)
+
+    def wait(self, timeout=None):
+        """Wait until the flag is set; False when `timeout` seconds passed first."""
+        if event_is_set(&self.event):
+            return True
+        return event_wait(self, wait_deadline(timeout))
+
+    def _at_fork_reinit(self):
+        # The flag stays; whoever was parked did not survive the fork.
+        cdef bint was_set = event_is_set(&self.event)
+        event_reset(&self.event, was_set)
+        if <PyObject*>(<_Extensible>self).attributes != NULL and "_inner_condition" in self.__dict__:
+            self._cond._at_fork_reinit()
+
+    def __reduce__(self):
+        refuse_pickling("_thread.lock")
+
+    def __repr__(self):
+        status = "set" if event_is_set(&self.event) else "unset"
+        return f"<{stock_name(self)} at {address(self)}: {status}>"
+
+
+# -- Barrier -----------------------------------------------------------------
+
+cdef int broken_barrier() except -1:
+    # The standard library's own class, and not at import: `threading` itself
+    # may be about to be replaced.
+    from threading import BrokenBarrierError
+    raise BrokenBarrierError
+
+
+cdef uint32_t party_count(object parties) except 0:
+    if parties < 1:
+        raise ValueError("parties must be >= 1")
+    return parties
+
+
+cdef int finish_round(Barrier self) except -1:
+    if self.action is not None:
+        try:
+            self.action()
+        except BaseException:
+            barrier_abort(&self.barrier)
+            raise
+    return FS_BARRIER_BROKEN if barrier_open(&self.barrier) else FS_BARRIER_PASSED
+
+
+@cython.no_gc_clear
+cdef class Barrier(_Extensible):
+    """Barrier(parties, action=None, timeout=None)
+--
+
+A meeting point for `parties` threads, as `threading.Barrier`.
+
+action: called by the last to arrive, before anybody leaves; what it raises
+breaks the barrier.  timeout: seconds, the default of wait().  Everything
+before a wait() happens before everything after any other wait() of the round."""
+
+    def __cinit__(self):
+        barrier_init(&self.barrier, 1)
+
+    def __init__(self, parties, action=None, timeout=None):
+        barrier_init(&self.barrier, party_count(parties))
+        if action is not None or timeout is not None:
+            self.action = action
+            self.timeout = timeout
+            track(self)
+
+    def wait(self, timeout=None):
+        """Wait until `parties` threads have called this; the order of arrival, from 0.
+
+        timeout: seconds, None for the constructor's.  BrokenBarrierError when it
+        passes first (which breaks the barrier for all), or the barrier is or
+        gets broken or reset.
+        """
+        cdef uint32_t index = 0
+        cdef int64_t deadline
+        cdef int outcome
+        if timeout is None:
+            timeout = self.timeout
+        deadline = wait_deadline(timeout)
+        if deadline == 0:
+            deadline = 1  # the past: arriving last still passes
+        outcome = barrier_arrive(&self.barrier, deadline, FS_SIGNALS, &index)
+        checked(outcome)
+        if outcome == FS_BARRIER_LAST:
+            outcome = finish_round(self)
+        if outcome == FS_BARRIER_BROKEN:
+            broken_barrier()
+        return index
+
+    def reset(self):
+        """Start over; threads that wait now get BrokenBarrierError."""
+        checked(barrier_reset(&self.barrier, FS_SIGNALS))
+
+    def abort(self):
+        """Break the barrier: waiting now or later raises BrokenBarrierError."""
+        barrier_abort(&self.barrier)
+
+    @property
+    def parties(self):
+        """How many threads make a round."""
+        return self.barrier.parties
+
+    @property
+    def n_waiting(self):
+        """How many threads wait, at this moment."""
+        return barrier_waiting(&self.barrier)
+
+    @property
+    def broken(self):
+        """Whether the barrier is broken."""
+        return barrier_is_broken(&self.barrier)
+
+    @property
+    def _action(self):
+        return self.action
+
+    @property
+    def _timeout(self):
+        return self.timeout
+
+    @property
+    def _parties(self):
+        return self.barrier.parties
+
+    @property
+    def _count(self):
+        return barrier_waiting(&self.barrier)
+
+    def __reduce__(self):
+        refuse_pickling("_thread.lock")
+
+    def __repr__(self):
+        if barrier_is_broken(&self.barrier):
+            return f"<{stock_name(self)} at {address(self)}: broken>"
+        return (f"<{stock_name(self)} at {address(self)}: "
+                f"waiters={barrier_waiting(&self.barrier)}/{self.barrier.parties}>")
+
+
+# -- set-up ------------------------------------------------------------------
+
+cdef inline Py_ssize_t offset(object probe, void* field) noexcept:
+    return <char*>field - <char*><PyObject*>probe
+
+
+cdef int set_up() except -1:
+    cdef Lock lock = Lock()
+    cdef RLock rlock = RLock()
+    cdef Condition condition = Condition()
+    cdef _ConditionLock view = _ConditionLock(condition)
+    cdef Semaphore semaphore = Semaphore()
+    make_context_manager(Lock, offset(lock, &lock.call))
+    make_context_manager(RLock, offset(rlock, &rlock.call))
+    make_context_manager(Condition, offset(condition, &condition.call))
+    make_context_manager(_ConditionLock, offset(view, &view.call))
+    make_context_manager(Semaphore, offset(semaphore, &semaphore.call))
+    make_context_manager(BoundedSemaphore, offset(semaphore, &semaphore.call))
+    make_lazy_dict(Condition, attributes_at)
+    make_lazy_dict(Semaphore, attributes_at)
+    make_lazy_dict(BoundedSemaphore, attributes_at)
+    make_lazy_dict(Event, attributes_at)
+    make_lazy_dict(Barrier, attributes_at)
+    rename_type(Lock, b"threading.Lock")
+    rename_type(RLock, b"threading.RLock")
+    rename_type(Condition, b"threading.Condition")
+    rename_type(Semaphore, b"threading.Semaphore")
+    rename_type(BoundedSemaphore, b"threading.BoundedSemaphore")
+    rename_type(Event, b"threading.Event")
+    rename_type(Barrier, b"threading.Barrier")
+    return 0
+
+
+set_up()

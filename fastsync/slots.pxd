@@ -1,0 +1,13 @@
+"""Type slots that Cython has no syntax for."""
+from cpython.object cimport PyObject
+
+ctypedef PyObject* (*fs_call)(PyObject*, PyObject**, size_t, PyObject*) except NULL
+
+# `with x:` without a bound method for each end: see slots.pyx.
+cdef int make_context_manager(type cls, Py_ssize_t vectorcall_offset) except -1
+# A `__dict__` that is made when the first attribute is set.
+cdef int make_lazy_dict(type cls, Py_ssize_t dict_offset) except -1
+# What the type calls itself: the standard library's name.
+cdef int rename_type(type cls, const char* name) except -1
+# tp_weaklistoffset.
+cdef Py_ssize_t weakrefs_offset(type cls) noexcept

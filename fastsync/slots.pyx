@@ -1,0 +1,83 @@
+"""Type slots that Cython has no syntax for.
+
+`with x:` looks up `__enter__` and `__exit__` on the type, binds each to x (an
+allocation), and calls them.  A type treated by make_context_manager() has
+descriptors there whose binding is x itself, and x, called with nothing,
+acquires, called with three arguments, releases.  So `with` allocates nothing.
+On the class the descriptors give the ordinary methods, for ExitStack and the
+like.
+"""
+from cpython.object cimport PyObject, PyTypeObject
+from cpython.ref cimport Py_INCREF
+
+
+cdef extern from "Python.h":
+    ctypedef struct RawType "PyTypeObject":
+        const char* tp_name
+        unsigned long tp_flags
+        Py_ssize_t tp_vectorcall_offset
+        Py_ssize_t tp_dictoffset
+        Py_ssize_t tp_weaklistoffset
+        PyObject* (*tp_call)(PyObject*, PyObject*, PyObject*)
+        PyObject* (*tp_descr_get)(PyObject*, PyObject*, PyObject*) except NULL
+        PyObject* tp_dict
+    unsigned long Py_TPFLAGS_HAVE_VECTORCALL
+    PyObject* PyVectorcall_Call(PyObject*, PyObject*, PyObject*)
+    void PyType_Modified(PyTypeObject*)
+    void Py_XINCREF(PyObject*)
+
+
+cdef class _Itself:
+    """A descriptor that gives its instance back."""
+    cdef object method
+
+    def __init__(self, method):
+        self.method = method
+
+    def __get__(self, instance, owner):
+        return self.method if instance is None else instance
+
+    def __repr__(self):
+        return repr(self.method)
+
+
+cdef PyObject* give_itself(PyObject* self, PyObject* instance, PyObject* owner) except NULL:
+    cdef PyObject* result = instance
+    if result == NULL or result == <PyObject*>None:
+        result = <PyObject*>(<_Itself>self).method
+    Py_XINCREF(result)
+    return result
+
+
+cdef int make_context_manager(type cls, Py_ssize_t vectorcall_offset) except -1:
+    cdef RawType* raw = <RawType*><PyObject*>cls
+    cdef dict names = <dict>raw.tp_dict
+    for name in ("__enter__", "__exit__"):
+        names[name] = _Itself(getattr(cls, name))
+    raw.tp_vectorcall_offset = vectorcall_offset
+    raw.tp_flags |= Py_TPFLAGS_HAVE_VECTORCALL
+    raw.tp_call = PyVectorcall_Call
+    PyType_Modified(<PyTypeObject*>raw)
+    return 0
+
+
+cdef int make_lazy_dict(type cls, Py_ssize_t dict_offset) except -1:
+    cdef RawType* raw = <RawType*><PyObject*>cls
+    raw.tp_dictoffset = dict_offset
+    PyType_Modified(<PyTypeObject*>raw)
+    return 0
+
+
+cdef int rename_type(type cls, const char* name) except -1:
+    cdef RawType* raw = <RawType*><PyObject*>cls
+    raw.tp_name = name
+    PyType_Modified(<PyTypeObject*>raw)
+    return 0
+
+
+cdef Py_ssize_t weakrefs_offset(type cls) noexcept:
+    return (<RawType*><PyObject*>cls).tp_weaklistoffset
+
+
+# Without the wrapper that Cython puts around a `__get__` method.
+(<RawType*><PyObject*>_Itself).tp_descr_get = give_itself
