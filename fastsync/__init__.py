@@ -1,0 +1,38 @@
+"""Rust-grade synchronization for Python threads.
+
+Everything is imported when it is first used, so `import fastsync` costs next to nothing and
+changes nothing: `install()` is what swaps the locks inside `threading`.
+"""
+
+__version__ = "0.1.0"
+
+# Public name -> the submodule that holds it.
+_HOME = {
+    "install": "_install",
+    "installed": "_install",
+    "uninstall": "_install",
+}
+_SUBMODULES = frozenset({"threading"})
+
+__all__ = sorted(["__version__", "get_include", *_HOME])
+
+
+def get_include():
+    """Return the folder of the C headers, for `include_dirs` of an extension that cimports us."""
+    import os
+
+    return os.path.join(os.path.dirname(os.path.abspath(__file__)), "include")
+
+
+def __getattr__(name):
+    if name in _SUBMODULES:
+        return __import__(f"{__name__}.{name}", fromlist=["_"])
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = __import__(f"{__name__}.{_HOME[name]}", fromlist=["_"])
+    value = globals()[name] = getattr(module, name)
+    return value
+
+
+def __dir__():
+    return sorted({*globals(), *_HOME, *_SUBMODULES})
