@@ -17,9 +17,10 @@ check() {
 # Away from the checkout, whose fastsync folder has no compiled modules, so that the installed
 # package is what gets imported.
 stubtest() {
-    local folder status=0
+    local config=$PWD/pyproject.toml folder status=0
     folder=$(mktemp -d)
-    (cd "$folder" && "$bin/python" -m mypy.stubtest fastsync --ignore-disjoint-bases) || status=1
+    (cd "$folder" && "$bin/python" -m mypy.stubtest fastsync --ignore-disjoint-bases \
+        --mypy-config-file "$config") || status=1
     rm -rf "$folder"
     return $status
 }
