@@ -10,7 +10,7 @@ die() {
 
 # What is expensive to make and does not depend on the checkout lives here.
 cache_dir() {
-    printf '%s\n' "${FASTSYNC_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/fastsync}"
+    realpath -m "${FASTSYNC_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/fastsync}"
 }
 
 # Run a long command with its output in a file and a line every ten seconds.
