@@ -10,7 +10,9 @@ die() {
 
 # What is expensive to make and does not depend on the checkout lives here.
 cache_dir() {
-    realpath -m "${FASTSYNC_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/fastsync}"
+    local folder=${FASTSYNC_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/fastsync}
+    case $folder in /*) ;; *) folder=$PWD/$folder ;; esac
+    printf '%s\n' "$folder"
 }
 
 # Run a long command with its output in a file and a line every ten seconds.
