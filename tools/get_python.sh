@@ -107,7 +107,7 @@ get_gil() {
 cached_python() {
     local suffix= python
     if [ "$mode" = optimized ]; then suffix=-opt; fi
-    for python in "$(cache_dir)"/python-3.13.*t$suffix/bin/python3.13t; do
+    for python in "$(cache_dir)"/python-3.13.*[0-9]t$suffix/bin/python3.13t; do
         if [ -x "$python" ]; then printf '%s\n' "$python"; fi
     done | sort -V | tail -n 1
 }
