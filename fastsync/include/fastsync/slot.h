@@ -1,0 +1,25 @@
+/* A place for one object, which threads may read and replace at the same time.
+ *
+ * It is a list with one item: the interpreter already knows how to read a list
+ * without a lock while another thread replaces the item, on every build. */
+#ifndef FASTSYNC_SLOT_H
+#define FASTSYNC_SLOT_H
+
+#include <Python.h>
+#include "atomic.h"
+
+/* A new reference to what is there. */
+FS_INLINE PyObject *fs_slot_get(PyObject *slot) {
+#if PY_VERSION_HEX >= 0x030D0000
+    return PyList_GetItemRef(slot, 0);
+#else
+    return Py_NewRef(PyList_GET_ITEM(slot, 0));
+#endif
+}
+
+/* 0, or -1 with an exception set. */
+FS_INLINE int fs_slot_set(PyObject *slot, PyObject *value) {
+    return PyList_SetItem(slot, 0, Py_NewRef(value));
+}
+
+#endif
