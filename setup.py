@@ -8,8 +8,10 @@ Switches, all environment variables:
 """
 
 import os
+import re
 import sys
 import sysconfig
+import tomllib
 from glob import glob
 
 from Cython.Build import cythonize
@@ -42,6 +44,8 @@ MACROS += [("FS_DEBUG", "1")] if DEBUG else []
 if os.name == "nt" and sysconfig.get_config_var("Py_GIL_DISABLED"):
     MACROS.append(("Py_GIL_DISABLED", "1"))  # both builds share their headers on Windows
 
+PXD = sorted(glob("fastsync/*.pxd"))
+
 PLAIN = not (DEBUG or SANITIZE)
 SANITIZER = [f"-fsanitize={SANITIZE}"] if SANITIZE else []
 UNIX = ["-std=c11", "-fvisibility=hidden", "-pthread", "-Wall", *SANITIZER]
@@ -49,6 +53,30 @@ UNIX += ["-Werror=implicit-function-declaration", "-Werror=incompatible-pointer-
 UNIX += ["-g0", "-O3"] if PLAIN else ["-g3", "-O0" if DEBUG else "-O1", "-UNDEBUG"]
 UNIX_LINK = ["-pthread", *SANITIZER] + ["-s"] * (PLAIN and sys.platform == "linux")
 MSVC = ["/std:c11", "/experimental:c11atomics"]
+
+
+def stamp():
+    """Copy pyproject's version to where compilers and programs look for it.
+
+    The series, "0.1", is in the C names of what other packages compile against: extensions made
+    for another series cannot be imported (fs_key in parking.pxd says how).
+    """
+    with open("pyproject.toml", "rb") as file:
+        version = tomllib.load(file)["project"]["version"]
+    series = version.split(".")[:2]
+    copies = {path: (r"fastsync_\d+_\d+_", "fastsync_{}_{}_".format(*series)) for path in PXD}
+    copies["fastsync/__init__.py"] = (r'__version__ = ".*"', f'__version__ = "{version}"')
+    copies["fastsync/include/fastsync/version.h"] = (
+        r'FASTSYNC_VERSION ".*"',
+        f'FASTSYNC_VERSION "{version}"',
+    )
+    for path, (pattern, text) in copies.items():
+        with open(path, encoding="utf-8") as file:
+            old = file.read()
+        new = re.sub(pattern, text, old)
+        if new != old:
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(new)
 
 
 class BuildExt(build_ext):
@@ -64,6 +92,7 @@ class BuildExt(build_ext):
 
 
 def extensions():
+    stamp()
     headers = glob("fastsync/include/fastsync/*.h")
     shared = {"include_dirs": ["fastsync/include"], "depends": headers, "define_macros": MACROS}
     names = sorted(os.path.basename(path)[: -len(".pyx")] for path in glob("fastsync/*.pyx"))

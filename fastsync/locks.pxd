@@ -16,8 +16,10 @@ from fastsync.c_atomic cimport (
 )
 from fastsync.c_wait cimport FS_FOREVER, fs_thread_id
 from fastsync.parking cimport (
-    FS_ACQUIRED, FS_ERROR, FS_PLAIN, FS_SIGNALS, FS_TIMEOUT,
+    FS_ACQUIRED, FS_ERROR, FS_PLAIN, FS_SIGNALS, FS_TIMEOUT, deadline_after,
 )
+
+# The words' C names carry the series of the C API, see fs_key in parking.pxd.
 
 
 # -- mutex: one byte ---------------------------------------------------------
@@ -36,7 +38,7 @@ cdef enum:
     FS_MUTEX_LOCKED = 1
     FS_MUTEX_PARKED = 2
 
-ctypedef struct fs_mutex:
+ctypedef struct fs_mutex "fastsync_0_1_mutex":
     fs_atomic_u8 state
 
 cdef int mutex_lock_slow(fs_mutex* m, int64_t deadline, int flags) noexcept nogil
@@ -76,6 +78,11 @@ cdef inline int mutex_lock_until(fs_mutex* m, int64_t deadline, int flags) noexc
     return mutex_lock_slow(m, deadline, flags)
 
 
+cdef inline bint mutex_try_lock_for(fs_mutex* m, int64_t ns) noexcept nogil:
+    """Wait for it for `ns` nanoseconds at most."""
+    return mutex_try_lock(m) or mutex_lock_until(m, deadline_after(ns), FS_PLAIN) == FS_ACQUIRED
+
+
 cdef inline int mutex_unlock(fs_mutex* m) noexcept nogil:
     """0, or -1 when it was not locked (nothing has changed then)."""
     cdef uint8_t held = FS_MUTEX_LOCKED
@@ -112,7 +119,7 @@ cdef bint mutex_mark_parked_if_locked(fs_mutex* m) noexcept nogil
 # depth.  Both are written by the owner only, with `mutex` held.  A thread that
 # reads `owner` sees its own id only if it wrote it itself.
 
-ctypedef struct fs_remutex:
+ctypedef struct fs_remutex "fastsync_0_1_remutex":
     fs_atomic_uptr owner
     uint32_t count
     fs_mutex mutex
@@ -147,6 +154,15 @@ cdef inline void remutex_lock(fs_remutex* m) noexcept nogil:
     remutex_lock_until(m, FS_FOREVER, FS_PLAIN)
 
 
+cdef inline bint remutex_try_lock_for(fs_remutex* m, int64_t ns) noexcept nogil:
+    """Wait for it for `ns` nanoseconds at most."""
+    return remutex_lock_until(m, deadline_after(ns), FS_PLAIN) == FS_ACQUIRED
+
+
+cdef inline bint remutex_is_locked(const fs_remutex* m) noexcept nogil:
+    return mutex_is_locked(&m.mutex)
+
+
 cdef inline bint remutex_try_lock(fs_remutex* m) noexcept nogil:
     if remutex_is_mine(m):
         m.count += 1
@@ -168,6 +184,17 @@ cdef inline int remutex_unlock(fs_remutex* m) noexcept nogil:
     return 0
 
 
+cdef inline int remutex_unlock_fair(fs_remutex* m) noexcept nogil:
+    """As remutex_unlock; the outermost one hands over to the first who is parked."""
+    if not remutex_is_mine(m):
+        return -1
+    m.count -= 1
+    if m.count == 0:
+        fs_uptr_store_relaxed(&m.owner, 0)  # relaxed: see remutex_is_mine
+        mutex_unlock_fair(&m.mutex)
+    return 0
+
+
 # -- condition variable: one word --------------------------------------------
 #
 #   0          nobody waits
@@ -179,7 +206,7 @@ cdef inline int remutex_unlock(fs_remutex* m) noexcept nogil:
 cdef enum:
     FS_CONDVAR_FOREIGN = 1
 
-ctypedef struct fs_condvar:
+ctypedef struct fs_condvar "fastsync_0_1_condvar":
     fs_atomic_uptr mutex
 
 # What a wait answers besides FS_ERROR (see condvar_wait).
@@ -194,6 +221,11 @@ cdef int condvar_wait_foreign(
     int64_t deadline, int flags,
 ) noexcept nogil
 cdef size_t condvar_notify_some(fs_condvar* c, size_t limit) noexcept nogil
+
+
+cdef inline bint condvar_wait_for(fs_condvar* c, fs_mutex* m, int64_t ns) noexcept nogil:
+    """condvar_wait for `ns` nanoseconds at most: whether it was notified."""
+    return condvar_wait(c, m, deadline_after(ns), FS_PLAIN) == FS_CONDVAR_NOTIFIED
 
 
 cdef inline bint condvar_has_waiters(const fs_condvar* c) noexcept nogil:
@@ -225,7 +257,7 @@ cdef enum:
     FS_SEMAPHORE_PARKED = 1
     FS_SEMAPHORE_ONE = 2
 
-ctypedef struct fs_semaphore:
+ctypedef struct fs_semaphore "fastsync_0_1_semaphore":
     fs_atomic_u64 state
 
 cdef int semaphore_acquire_slow(fs_semaphore* s, int64_t deadline, int flags) noexcept nogil
@@ -268,6 +300,16 @@ cdef inline int semaphore_acquire_until(
     return semaphore_acquire_slow(s, deadline, flags)
 
 
+cdef inline void semaphore_acquire(fs_semaphore* s) noexcept nogil:
+    """Wait for a unit for as long as it takes."""
+    semaphore_acquire_until(s, FS_FOREVER, FS_PLAIN)
+
+
+cdef inline bint semaphore_try_acquire_for(fs_semaphore* s, int64_t ns) noexcept nogil:
+    """Wait for a unit for `ns` nanoseconds at most."""
+    return semaphore_acquire_until(s, deadline_after(ns), FS_PLAIN) == FS_ACQUIRED
+
+
 # -- event: one byte ---------------------------------------------------------
 #
 #   0        clear, nobody parked
@@ -281,7 +323,7 @@ cdef enum:
     FS_EVENT_SET = 1
     FS_EVENT_PARKED = 2
 
-ctypedef struct fs_event:
+ctypedef struct fs_event "fastsync_0_1_event":
     fs_atomic_u8 state
 
 cdef void event_set_slow(fs_event* e) noexcept nogil
@@ -317,6 +359,16 @@ cdef inline int event_wait_until(fs_event* e, int64_t deadline, int flags) noexc
     return event_wait_slow(e, deadline, flags)
 
 
+cdef inline void event_wait(fs_event* e) noexcept nogil:
+    """Wait until it is set."""
+    event_wait_until(e, FS_FOREVER, FS_PLAIN)
+
+
+cdef inline bint event_wait_for(fs_event* e, int64_t ns) noexcept nogil:
+    """Wait for `ns` nanoseconds at most: whether it was set."""
+    return event_wait_until(e, deadline_after(ns), FS_PLAIN) == FS_ACQUIRED
+
+
 # -- barrier -----------------------------------------------------------------
 #
 # `lock` guards the rest and is never held across a wait.  A round: `count`
@@ -325,7 +377,7 @@ cdef inline int event_wait_until(fs_event* e, int64_t deadline, int flags) noexc
 # the token, so they never look at the fields again and no draining phase is
 # needed.  Who arrives while `running` is parked on the address of `running`.
 
-ctypedef struct fs_barrier:
+ctypedef struct fs_barrier "fastsync_0_1_barrier":
     uint32_t parties
     uint32_t count
     uint32_t generation

@@ -10,6 +10,14 @@ this module, no blocking.
 """
 from libc.stdint cimport int64_t, uintptr_t
 
+from fastsync.c_wait cimport FS_FOREVER, fs_now
+
+# The address that threads park on: of a lock word, or of anything else that is
+# the caller's own.  Its C name, like those of the lock words, carries the API's
+# series: an extension that was compiled for another series fails at import,
+# with both named, because the signatures of what it imports differ.
+ctypedef uintptr_t fs_key "fastsync_0_1_key"
+
 # How park() ended.
 cdef enum:
     FS_PARK_UNPARKED = 0     # somebody woke us; the token says what we got
@@ -69,20 +77,26 @@ ctypedef int (*fs_filter)(void* ctx, uintptr_t park_token) noexcept nogil
 ctypedef int (*fs_requeue_op)(void* ctx) noexcept nogil
 
 cdef int park(
-    uintptr_t key, fs_validate validate, fs_before_sleep before_sleep,
+    fs_key key, fs_validate validate, fs_before_sleep before_sleep,
     fs_timed_out timed_out, void* ctx, uintptr_t park_token,
     int64_t deadline, int flags, uintptr_t* token,
 ) noexcept nogil
-cdef size_t unpark_one(uintptr_t key, fs_unparked callback, void* ctx) noexcept nogil
-cdef size_t unpark_all(uintptr_t key, uintptr_t token) noexcept nogil
+cdef size_t unpark_one(fs_key key, fs_unparked callback, void* ctx) noexcept nogil
+cdef size_t unpark_all(fs_key key, uintptr_t token) noexcept nogil
 cdef size_t unpark_filter(
-    uintptr_t key, fs_filter filter, fs_unparked callback, void* ctx,
+    fs_key key, fs_filter filter, fs_unparked callback, void* ctx,
 ) noexcept nogil
 cdef size_t unpark_requeue(
-    uintptr_t from_key, uintptr_t to_key, size_t limit, fs_requeue_op choose,
+    fs_key from_key, fs_key to_key, size_t limit, fs_requeue_op choose,
     fs_unparked callback, void* ctx,
 ) noexcept nogil
-cdef size_t parked_count(uintptr_t key) noexcept nogil
+cdef size_t parked_count(fs_key key) noexcept nogil
 
-# Time.  A deadline is absolute, in nanoseconds of time.monotonic()'s clock.
-cdef int64_t deadline_after(int64_t ns) noexcept nogil
+# Time.  A deadline is absolute, in nanoseconds of time.monotonic()'s clock;
+# FS_FOREVER never comes, 0 says not to wait at all.
+cdef inline int64_t deadline_after(int64_t ns) noexcept nogil:
+    """`ns` from now; FS_FOREVER when that is past all clocks, 0 when it is over."""
+    cdef int64_t now = fs_now()
+    if ns <= 0:
+        return 0
+    return FS_FOREVER if ns >= FS_FOREVER - now else now + ns

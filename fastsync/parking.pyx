@@ -211,7 +211,7 @@ cdef void wake_list(fs_waiter* w) noexcept nogil:
 # -- park --------------------------------------------------------------------
 
 cdef int park(
-    uintptr_t key, fs_validate validate, fs_before_sleep before_sleep,
+    fs_key key, fs_validate validate, fs_before_sleep before_sleep,
     fs_timed_out timed_out, void* ctx, uintptr_t park_token,
     int64_t deadline, int flags, uintptr_t* token,
 ) noexcept nogil:
@@ -339,7 +339,7 @@ cdef void requeue_after_fork(fs_waiter* self) noexcept nogil:
 
 # -- unpark ------------------------------------------------------------------
 
-cdef size_t unpark_one(uintptr_t key, fs_unparked callback, void* ctx) noexcept nogil:
+cdef size_t unpark_one(fs_key key, fs_unparked callback, void* ctx) noexcept nogil:
     """Wake the first waiter.  `callback` runs also when there is none."""
     cdef fs_unpark_result result
     cdef uintptr_t token = FS_TOKEN_NORMAL
@@ -362,7 +362,7 @@ cdef size_t unpark_one(uintptr_t key, fs_unparked callback, void* ctx) noexcept 
     return result.unparked
 
 
-cdef size_t unpark_all(uintptr_t key, uintptr_t token) noexcept nogil:
+cdef size_t unpark_all(fs_key key, uintptr_t token) noexcept nogil:
     """Wake everybody on `key`; how many they were."""
     cdef size_t count = 0
     cdef fs_bucket* bucket = lock_bucket(key)
@@ -382,7 +382,7 @@ cdef size_t unpark_all(uintptr_t key, uintptr_t token) noexcept nogil:
 
 
 cdef size_t unpark_filter(
-    uintptr_t key, fs_filter filter, fs_unparked callback, void* ctx,
+    fs_key key, fs_filter filter, fs_unparked callback, void* ctx,
 ) noexcept nogil:
     """Wake those whom `filter` (NULL: all) chooses, in queue order."""
     cdef fs_unpark_result result
@@ -421,7 +421,7 @@ cdef size_t unpark_filter(
 
 
 cdef size_t unpark_requeue(
-    uintptr_t from_key, uintptr_t to_key, size_t limit, fs_requeue_op choose,
+    fs_key from_key, fs_key to_key, size_t limit, fs_requeue_op choose,
     fs_unparked callback, void* ctx,
 ) noexcept nogil:
     """Move up to `limit` waiters to another key, waking none or the first.
@@ -464,7 +464,7 @@ cdef size_t unpark_requeue(
     return result.unparked + result.requeued
 
 
-cdef size_t parked_count(uintptr_t key) noexcept nogil:
+cdef size_t parked_count(fs_key key) noexcept nogil:
     """How many threads are parked on `key` at this moment."""
     cdef size_t count = 0
     cdef fs_bucket* bucket = lock_bucket(key)
@@ -476,13 +476,7 @@ cdef size_t parked_count(uintptr_t key) noexcept nogil:
     return count
 
 
-# -- time, fork, set-up ------------------------------------------------------
-
-cdef int64_t deadline_after(int64_t ns) noexcept nogil:
-    """`ns` from now; FS_FOREVER when that is past all clocks."""
-    cdef int64_t now = fs_now()
-    return FS_FOREVER if ns >= FS_FOREVER - now else now + ns
-
+# -- fork, set-up ------------------------------------------------------
 
 cdef void before_fork() noexcept nogil:
     cdef int i

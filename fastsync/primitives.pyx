@@ -718,7 +718,7 @@ cdef inline uint64_t semaphore_limit(Semaphore self) noexcept:
     return semaphore_max()
 
 
-cdef inline bint semaphore_acquire(Semaphore self, int64_t deadline) except -1:
+cdef inline bint acquire_semaphore(Semaphore self, int64_t deadline) except -1:
     return checked(semaphore_acquire_until(&self.semaphore, deadline, FS_SIGNALS))
 
 
@@ -735,7 +735,7 @@ cdef PyObject* semaphore_call(
 ) except NULL:
     cdef size_t nargs = PyVectorcall_NARGS(nargsf)
     if names == NULL and nargs == 0:
-        semaphore_acquire(<Semaphore>self, FS_FOREVER)
+        acquire_semaphore(<Semaphore>self, FS_FOREVER)
         return Py_NewRef(Py_True)
     if names != NULL or nargs != 3:
         refuse_call(nargs)
@@ -792,10 +792,10 @@ ordering)."""
         positive: at once.  ValueError for a timeout in a call that does not block.
         """
         if blocking is True and timeout is None:
-            return semaphore_acquire(self, FS_FOREVER)
+            return acquire_semaphore(self, FS_FOREVER)
         if not blocking and timeout is not None:
             raise ValueError("can't specify timeout for non-blocking acquire")
-        return semaphore_acquire(self, wait_deadline(timeout) if blocking else 0)
+        return acquire_semaphore(self, wait_deadline(timeout) if blocking else 0)
 
     def release(self, n=1):
         """Give n permits back, waking up to n waiting threads; ValueError for n < 1."""
@@ -847,7 +847,7 @@ release() past it raises ValueError and changes nothing."""
 
 # -- Event -------------------------------------------------------------------
 
-cdef inline bint event_wait(Event self, int64_t deadline) except -1:
+cdef inline bint wait_for_event(Event self, int64_t deadline) except -1:
     return checked(event_wait_until(&self.event, deadline, FS_SIGNALS))
 
 
@@ -900,7 +900,7 @@ ordering)."""
         """Wait until the flag is set; False when `timeout` seconds passed first."""
         if event_is_set(&self.event):
             return True
-        return event_wait(self, wait_deadline(timeout))
+        return wait_for_event(self, wait_deadline(timeout))
 
     def _at_fork_reinit(self):
         # The flag stays; whoever was parked did not survive the fork.
