@@ -15,7 +15,7 @@ python=${1:-.venv}/bin/python
 headers=$(cache_dir)/headers
 work=$(mktemp -d)
 chmod 755 "$work" # apt downloads as a user of its own
-trap 'rm -rf "$work"' EXIT
+scratch+=("$work")
 
 # Unpack the headers of VERSION unless the cache has them.
 get_headers() {

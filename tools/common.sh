@@ -15,18 +15,32 @@ cache_dir() {
     printf '%s\n' "$folder"
 }
 
+# Folders to remove at the end, however the script ends, and the command that `logged` runs.
+scratch=()
+running=
+finish() {
+    if [ -n "$running" ]; then kill -- "-$running" 2>/dev/null || true; fi
+    rm -rf ${scratch[@]+"${scratch[@]}"} # the long form: bash 3 and set -u
+}
+trap finish EXIT
+trap 'exit 130' INT TERM HUP
+
 # Run a long command with its output in a file and a line every ten seconds.
 #   logged LOG LABEL COMMAND...
 logged() {
     local log=$1 label=$2 pid start=$SECONDS
     shift 2
     say "$label ..."
+    set -m # a process group of its own, so that `finish` can end it with its children
     "$@" >>"$log" 2>&1 </dev/null &
     pid=$!
+    set +m
+    running=$pid
     while kill -0 "$pid" 2>/dev/null; do
         sleep 1
         if (((SECONDS - start) % 10 == 9)); then say "  $label: $((SECONDS - start)) s"; fi
     done
+    running=
     if ! wait "$pid"; then
         tail -n 40 "$log" >&2
         say "$label failed; the whole log is in $log"

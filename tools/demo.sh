@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 python=$PWD/$1/bin/python
 program=$PWD/examples/index_stdlib.py
 log=$(mktemp -d)
-trap 'rm -rf "$log"' EXIT
+scratch+=("$log")
 # The checkout's own fastsync folder, which has no compiled modules, must not be imported.
 work=$log/work
 mkdir "$work"

@@ -76,6 +76,7 @@ install_package() {
         if [ ! -e "fastsync/$(basename "${so%%.*}").pyx" ]; then rm -f "$so"; fi
     done
     wheels=$(mktemp -d)
+    scratch+=("$wheels")
     : >"$log"
     logged "$log" "building fastsync for $folder" \
         "$python" -m pip wheel -v --no-deps --no-build-isolation -w "$wheels" . || {
@@ -84,7 +85,6 @@ install_package() {
         exit 1
     }
     "$python" -m pip install -q --no-deps --force-reinstall "$wheels"/*.whl >&2
-    rm -rf "$wheels"
     printf '%s\n' "$wanted" >"$folder/.package"
 }
 

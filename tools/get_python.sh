@@ -174,11 +174,11 @@ configure_python() { # SOURCE PREFIX
 # Every step says `|| return`: set -e does not hold in a function whose status is looked at.
 # Build in a folder of its own and rename at the end, so that no half-made Python is ever seen.
 build_from_source() {
-    local cache tarball version name log
+    local cache work apt tarball version name log
     cache=$(cache_dir)
     work=$(mktemp -d "$cache/build.XXXXXX") || return 1
     apt=$(mktemp -d) || return 1
-    trap 'rm -rf "$work" "$apt"' EXIT
+    scratch+=("$work" "$apt")
     need_build_tools
     tarball=$(download_source "$apt") || return 1
     version=$(basename "$tarball" | sed -E 's/^python3.13_(.*)\.orig.*/\1/')

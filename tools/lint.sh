@@ -19,9 +19,9 @@ check() {
 stubtest() {
     local config=$PWD/pyproject.toml folder status=0
     folder=$(mktemp -d)
+    scratch+=("$folder")
     (cd "$folder" && "$bin/python" -m mypy.stubtest fastsync --ignore-disjoint-bases \
         --mypy-config-file "$config") || status=1
-    rm -rf "$folder"
     return $status
 }
 

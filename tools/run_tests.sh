@@ -43,9 +43,9 @@ run_suite() {
     case $name in .venv | .venv-gil) ;; *) label="$label ${name#.venv-}" ;; esac
     say "== $label"
     folder=$(mktemp -d)
+    scratch+=("$folder")
     (cd "$folder" && "$root/$name/bin/python" -P -m pytest -c "$root/pyproject.toml" --rootdir "$root" \
         -n auto --dist loadgroup "${arguments[@]}") 2>&1 | tee "$log" || status=1
-    rm -rf "$folder"
     # pytest's own last line, without its frame: "812 passed, 3 skipped in 70.12s (0:01:10)".
     closing=$(grep -E '^=+ .* in [0-9.]+s' "$log" | tail -n 1 | sed -E 's/^=+ //; s/ in [0-9.].*//')
     summary+=("$label: ${closing:-no result} in $((SECONDS - start)) s")
