@@ -12,6 +12,13 @@ _HOME = {
     "installed": "_install",
     "uninstall": "_install",
 }
+_HOME |= dict.fromkeys(
+    """AtomicBool AtomicI8 AtomicI16 AtomicI32 AtomicI64 AtomicIsize AtomicU8 AtomicU16 AtomicU32
+    AtomicU64 AtomicUsize AtomicF32 AtomicF64 Counter Ordering compiler_fence fence
+    spin_loop""".split(),
+    "atomics",
+)
+_HOME |= dict.fromkeys(["is_pinned", "pin"], "_pin")
 _SUBMODULES = frozenset({"threading"})
 
 __all__ = sorted(["__version__", "get_include", *_HOME])

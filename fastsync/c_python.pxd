@@ -1,6 +1,7 @@
 # Extern declarations of include/fastsync/python.h and of the interpreter calls
 # that a waiting thread makes by hand; no logic.
 from cpython.object cimport PyObject
+from libc.stdint cimport int64_t
 
 
 cdef extern from "fastsync/python.h" nogil:
@@ -13,3 +14,7 @@ cdef extern from "fastsync/python.h" nogil:
     bint fs_may_spin() noexcept
     # Runs Python signal handlers: only with the thread state attached.
     int PyErr_CheckSignals() noexcept
+    # These only with the thread state attached.
+    bint fs_is_immortal(PyObject*) noexcept
+    void fs_make_immortal(PyObject*) noexcept
+    bint fs_small_int(PyObject*, int64_t* value) noexcept

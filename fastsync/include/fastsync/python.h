@@ -35,6 +35,58 @@ FS_INLINE void fs_attach(PyThreadState *state) {
     }
 }
 
+/* Free of reference counting, for good: what _Py_IsImmortal says. */
+FS_INLINE int fs_is_immortal(PyObject *op) {
+#if PY_VERSION_HEX >= 0x030C0000
+    return _Py_IsImmortal(op);
+#else
+    (void)op;
+    return 0;
+#endif
+}
+
+/* Make it so; without effect where the interpreter has no immortal objects, and
+ * on a free-threaded one when another thread owns the object: the owner counts
+ * with plain instructions and would undo it. */
+FS_INLINE void fs_make_immortal(PyObject *op) {
+#ifdef Py_GIL_DISABLED
+    if (op->ob_tid == 0) {  /* nobody's: nobody counts in ob_ref_local */
+        op->ob_ref_local = UINT32_MAX;
+        return;
+    }
+    if (!_Py_IsOwnedByCurrentThread(op)) {
+        return;
+    }
+#endif
+#if PY_VERSION_HEX >= 0x030E0000
+    Py_SET_REFCNT(op, _Py_IMMORTAL_INITIAL_REFCNT);
+#elif PY_VERSION_HEX >= 0x030C0000
+    Py_SET_REFCNT(op, _Py_IMMORTAL_REFCNT);
+#else
+    (void)op;
+#endif
+}
+
+/* The value of an int that fits one digit, without a call; 0 for any other object. */
+FS_INLINE int fs_small_int(PyObject *op, int64_t *value) {
+    if (!PyLong_CheckExact(op)) {
+        return 0;
+    }
+#if PY_VERSION_HEX >= 0x030C0000
+    if (!PyUnstable_Long_IsCompact((PyLongObject *)op)) {
+        return 0;
+    }
+    *value = PyUnstable_Long_CompactValue((PyLongObject *)op);
+#else
+    Py_ssize_t size = Py_SIZE(op);
+    if (size < -1 || size > 1) {
+        return 0;
+    }
+    *value = size == 0 ? 0 : size * (int64_t)((PyLongObject *)op)->ob_digit[0];
+#endif
+    return 1;
+}
+
 /* With the GIL, a thread that spins attached keeps the owner from running. */
 FS_INLINE int fs_may_spin(void) { return FS_FREE_THREADED || !fs_attached(); }
 

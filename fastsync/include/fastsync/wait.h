@@ -52,4 +52,17 @@
 #  include "wait_pthread.h"
 #endif
 
+#ifndef FS_SHARED_WAIT
+/* No wait between processes here: callers look at FS_SHARED_WAIT first. */
+#  define FS_SHARED_WAIT 0
+FS_INLINE int fs_shared_wait(void *word, int size, uint64_t expected, int64_t deadline) {
+    (void)word; (void)size; (void)expected; (void)deadline;
+    return FS_TIMED_OUT;
+}
+FS_INLINE int fs_shared_wake(void *word, int size, int count) {
+    (void)word; (void)size; (void)count;
+    return 0;
+}
+#endif
+
 #endif

@@ -44,6 +44,84 @@ FS_INLINE void fs_futex_wake_one(fs_atomic_u32 *word) {
     fs_futex(word, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 1, NULL);
 }
 
+/* -- words that several processes map ------------------------------------------
+ *
+ * The kernel finds the sleepers by the memory itself, not by its address.  A
+ * futex is 32 bits: a narrower word sleeps on the aligned 32 bits around it, and
+ * a mask says which of the four bytes; of a wider one both halves are waited for
+ * (futex_waitv, Linux 5.16), so that a change of either is seen. */
+#define FS_SHARED_WAIT 1
+
+#ifndef SYS_futex_waitv
+#  define SYS_futex_waitv 449  /* the same on every architecture but Alpha */
+#endif
+/* Without futex_waitv a change of the other half alone is seen this late. */
+#define FS_HALF_POLL_NS 5000000
+
+FS_INLINE int fs_futex_result(long r) {
+    if (r >= 0 || errno == EAGAIN) {
+        return FS_WOKEN;
+    }
+    return errno == EINTR ? FS_SIGNALLED : errno == ETIMEDOUT ? FS_TIMED_OUT : -1;
+}
+
+static inline int fs_shared_wait_wide(char *word, uint64_t expected, int64_t deadline) {
+    struct { uint64_t value, address; uint32_t flags, reserved; } half[2];
+    uint32_t parts[2];
+    struct timespec t = fs_timespec(deadline);
+    memcpy(parts, &expected, sizeof parts);
+    for (int i = 0; i < 2; i++) {
+        half[i].value = parts[i];
+        half[i].address = (uintptr_t)word + 4 * (unsigned)i;
+        half[i].flags = 2;  /* 32 bits, shared */
+        half[i].reserved = 0;
+    }
+    int result = fs_futex_result(syscall(SYS_futex_waitv, half, 2, 0,
+        deadline == FS_FOREVER ? NULL : &t, CLOCK_MONOTONIC));
+    if (result >= 0) {
+        return result;
+    }
+    int64_t look = fs_now() + FS_HALF_POLL_NS;
+    t = fs_timespec(look < deadline ? look : deadline);
+    result = fs_futex_result(syscall(SYS_futex, word, FUTEX_WAIT_BITSET, parts[0], &t,
+                                     NULL, FUTEX_BITSET_MATCH_ANY));
+    return result == FS_TIMED_OUT && look < deadline ? FS_WOKEN : result;
+}
+
+/* Sleep while the `size` bytes at `word` are `expected`.  FS_WOKEN may be false. */
+static inline int fs_shared_wait(void *word, int size, uint64_t expected, int64_t deadline) {
+    unsigned at = (unsigned)((uintptr_t)word & 3);
+    char *base = (char *)word - at;
+    struct timespec t = fs_timespec(deadline);
+    uint32_t around;
+    int result;
+    if (size == 8) {
+        result = fs_shared_wait_wide(base, expected, deadline);
+    } else {
+        uint8_t e8 = (uint8_t)expected;
+        uint16_t e16 = (uint16_t)expected;
+        uint32_t e32 = (uint32_t)expected;
+        const void *e = size == 1 ? (void *)&e8 : size == 2 ? (void *)&e16 : (void *)&e32;
+        around = fs_u32_load((fs_atomic_u32 *)base);
+        if (memcmp((char *)&around + at, e, (size_t)size) != 0) {
+            return FS_WOKEN;
+        }
+        /* The neighbours' changes wake us falsely; ours is never missed. */
+        result = fs_futex_result(syscall(SYS_futex, base, FUTEX_WAIT_BITSET, around,
+            deadline == FS_FOREVER ? NULL : &t, NULL, 1u << at));
+    }
+    if (result < 0) {
+        fs_fatal("shared futex wait", errno);
+    }
+    return result;
+}
+
+FS_INLINE int fs_shared_wake(void *word, int size, int count) {
+    unsigned at = (unsigned)((uintptr_t)word & 3);
+    return (int)syscall(SYS_futex, (char *)word - at, FUTEX_WAKE_BITSET, count, NULL, NULL,
+                        size == 8 ? FUTEX_BITSET_MATCH_ANY : 1u << at);
+}
+
 /* Bucket lock: 0 free, 1 held, 2 held and somebody may sleep on it. */
 typedef struct {
 #ifdef __cplusplus

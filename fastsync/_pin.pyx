@@ -1,0 +1,43 @@
+"""pin(): locks and atomics that live as long as the process, without reference counts.
+
+On a free-threaded build every use of an object by a thread that did not make it is
+two locked instructions on the object's reference count, all threads on one cache
+line.  An immortal object has no count.  The interpreter makes an object immortal
+by its count alone (Py_SET_REFCNT to the immortal value), and the object must be
+out of the garbage collector's sight, which would otherwise count for itself.
+"""
+from cpython.object cimport PyObject
+
+from fastsync.c_python cimport fs_is_immortal, fs_make_immortal
+
+cdef extern from "Python.h":
+    int PyObject_GC_IsTracked(PyObject*)
+    void PyObject_GC_UnTrack(PyObject*)
+
+cdef set pinnable = set()  # exact types; filled when their modules are imported
+
+
+def register_pinnable(*types):
+    """Let pin() accept instances of `types`: for the modules of this package."""
+    pinnable.update(types)
+
+
+def pin(obj, /):
+    """Free `obj`, a lock or atomic of fastsync, from reference counting; return it.
+
+    It is never freed, and neither is what it refers to: for objects that live as long as the
+    process. Threads that share it then no longer slow each other down by counting. Call it in
+    the thread that made the object: elsewhere, and before Python 3.12, it does nothing.
+    TypeError for objects that are not fastsync's.
+    """
+    if type(obj) not in pinnable:
+        raise TypeError(f"cannot pin {type(obj).__name__!r} object: not a lock or atomic of fastsync")
+    fs_make_immortal(<PyObject*>obj)
+    if fs_is_immortal(<PyObject*>obj) and PyObject_GC_IsTracked(<PyObject*>obj):
+        PyObject_GC_UnTrack(<PyObject*>obj)
+    return obj
+
+
+def is_pinned(obj, /):
+    """Return whether pin() has taken effect on `obj`."""
+    return type(obj) in pinnable and bool(fs_is_immortal(<PyObject*>obj))

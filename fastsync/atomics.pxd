@@ -1,0 +1,394 @@
+"""Atomics for Cython: words to embed, and the words inside Python's atomics.
+
+    from fastsync.atomics cimport fs_atomic_i64, fs_i64_fetch_add, i64_notify_all
+
+The integer and pointer operations are those of c_atomic_order.pxd, which this
+module passes on.  Everything here is ``noexcept nogil`` and inline, but for
+the waits: their slow path is in the one parking table.
+"""
+from libc.math cimport isnan
+from libc.stdint cimport (
+    int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t,
+)
+from libc.string cimport memcpy
+cimport cython
+
+from fastsync.c_atomic cimport *
+from fastsync.c_atomic_order cimport *
+
+# -- bool: a byte that is 0 or 1 ---------------------------------------------
+
+ctypedef fs_atomic_u8 fs_atomic_bool
+
+cdef inline bint fs_bool_load_order(const fs_atomic_bool* a, int order) noexcept nogil:
+    return fs_u8_load_order(a, order) != 0
+
+cdef inline void fs_bool_store_order(fs_atomic_bool* a, bint v, int order) noexcept nogil:
+    fs_u8_store_order(a, v, order)
+
+cdef inline bint fs_bool_exchange_order(fs_atomic_bool* a, bint v, int order) noexcept nogil:
+    return fs_u8_exchange_order(a, v, order) != 0
+
+cdef inline bint fs_bool_cas_order(
+    fs_atomic_bool* a, bint* expected, bint v, int success, int failure,
+) noexcept nogil:
+    cdef uint8_t seen = expected[0] != 0
+    cdef bint done = fs_u8_cas_order(a, &seen, v, success, failure)
+    expected[0] = seen != 0
+    return done
+
+cdef inline bint fs_bool_fetch_and_order(fs_atomic_bool* a, bint v, int order) noexcept nogil:
+    return fs_u8_fetch_and_order(a, v, order) != 0
+
+cdef inline bint fs_bool_fetch_or_order(fs_atomic_bool* a, bint v, int order) noexcept nogil:
+    return fs_u8_fetch_or_order(a, v, order) != 0
+
+cdef inline bint fs_bool_fetch_xor_order(fs_atomic_bool* a, bint v, int order) noexcept nogil:
+    return fs_u8_fetch_xor_order(a, v, order) != 0
+
+cdef inline bint fs_bool_fetch_nand_order(fs_atomic_bool* a, bint v, int order) noexcept nogil:
+    # not (x and True) is not x; not (x and False) is True
+    if v:
+        return fs_u8_fetch_xor_order(a, 1, order) != 0
+    return fs_u8_exchange_order(a, 1, order) != 0
+
+cdef inline bint fs_bool_fetch_not_order(fs_atomic_bool* a, int order) noexcept nogil:
+    return fs_u8_fetch_xor_order(a, 1, order) != 0
+
+
+# -- float: the bits in an integer word --------------------------------------
+
+ctypedef fs_atomic_u64 fs_atomic_f64
+ctypedef fs_atomic_u32 fs_atomic_f32
+
+cdef enum fs_fold:  # what a float read-modify-write does
+    FS_FOLD_ADD
+    FS_FOLD_SUB
+    FS_FOLD_MAX
+    FS_FOLD_MIN
+
+cdef inline uint64_t f64_bits(double x) noexcept nogil:
+    cdef uint64_t bits
+    memcpy(&bits, &x, sizeof(bits))
+    return bits
+
+cdef inline double f64_from_bits(uint64_t bits) noexcept nogil:
+    cdef double x
+    memcpy(&x, &bits, sizeof(x))
+    return x
+
+cdef inline uint32_t f32_bits(float x) noexcept nogil:
+    cdef uint32_t bits
+    memcpy(&bits, &x, sizeof(bits))
+    return bits
+
+cdef inline float f32_from_bits(uint32_t bits) noexcept nogil:
+    cdef float x
+    memcpy(&x, &bits, sizeof(x))
+    return x
+
+cdef inline double fold_f64(double old, double v, fs_fold fold) noexcept nogil:
+    """In max and min a number wins over NaN."""
+    if fold == FS_FOLD_ADD:
+        return old + v
+    if fold == FS_FOLD_SUB:
+        return old - v
+    if isnan(old):
+        return v
+    if fold == FS_FOLD_MAX:
+        return v if v > old else old
+    return v if v < old else old
+
+cdef inline float fold_f32(float old, float v, fs_fold fold) noexcept nogil:
+    if fold == FS_FOLD_ADD:
+        return old + v
+    if fold == FS_FOLD_SUB:
+        return old - v
+    return <float>fold_f64(old, v, fold)
+
+cdef inline double fs_f64_load_order(const fs_atomic_f64* a, int order) noexcept nogil:
+    return f64_from_bits(fs_u64_load_order(a, order))
+
+cdef inline void fs_f64_store_order(fs_atomic_f64* a, double v, int order) noexcept nogil:
+    fs_u64_store_order(a, f64_bits(v), order)
+
+cdef inline double fs_f64_exchange_order(fs_atomic_f64* a, double v, int order) noexcept nogil:
+    return f64_from_bits(fs_u64_exchange_order(a, f64_bits(v), order))
+
+cdef inline bint fs_f64_cas_order(
+    fs_atomic_f64* a, double* expected, double v, int success, int failure,
+) noexcept nogil:
+    """Compares the bits: NaN equals the same NaN, 0.0 is not -0.0."""
+    cdef uint64_t seen = f64_bits(expected[0])
+    cdef bint done = fs_u64_cas_order(a, &seen, f64_bits(v), success, failure)
+    expected[0] = f64_from_bits(seen)
+    return done
+
+cdef inline double fs_f64_fold_order(
+    fs_atomic_f64* a, double v, fs_fold fold, int order,
+) noexcept nogil:
+    cdef uint64_t seen = fs_u64_load_order(a, FS_RELAXED)  # relaxed: the CAS decides
+    while not fs_u64_cas_weak_order(
+            a, &seen, f64_bits(fold_f64(f64_from_bits(seen), v, fold)), order, FS_RELAXED):
+        pass
+    return f64_from_bits(seen)
+
+cdef inline double fs_f64_fetch_add_order(fs_atomic_f64* a, double v, int order) noexcept nogil:
+    return fs_f64_fold_order(a, v, FS_FOLD_ADD, order)
+
+cdef inline double fs_f64_fetch_sub_order(fs_atomic_f64* a, double v, int order) noexcept nogil:
+    return fs_f64_fold_order(a, v, FS_FOLD_SUB, order)
+
+cdef inline double fs_f64_fetch_max_order(fs_atomic_f64* a, double v, int order) noexcept nogil:
+    return fs_f64_fold_order(a, v, FS_FOLD_MAX, order)
+
+cdef inline double fs_f64_fetch_min_order(fs_atomic_f64* a, double v, int order) noexcept nogil:
+    return fs_f64_fold_order(a, v, FS_FOLD_MIN, order)
+
+cdef inline float fs_f32_load_order(const fs_atomic_f32* a, int order) noexcept nogil:
+    return f32_from_bits(fs_u32_load_order(a, order))
+
+cdef inline void fs_f32_store_order(fs_atomic_f32* a, float v, int order) noexcept nogil:
+    fs_u32_store_order(a, f32_bits(v), order)
+
+cdef inline float fs_f32_exchange_order(fs_atomic_f32* a, float v, int order) noexcept nogil:
+    return f32_from_bits(fs_u32_exchange_order(a, f32_bits(v), order))
+
+cdef inline bint fs_f32_cas_order(
+    fs_atomic_f32* a, float* expected, float v, int success, int failure,
+) noexcept nogil:
+    """Compares the bits, as fs_f64_cas_order."""
+    cdef uint32_t seen = f32_bits(expected[0])
+    cdef bint done = fs_u32_cas_order(a, &seen, f32_bits(v), success, failure)
+    expected[0] = f32_from_bits(seen)
+    return done
+
+cdef inline float fs_f32_fold_order(
+    fs_atomic_f32* a, float v, fs_fold fold, int order,
+) noexcept nogil:
+    cdef uint32_t seen = fs_u32_load_order(a, FS_RELAXED)  # relaxed: the CAS decides
+    while not fs_u32_cas_weak_order(
+            a, &seen, f32_bits(fold_f32(f32_from_bits(seen), v, fold)), order, FS_RELAXED):
+        pass
+    return f32_from_bits(seen)
+
+cdef inline float fs_f32_fetch_add_order(fs_atomic_f32* a, float v, int order) noexcept nogil:
+    return fs_f32_fold_order(a, v, FS_FOLD_ADD, order)
+
+cdef inline float fs_f32_fetch_sub_order(fs_atomic_f32* a, float v, int order) noexcept nogil:
+    return fs_f32_fold_order(a, v, FS_FOLD_SUB, order)
+
+cdef inline float fs_f32_fetch_max_order(fs_atomic_f32* a, float v, int order) noexcept nogil:
+    return fs_f32_fold_order(a, v, FS_FOLD_MAX, order)
+
+cdef inline float fs_f32_fetch_min_order(fs_atomic_f32* a, float v, int order) noexcept nogil:
+    return fs_f32_fold_order(a, v, FS_FOLD_MIN, order)
+
+
+# -- wait and notify ---------------------------------------------------------
+#
+# A wait returns FS_ACQUIRED (1) once the word differs from `expected`,
+# FS_TIMEOUT (0) at the deadline (nanoseconds of time.monotonic()'s clock; 0: do
+# not wait; FS_FOREVER), FS_ERROR (-1) when a signal handler raised (only with
+# FS_SIGNALS).  A notify without a change does not end it.  Change the word
+# first, then notify; any order of the change will do, because both sides go
+# through the bucket lock of the word's address.
+
+cdef int word_wait(
+    void* word, int kind, uint64_t expected, int order, int64_t deadline, int flags,
+) noexcept nogil
+cdef bint word_notify_one(void* word) noexcept nogil    # whether there was one
+cdef size_t word_notify_all(void* word) noexcept nogil  # how many there were
+
+cdef inline int fs_i8_wait(fs_atomic_i8* a, int8_t expected, int64_t deadline, int flags) noexcept nogil:
+    return word_wait(a, FS_I8, <uint64_t><int64_t>expected, FS_SEQ_CST, deadline, flags)
+
+cdef inline int fs_i16_wait(fs_atomic_i16* a, int16_t expected, int64_t deadline, int flags) noexcept nogil:
+    return word_wait(a, FS_I16, <uint64_t><int64_t>expected, FS_SEQ_CST, deadline, flags)
+
+cdef inline int fs_i32_wait(fs_atomic_i32* a, int32_t expected, int64_t deadline, int flags) noexcept nogil:
+    return word_wait(a, FS_I32, <uint64_t><int64_t>expected, FS_SEQ_CST, deadline, flags)
+
+cdef inline int fs_i64_wait(fs_atomic_i64* a, int64_t expected, int64_t deadline, int flags) noexcept nogil:
+    return word_wait(a, FS_I64, <uint64_t>expected, FS_SEQ_CST, deadline, flags)
+
+cdef inline int fs_u8_wait(fs_atomic_u8* a, uint8_t expected, int64_t deadline, int flags) noexcept nogil:
+    return word_wait(a, FS_U8, expected, FS_SEQ_CST, deadline, flags)
+
+cdef inline int fs_u16_wait(fs_atomic_u16* a, uint16_t expected, int64_t deadline, int flags) noexcept nogil:
+    return word_wait(a, FS_U16, expected, FS_SEQ_CST, deadline, flags)
+
+cdef inline int fs_u32_wait(fs_atomic_u32* a, uint32_t expected, int64_t deadline, int flags) noexcept nogil:
+    return word_wait(a, FS_U32, expected, FS_SEQ_CST, deadline, flags)
+
+cdef inline int fs_u64_wait(fs_atomic_u64* a, uint64_t expected, int64_t deadline, int flags) noexcept nogil:
+    return word_wait(a, FS_U64, expected, FS_SEQ_CST, deadline, flags)
+
+cdef inline int fs_ptr_wait(fs_atomic_ptr* a, void* expected, int64_t deadline, int flags) noexcept nogil:
+    return word_wait(a, FS_U64 if sizeof(void*) == 8 else FS_U32, <uintptr_t>expected,
+                     FS_SEQ_CST, deadline, flags)
+
+cdef inline int fs_uptr_wait(fs_atomic_uptr* a, uintptr_t expected, int64_t deadline, int flags) noexcept nogil:
+    return fs_ptr_wait(<fs_atomic_ptr*>a, <void*>expected, deadline, flags)
+
+cdef inline int fs_bool_wait(fs_atomic_bool* a, bint expected, int64_t deadline, int flags) noexcept nogil:
+    return word_wait(a, FS_BOOL, expected, FS_SEQ_CST, deadline, flags)
+
+cdef inline int fs_f64_wait(fs_atomic_f64* a, double expected, int64_t deadline, int flags) noexcept nogil:
+    return word_wait(a, FS_F64, f64_bits(expected), FS_SEQ_CST, deadline, flags)
+
+cdef inline int fs_f32_wait(fs_atomic_f32* a, float expected, int64_t deadline, int flags) noexcept nogil:
+    return word_wait(a, FS_F32, f32_bits(expected), FS_SEQ_CST, deadline, flags)
+
+
+# -- Python's types ----------------------------------------------------------
+
+@cython.final
+cdef class Ordering:
+    cdef int code  # FS_RELAXED ... FS_SEQ_CST
+    cdef str label
+
+cdef enum:  # _Atomic.flags
+    FS_BORROWED = 1  # the word is in somebody's buffer: `word` points to a fs_borrowed
+    FS_SHARED = 2    # other processes wait on it too
+
+# A word in a buffer that we keep exported.
+cdef struct fs_borrowed:
+    void* address
+    Py_buffer buffer
+
+cdef class _Atomic:
+    cdef fs_atomic_u64 word
+    cdef uint8_t kind
+    cdef uint8_t flags
+
+cdef class _AtomicInt(_Atomic):
+    pass
+
+cdef class _AtomicFloat(_Atomic):
+    pass
+
+@cython.final
+cdef class AtomicBool(_Atomic):
+    pass
+
+@cython.final
+cdef class AtomicI8(_AtomicInt):
+    pass
+
+@cython.final
+cdef class AtomicI16(_AtomicInt):
+    pass
+
+@cython.final
+cdef class AtomicI32(_AtomicInt):
+    pass
+
+@cython.final
+cdef class AtomicI64(_AtomicInt):
+    pass
+
+@cython.final
+cdef class AtomicIsize(_AtomicInt):
+    pass
+
+@cython.final
+cdef class AtomicU8(_AtomicInt):
+    pass
+
+@cython.final
+cdef class AtomicU16(_AtomicInt):
+    pass
+
+@cython.final
+cdef class AtomicU32(_AtomicInt):
+    pass
+
+@cython.final
+cdef class AtomicU64(_AtomicInt):
+    pass
+
+@cython.final
+cdef class AtomicUsize(_AtomicInt):
+    pass
+
+@cython.final
+cdef class AtomicF32(_AtomicFloat):
+    pass
+
+@cython.final
+cdef class AtomicF64(_AtomicFloat):
+    pass
+
+@cython.final
+cdef class Counter:
+    cdef char* cells   # the first cell, at the start of a cache line
+    cdef void* memory  # what was allocated for them
+
+# Where the word is.  It stays there as long as the object lives; the caller
+# keeps a reference to the object, the function needs none of the interpreter.
+cdef inline void* word_address(_Atomic a) noexcept nogil:
+    cdef fs_borrowed* borrowed
+    if a.flags & FS_BORROWED:
+        memcpy(&borrowed, &a.word, sizeof(borrowed))
+        return borrowed.address
+    return &a.word
+
+cdef inline fs_atomic_i8* i8_word(AtomicI8 a) noexcept nogil:
+    return <fs_atomic_i8*>word_address(a)
+
+cdef inline fs_atomic_i16* i16_word(AtomicI16 a) noexcept nogil:
+    return <fs_atomic_i16*>word_address(a)
+
+cdef inline fs_atomic_i32* i32_word(AtomicI32 a) noexcept nogil:
+    return <fs_atomic_i32*>word_address(a)
+
+cdef inline fs_atomic_i64* i64_word(AtomicI64 a) noexcept nogil:
+    return <fs_atomic_i64*>word_address(a)
+
+cdef inline fs_atomic_u8* u8_word(AtomicU8 a) noexcept nogil:
+    return <fs_atomic_u8*>word_address(a)
+
+cdef inline fs_atomic_u16* u16_word(AtomicU16 a) noexcept nogil:
+    return <fs_atomic_u16*>word_address(a)
+
+cdef inline fs_atomic_u32* u32_word(AtomicU32 a) noexcept nogil:
+    return <fs_atomic_u32*>word_address(a)
+
+cdef inline fs_atomic_u64* u64_word(AtomicU64 a) noexcept nogil:
+    return <fs_atomic_u64*>word_address(a)
+
+cdef inline fs_atomic_bool* bool_word(AtomicBool a) noexcept nogil:
+    return <fs_atomic_bool*>word_address(a)
+
+cdef inline fs_atomic_f32* f32_word(AtomicF32 a) noexcept nogil:
+    return <fs_atomic_f32*>word_address(a)
+
+cdef inline fs_atomic_f64* f64_word(AtomicF64 a) noexcept nogil:
+    return <fs_atomic_f64*>word_address(a)
+
+
+# -- between the modules of this package; not for others ---------------------
+
+cdef int order_code(object ordering) except -1
+cdef int load_order(object ordering) except -1
+cdef int store_order(object ordering) except -1
+cdef int failure_order(object ordering) except -1
+cdef object to_python(int kind, uint64_t bits)
+cdef int to_bits(int kind, object value, uint64_t* bits) except -1
+cdef int kind_size(int kind) noexcept nogil
+cdef uint64_t fold_float(void* word, int kind, uint64_t v, fs_fold fold, int order) noexcept nogil
+cdef int wait_shared(
+    void* word, int kind, uint64_t expected, int order, int64_t deadline,
+) except -1
+cdef int64_t wait_deadline(object timeout) except? -1
+cdef object raise_or_bool(int result)
+cdef object wait_word(
+    void* word, int kind, bint shared, object expected, object timeout, object ordering)
+cdef int notify_word(void* word, int kind, bint shared, bint everybody) except -1
+cdef tuple update_word(
+    void* word, int kind, object f, object success, object failure, bint may_give_up)
+cdef tuple cas_word(
+    void* word, int kind, object current, object new, object success, object failure,
+    bint weak)
+cdef int get_memory(object buffer, Py_buffer* view, bint shared) except -1
