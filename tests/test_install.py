@@ -1,0 +1,269 @@
+"""install(), uninstall(), installed(): what they change, and that they change it back."""
+
+import queue
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+import fastsync
+from fastsync import _children, _install, primitives
+
+NATIVE = ["Lock", "RLock", "Condition", "Semaphore", "BoundedSemaphore", "Event", "Barrier"]
+
+
+@pytest.fixture(autouse=True)
+def uninstalled():
+    yield
+    fastsync.uninstall()
+
+
+def test_importing_changes_nothing(run_python):
+    code = """
+import sys, threading
+before = dict(vars(threading)), list(sys.meta_path), list(sys.path_hooks)
+import fastsync, fastsync.threading, fastsync._install, fastsync.primitives
+assert before == (dict(vars(threading)), list(sys.meta_path), list(sys.path_hooks))
+assert not fastsync.installed()
+"""
+    run_python("-W", "error", "-c", code)
+
+
+def test_importing_leaves_the_gil_off(run_python):
+    code = "import sys, fastsync, fastsync.threading; print(sys._is_gil_enabled())"
+    if not hasattr(sys, "_is_gil_enabled"):
+        pytest.skip("no such function before 3.13")
+    done = run_python("-W", "error", "-c", code)
+    assert done.stdout == f"{'free-threading' not in sys.version}\n"
+    assert done.stderr == ""
+
+
+def test_importing_the_package_alone_imports_nothing_else(run_python):
+    code = """
+import sys
+before = set(sys.modules)
+import fastsync
+print(sorted(set(sys.modules) - before))
+"""
+    assert run_python("-S", "-c", f"import sys; sys.path[:] = {sys.path}; {code}").stdout == (
+        "['fastsync']\n"
+    )
+
+
+@pytest.mark.parametrize("name", NATIVE)
+def test_install_rebinds(name):
+    original = getattr(threading, name)
+    fastsync.install()
+    assert getattr(threading, name) is getattr(primitives, name) is not original
+    fastsync.uninstall()
+    assert getattr(threading, name) is original
+
+
+def test_private_names_follow():
+    fastsync.install()
+    assert threading._allocate_lock is primitives.Lock
+    assert threading._CRLock is primitives.RLock
+    if sys.version_info >= (3, 13):
+        assert threading._LockType is primitives.Lock
+
+
+def test_uninstall_restores_every_attribute_by_identity():
+    before = dict(vars(threading))
+    meta_path = list(sys.meta_path)
+    fastsync.install()
+    fastsync.install()
+    assert fastsync.installed()
+    fastsync.uninstall()
+    assert not fastsync.installed()
+    after = dict(vars(threading))
+    assert before.keys() == after.keys()
+    assert [name for name in before if before[name] is not after[name]] == []
+    assert sys.meta_path == meta_path
+
+
+def test_uninstall_alone_does_nothing():
+    before = dict(vars(threading))
+    fastsync.uninstall()
+    assert before == dict(vars(threading))
+
+
+def test_restores_what_it_found(monkeypatch):
+    """Another library's replacement survives a swap of ours."""
+    theirs = lambda: None  # noqa: E731
+    monkeypatch.setattr(threading, "Event", theirs)
+    fastsync.install()
+    assert threading.Event is primitives.Event
+    fastsync.uninstall()
+    assert threading.Event is theirs
+
+
+def test_install_from_many_threads_keeps_the_originals(run_threads):
+    before = dict(vars(threading))
+    run_threads(lambda _: fastsync.install(), count=8)
+    fastsync.uninstall()
+    assert before == dict(vars(threading))
+
+
+def test_locks_live_on_after_uninstall():
+    fastsync.install()
+    lock = threading.Lock()
+    fastsync.uninstall()
+    with lock:
+        assert lock.locked()
+
+
+def test_the_standard_library_uses_them():
+    fastsync.install()
+    work = queue.Queue()
+    assert type(work.mutex) is primitives.Lock
+    assert type(work.not_empty) is primitives.Condition
+    assert type(threading.Timer(0, print).finished) is primitives.Event
+    thread = threading.Thread(target=work.get)
+    assert type(thread._started) is primitives.Event
+    thread.start()
+    work.put(1)
+    thread.join()
+    with ThreadPoolExecutor(4) as pool:
+        assert sorted(pool.map(abs, range(-50, 0))) == list(range(1, 51))
+
+
+def test_threads_started_before_and_after_share_one_registry():
+    stop = threading.Event()
+    early = threading.Thread(target=stop.wait)
+    early.start()
+    fastsync.install()
+    late = threading.Thread(target=stop.wait)
+    late.start()
+    assert {early, late} <= set(threading.enumerate())
+    stop.set()
+    early.join()
+    late.join()
+    assert not {early, late} & set(threading.enumerate())
+
+
+def test_mixed_kinds_work_together():
+    """The standard library's Condition on our lock, and ours on its lock."""
+    fastsync.uninstall()
+    for make_condition, lock in [
+        (threading.Condition, primitives.Lock()),
+        (threading.Condition, primitives.RLock()),
+        (primitives.Condition, threading.Lock()),
+        (primitives.Condition, threading.RLock()),
+    ]:
+        condition = make_condition(lock)
+        ready = []
+
+        def consume(condition=condition, ready=ready):
+            with condition:
+                assert condition.wait_for(lambda: ready, timeout=30)
+
+        thread = threading.Thread(target=consume)
+        thread.start()
+        with condition:
+            ready.append(True)
+            condition.notify_all()
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+def test_a_busy_program_survives_install_and_uninstall():
+    """Threads that make and use locks all the time, while the attributes change under them."""
+    stop = time.monotonic() + 0.3
+    errors = []
+
+    def work():
+        try:
+            while time.monotonic() < stop:
+                with threading.Lock(), threading.RLock(), threading.Condition():
+                    threading.Event().set()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    while time.monotonic() < stop:
+        fastsync.install()
+        fastsync.uninstall()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+
+
+class TestChildren:
+    """The hook into multiprocessing, without starting any child: test_runner.py does that."""
+
+    def test_only_children_get_the_install(self):
+        spawn = ["python", "-c", "from multiprocessing.spawn import spawn_main; spawn_main()"]
+        assert "fastsync.install()" in _children._with_install(spawn)[2]
+        assert _children._with_install(spawn)[2].endswith(spawn[2])
+        tracker = ["python", "-c", "from multiprocessing.resource_tracker import main;main(3)"]
+        assert _children._with_install(tracker) == tracker
+        assert _children._with_install(["app", "--multiprocessing-fork"]) == [
+            "app",
+            "--multiprocessing-fork",
+        ]
+
+    def test_follow_patches_what_is_imported_and_unfollow_restores_it(self):
+        import multiprocessing.spawn
+        import multiprocessing.util
+
+        module = sys.modules[_children._MODULE]
+        original = getattr(module, _children._FUNCTION)
+        fastsync.install()
+        assert getattr(module, _children._FUNCTION) is not original
+        assert _children._finder not in sys.meta_path
+        fastsync.uninstall()
+        assert getattr(module, _children._FUNCTION) is original
+
+    def test_follow_before_the_import(self, run_python):
+        code = """
+import sys, fastsync
+meta_path = list(sys.meta_path)
+fastsync.install()
+assert "multiprocessing" not in sys.modules
+import multiprocessing.util as util, multiprocessing.spawn as spawn
+assert sys.meta_path == meta_path
+patched = spawn.get_command_line if sys.platform == "win32" else util.spawnv_passfds
+assert patched.fastsync_original.__module__.startswith("multiprocessing.")
+assert "exec_module" not in vars(util.__spec__.loader)
+fastsync.uninstall()
+assert not hasattr(util.spawnv_passfds, "fastsync_original")
+"""
+        run_python("-W", "error", "-c", code)
+
+    def test_uninstall_before_the_import(self, run_python):
+        code = """
+import sys, fastsync
+fastsync.install()
+fastsync.uninstall()
+import multiprocessing.util
+assert not hasattr(multiprocessing.util.spawnv_passfds, "fastsync_original")
+"""
+        run_python("-c", code)
+
+
+def test_the_package_has_what_it_says():
+    assert all(hasattr(fastsync, name) for name in fastsync.__all__)
+    assert set(fastsync.__all__) <= set(dir(fastsync))
+    assert fastsync.install is _install.install
+    assert fastsync.threading.Lock is primitives.Lock
+    with pytest.raises(AttributeError, match="'fastsync' has no attribute 'nothing'"):
+        _ = fastsync.nothing
+
+
+def test_get_include_holds_the_headers():
+    import os
+
+    assert os.path.isfile(os.path.join(fastsync.get_include(), "fastsync", "atomic.h"))
+
+
+def test_the_version_is_the_one_installed():
+    metadata = pytest.importorskip("importlib.metadata")
+    try:
+        installed = metadata.version("fastsync-threading")
+    except metadata.PackageNotFoundError:
+        pytest.skip("run from a checkout")
+    assert fastsync.__version__ == installed
