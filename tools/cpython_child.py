@@ -1,0 +1,138 @@
+"""Run one of CPython's test files, with or without fastsync in it; write the counts as JSON.
+
+    python tools/cpython_child.py FORM FILE RESULT [EXCLUDED_TEST ...]
+
+FORM is `stock`, `patched` (fastsync.install()) or `replaced` (fastsync.threading is the module
+`threading`). A process of its own for each file, so that the swap comes before every import.
+"""
+
+import sys
+
+FORM, FILE, RESULT, *EXCLUDED = sys.argv[1:]
+
+if FORM == "patched":
+    import fastsync
+
+    fastsync.install()
+elif FORM == "replaced":
+    import fastsync.threading
+
+    sys.modules["threading"] = fastsync.threading
+
+import json
+import threading
+import unittest
+
+import test.support
+
+RESOURCES = ["cpu", "walltime", "network"]
+
+
+def lock_tests():
+    """Make test classes of `lock_tests` for what `threading` holds, and for subclasses of it."""
+    from test import lock_tests
+
+    def subclass(base):
+        return type(base.__name__, (base,), {"__module__": "threading"})
+
+    rlock = threading.RLock if isinstance(threading.RLock, type) else threading._CRLock
+    kinds = [
+        ("LockTests", "locktype", threading.Lock, False),
+        ("RLockTests", "locktype", threading.RLock, False),
+        ("RLockTests", "locktype", rlock, True),
+        ("RLockTests", "locktype", threading.Condition, False),
+        ("EventTests", "eventtype", threading.Event, True),
+        ("ConditionTests", "condtype", threading.Condition, True),
+        ("SemaphoreTests", "semtype", threading.Semaphore, True),
+        ("BoundedSemaphoreTests", "semtype", threading.BoundedSemaphore, True),
+        ("BarrierTests", "barriertype", threading.Barrier, True),
+    ]
+    suite = unittest.TestSuite()
+    for name, attribute, kind, subclassed in kinds:
+        label = f"{name}_{kind.__name__}{'_subclass' if subclassed else ''}"
+        body = {attribute: staticmethod(subclass(kind) if subclassed else kind)}
+        if kind is threading.Condition and not hasattr(threading.Condition, "_recursion_count"):
+            body["test_recursion_count"] = None  # as in test_threading
+        bases = (getattr(lock_tests, name), unittest.TestCase)
+        cases = unittest.defaultTestLoader.loadTestsFromTestCase(type(label, bases, body))
+        suite.addTests(cases)
+    return suite
+
+
+def load(file):
+    if file == "lock_tests":
+        return lock_tests()
+    return unittest.defaultTestLoader.loadTestsFromName(f"test.{file}")
+
+
+def tests_of(suite):
+    for item in suite:
+        if isinstance(item, unittest.TestSuite):
+            yield from tests_of(item)
+        else:
+            yield item
+
+
+def without_excluded(suite):
+    """Return the suite less the excluded tests, and how many these were."""
+    kept = unittest.TestSuite()
+    count = 0
+    for item in tests_of(suite):
+        if item.id().removeprefix("test.") in EXCLUDED:
+            count += 1
+        else:
+            kept.addTest(item)
+    return kept, count
+
+
+class Counts(unittest.TextTestResult):
+    """Counts tests, where the original counts the failures of each subtest."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.passed = 0
+
+    def addSuccess(self, test):
+        super().addSuccess(test)
+        self.passed += 1
+
+    def addExpectedFailure(self, test, error):
+        super().addExpectedFailure(test, error)
+        self.passed += 1
+
+    def failed(self):
+        failed = [test for test, _ in self.failures + self.errors] + self.unexpectedSuccesses
+        return sorted({getattr(test, "test_case", test).id() for test in failed})
+
+
+def check_swap():
+    """Fail when the tests did not run on what they were meant to run on."""
+    if FORM == "stock":
+        assert "fastsync" not in sys.modules
+    else:
+        from fastsync import primitives
+
+        assert threading.Lock is primitives.Lock, f"{FORM}, but the lock is {threading.Lock}"
+    if "free-threading build" in sys.version:
+        assert not sys._is_gil_enabled(), "something has turned the GIL on"
+
+
+def main():
+    test.support.use_resources = RESOURCES
+    suite, excluded = without_excluded(load(FILE))
+    runner = unittest.TextTestRunner(sys.stderr, verbosity=2, resultclass=Counts)
+    result = runner.run(suite)
+    check_swap()
+    counts = {
+        "run": result.testsRun,
+        "passed": result.passed,
+        "failed": result.failed(),
+        "skipped": len(result.skipped),
+        "excluded": excluded,
+    }
+    with open(RESULT, "w") as file:
+        json.dump(counts, file)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,249 @@
+"""Run CPython's own threading tests on fastsync and compare the counts with stock threading.
+
+    python tools/run_cpython_tests.py [--quick] [--form FORM] [--fresh] [FILE ...]
+
+Each file runs in two forms: `patched` (the primitives in `threading` are swapped) and `replaced`
+(`fastsync.threading` takes the module's place). Stock threading's counts on the same interpreter
+are kept in the cache folder. A failure, or fewer tests passed than stock, ends with status 1.
+"""
+
+import argparse
+import hashlib
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+CHILD = ROOT / "tools" / "cpython_child.py"
+EXCLUSIONS = ROOT / "tools" / "cpython_exclusions.txt"
+LOGS = ROOT / "build" / "cpython"
+FORMS = ("patched", "replaced")
+WORKERS = 2
+# Three times what the slowest file takes on a busy machine.
+TIME_LIMIT = 600
+
+# The slowest first, so that no worker is left alone with one of them at the end.
+FILES = [
+    "test_concurrent_futures.test_shutdown",
+    "test_threading",
+    "test_concurrent_futures.test_process_pool",
+    "test_concurrent_futures.test_wait",
+    "test_concurrent_futures.test_as_completed",
+    "test_concurrent_futures.test_deadlock",
+    "test_concurrent_futures.test_init",
+    "test_concurrent_futures.test_thread_pool",
+    "test_concurrent_futures.test_future",
+    "lock_tests",
+    "test_logging",
+    "test_queue",
+    "test_threadsignals",
+    "test_asyncio.test_runners",
+    "test_asyncio.test_locks",
+    "test_asyncio.test_threads",
+    "test_fork1",
+    "test_socketserver",
+    "test_sched",
+    "test_thread",
+    "test_threading_local",
+    "test_importlib.test_locks",
+]
+QUICK = [
+    "lock_tests",
+    "test_thread",
+    "test_threading_local",
+    "test_queue",
+    "test_threadsignals",
+    "test_sched",
+    "test_importlib.test_locks",
+    "test_asyncio.test_locks",
+    "test_concurrent_futures.test_thread_pool",
+]
+
+
+def find(name):
+    try:
+        return importlib.util.find_spec(name)
+    except ModuleNotFoundError:
+        return None
+
+
+def existing(files):
+    """Return those of the files that this Python ships."""
+    # lock_tests.py is what Linux distributions leave out first.
+    if not find("test.lock_tests"):
+        return []
+    found = []
+    for file in files:
+        if file == "lock_tests" or find(f"test.{file}"):
+            found.append(file)
+        elif file == "test_concurrent_futures.test_shutdown":
+            found.append("test_concurrent_futures")  # one file before 3.12
+    return found
+
+
+def exclusions():
+    """Return the names of the tests that cannot apply."""
+    lines = (line.strip() for line in EXCLUSIONS.read_text().splitlines())
+    names = [line.partition(":")[0] for line in lines if line and not line.startswith("#")]
+    assert len(names) < 5, "the list of exclusions stays under five"
+    return names
+
+
+def run_once(file, form):
+    """Run one file in one form; return its counts."""
+    log = LOGS / version() / f"{form}-{file}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    excluded = [] if form == "stock" else exclusions()
+    started = time.monotonic()
+    # `test` writes into the current directory, and its own children need a writable home for it.
+    with tempfile.TemporaryDirectory() as folder, open(log, "w") as output:
+        result = Path(folder, "result.json")
+        child = subprocess.Popen(
+            [sys.executable, "-X", "faulthandler", CHILD, form, file, result, *excluded],
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            status = child.wait(TIME_LIMIT)
+        except subprocess.TimeoutExpired:
+            status = f"no end after {TIME_LIMIT} s"
+            child.send_signal(signal.SIGABRT)  # faulthandler shows all stacks
+            try:
+                child.wait(10)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+        finally:
+            end_group(child.pid)
+        if status == 0 and result.exists():
+            counts = json.loads(result.read_text())
+        else:
+            counts = {"run": 0, "passed": 0, "skipped": 0, "excluded": 0}
+            counts["failed"] = [f"{file}: status {status}"]
+    return {**counts, "seconds": round(time.monotonic() - started, 1), "log": str(log)}
+
+
+def end_group(leader):
+    """End what a test file left running: its processes share the group of the child."""
+    try:
+        os.killpg(leader, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def run(file, form):
+    """Run one file in one form, and once more when it fails: many of the tests depend on timing."""
+    counts = run_once(file, form)
+    if counts["failed"]:
+        first = counts
+        counts = run_once(file, form)
+        counts["seconds"] += first["seconds"]
+        counts["again"] = first["failed"]
+    say(f"  {form:8} {file:42} {describe(counts):>10} {counts['seconds']:6.1f} s")
+    return counts
+
+
+def say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+def describe(counts):
+    text = f"{counts['passed'] + counts['excluded']}/{counts['run'] + counts['excluded']}"
+    if counts["failed"]:
+        text += f" -{len(counts['failed'])}"
+    return text + "*" * ("again" in counts)
+
+
+def version():
+    free = "free-threading build" in sys.version
+    return "{}.{}.{}".format(*sys.version_info[:3]) + "t" * free
+
+
+def baseline_path():
+    cache = os.environ.get("FASTSYNC_CACHE") or Path(
+        os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "fastsync"
+    )
+    build = (sys.version, os.path.realpath(sys.executable), CHILD.read_text())
+    digest = hashlib.sha256(repr(build).encode()).hexdigest()[:12]
+    return Path(cache, f"cpython-tests-{version()}-{digest}.json")
+
+
+def load_baseline(fresh):
+    path = baseline_path()
+    return json.loads(path.read_text()) if path.exists() and not fresh else {}
+
+
+def save_baseline(baseline):
+    path = baseline_path()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(baseline, indent=1))
+
+
+def worse(counts, stock):
+    """Return what is worse than in the stock run, as lines."""
+    reasons = [f"fails: {name}" for name in counts["failed"] if name not in stock["failed"]]
+    if counts["passed"] + counts["excluded"] < stock["passed"] and not reasons:
+        reasons.append(f"passes {counts['passed']}, stock threading {stock['passed']}")
+    return [f"{reason} (see {counts['log']})" for reason in reasons]
+
+
+def print_table(files, forms, results):
+    print(f"\n{version():44}{'threading':>12}" + "".join(f"{form:>12}" for form in forms))
+    for file in files:
+        cells = [describe(results[file, form]) for form in ("stock", *forms)]
+        print(f"{file:44}" + "".join(f"{cell:>12}" for cell in cells))
+    print("passed/run; -N: N failed; *: failed in a first run")
+
+
+def options():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("files", nargs="*", metavar="FILE", help="as in test_threading")
+    parser.add_argument("--quick", action="store_true", help="the quick files, patched only")
+    parser.add_argument("--form", choices=FORMS, help="one form only")
+    parser.add_argument("--fresh", action="store_true", help="run stock threading again")
+    return parser.parse_args()
+
+
+def main():
+    chosen = options()
+    files = existing(chosen.files or (QUICK if chosen.quick else FILES))
+    if not files:
+        print(f"{version()}: this Python comes without its test suite, so nothing was run")
+        return 0
+    forms = [chosen.form] if chosen.form else FORMS[:1] if chosen.quick else FORMS
+    baseline = load_baseline(chosen.fresh)
+    todo = [(file, "stock") for file in files if file not in baseline]
+    todo += [(file, form) for file in files for form in forms]
+    todo.sort(key=lambda item: files.index(item[0]))
+    with ThreadPoolExecutor(WORKERS) as pool:
+        results = dict(zip(todo, pool.map(lambda item: run(*item), todo), strict=True))
+
+    baseline.update({file: counts for (file, form), counts in results.items() if form == "stock"})
+    save_baseline(baseline)
+    results.update({(file, "stock"): baseline[file] for file in files})
+    print_table(files, forms, results)
+
+    bad = 0
+    for form in forms:
+        for file in files:
+            for line in worse(results[file, form], baseline[file]):
+                print(f"{form} {file} {line}")
+                bad += 1
+    ours = [results[file, form] for file in files for form in forms]
+    passed, skipped = (sum(counts[key] for counts in ours) for key in ("passed", "skipped"))
+    print(f"{version()}: {passed} passed, {bad} failed, {skipped} skipped")
+    return bool(bad)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
