@@ -79,12 +79,12 @@ def _version():
 def _info():
     from fastsync import _compat, _install, parking
 
-    build = "free-threaded" if _compat.FREE_THREADED else "with the GIL"
+    build = "free-threaded build" if _compat.FREE_THREADED else "build with the GIL"
     names = ", ".join(name for name in _install.REPLACEMENTS if not name.startswith("_"))
     return "\n".join(
         [
             _version(),
-            f"python {sys.version.split()[0]}, {build} build",
+            f"python {sys.version.split()[0]}, {build}",
             f"GIL {'on' if _compat.gil_enabled() else 'off'}",
             f"wait backend {parking.wait_backend()}",
             f"replaces threading.{{{names}}}",
@@ -219,13 +219,16 @@ def _fresh_main(loader, **names):
 
 
 def _run(function, *arguments):
-    """Call the function; its exception will be shown without this frame and those below it."""
+    """Call the function; its exception will be shown without our frames and those below them."""
     try:
         return function(*arguments)
     except BaseException as error:
         # An exit shows nothing, unless -i keeps the interpreter alive.
         if not isinstance(error, SystemExit) or sys.flags.inspect:
-            _hide_runner(error.__traceback__.tb_next)
+            traceback = error.__traceback__
+            while traceback and traceback.tb_frame.f_globals is globals():
+                traceback = traceback.tb_next
+            _hide_runner(traceback)
         raise
 
 

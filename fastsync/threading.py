@@ -25,18 +25,40 @@ def __dir__():
     return dir(_stdlib)
 
 
+# Name -> what settings of it from here have displaced, the newest last.
+_displaced = {}
+
+
 class _Module(type(sys)):
     """A module that hands changes of the standard library's names on to their owner.
 
     `threading.excepthook = f`, or a test's patch of `_start_joinable_thread`, must reach the
-    functions that read the name.
+    functions that read the name. Tools that patch find no such name in our `__dict__`, and delete
+    it in the end: that takes back the last setting.
     """
 
     def __setattr__(self, name, value):
-        super().__setattr__(name, value) if _is_ours(name) else setattr(_stdlib, name, value)
+        if _is_ours(name):
+            return super().__setattr__(name, value)
+        displaced = _displaced.setdefault(name, [])
+        if displaced and displaced[-1] is value:
+            displaced.pop()
+        else:
+            displaced.append(getattr(_stdlib, name, _MISSING))
+        setattr(_stdlib, name, value)
 
     def __delattr__(self, name):
-        super().__delattr__(name) if _is_ours(name) else delattr(_stdlib, name)
+        if _is_ours(name):
+            return super().__delattr__(name)
+        displaced = _displaced.get(name) or [_MISSING]
+        value = displaced.pop()
+        if value is _MISSING:
+            delattr(_stdlib, name)
+        else:
+            setattr(_stdlib, name, value)
+
+
+_MISSING = object()
 
 
 def _is_ours(name):
