@@ -1,4 +1,5 @@
 from fastsync._runner import main
 
-# The program runs in this module's namespace, which `main` empties first: nothing may follow.
-main()
+if __name__ == "__main__":
+    # The program runs in this namespace, which `main` empties first: nothing may follow.
+    main()

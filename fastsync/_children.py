@@ -13,11 +13,11 @@ _POSIX = os.name == "posix"
 _MODULE = "multiprocessing.util" if _POSIX else "multiprocessing.spawn"
 _FUNCTION = "spawnv_passfds" if _POSIX else "get_command_line"
 
+_HOME = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _STARTS = ("from multiprocessing.spawn import", "from multiprocessing.forkserver import")
 # A child does not yet have its parent's sys.path when this runs.
 _PRELUDE = (
-    f"import sys; sys.path.append({os.path.dirname(os.path.dirname(os.path.abspath(__file__)))!r}); "
-    "import fastsync; fastsync.install(); sys.path.pop(); "
+    f"import sys; sys.path.append({_HOME!r}); import fastsync; fastsync.install(); sys.path.pop(); "
 )
 
 

@@ -13,7 +13,7 @@ from functools import partial
 from fastsync._install import REPLACEMENTS
 from fastsync._install import stdlib as _stdlib
 
-__all__ = list(_stdlib.__all__)  # noqa: PLE0605
+__all__ = list(_stdlib.__all__)
 
 globals().update(REPLACEMENTS)
 

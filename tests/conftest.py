@@ -1,4 +1,4 @@
-"""What all tests share: threads that are joined, waiting by polling, and children with a time limit."""
+"""What all tests share: threads that get joined, polling, and children with a time limit."""
 
 import faulthandler
 import os

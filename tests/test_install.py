@@ -1,5 +1,6 @@
 """install(), uninstall(), installed(): what they change, and that they change it back."""
 
+import importlib
 import queue
 import sys
 import threading
@@ -207,9 +208,7 @@ class TestChildren:
         ]
 
     def test_follow_patches_what_is_imported_and_unfollow_restores_it(self):
-        import multiprocessing.spawn
-        import multiprocessing.util
-
+        importlib.import_module(_children._MODULE)
         module = sys.modules[_children._MODULE]
         original = getattr(module, _children._FUNCTION)
         fastsync.install()

@@ -478,12 +478,8 @@ CHILD = """
 
 
 def child_program(method, body):
-    return textwrap.dedent(CHILD) + textwrap.dedent(
-        f"""
-        if __name__ == "__main__":
-            context = multiprocessing.get_context({method!r})
-        """
-    ) + textwrap.indent(textwrap.dedent(body), "    ")
+    start = f"if __name__ == '__main__':\n    context = multiprocessing.get_context({method!r})\n"
+    return textwrap.dedent(CHILD) + start + textwrap.indent(textwrap.dedent(body), "    ")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the start methods of POSIX")
@@ -574,7 +570,9 @@ class TestChildren:
     def test_install_in_the_program_swaps_children_too(self, folder, method):
         code = child_program(method, self.POOL).replace(
             "import multiprocessing, ",
-            "import fastsync\nif __name__ == '__main__': fastsync.install()\nimport multiprocessing, ",
+            "import fastsync\n"
+            "if __name__ == '__main__': fastsync.install()\n"
+            "import multiprocessing, ",
         )
         (folder / "app.py").write_text(code)
         done = run_python("-W", "ignore::DeprecationWarning", "app.py", "x")
@@ -586,12 +584,13 @@ class TestOtherProcesses:
         code = """
             import os, subprocess, sys
             before = dict(os.environ)
-            code = "import sys, threading; print(threading.Lock().__class__.__module__, 'fastsync' in sys.modules)"
+            code = "import sys, threading; print(type(threading.Lock()).__module__)"
+            code += "; print('fastsync' in sys.modules)"
             print(subprocess.run([sys.executable, "-c", code], capture_output=True).stdout.decode())
             print([name for name in os.environ if "fastsync" in name.lower()])
         """
         write(folder / "app.py", code)
-        assert run_python("-m", "fastsync", "app.py").stdout == "_thread False\n\n[]\n"
+        assert run_python("-m", "fastsync", "app.py").stdout == "_thread\nFalse\n\n[]\n"
 
     def test_environment_is_untouched(self):
         code = "import os; print(sorted(os.environ.items()))"
