@@ -1,0 +1,96 @@
+#!/usr/bin/env python3
+"""Check the Promela models of tests/models with spin, exhaustively, and their mutants.
+
+A line that ends in `//! other` is safety-relevant.  Each is replaced by `other` in turn, and
+the model that includes it must then fail: otherwise the model would not notice its absence.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+MODELS = Path(__file__).resolve().parent.parent / "tests" / "models"
+MUTABLE = re.compile(r"^(?P<code>.*?)\s*//!\s*(?P<other>.*)$")
+
+
+def run(model, folder):
+    """What the verifier found: "" for nothing, else its first complaint."""
+    make = [["spin", "-a", model], ["cc", "-O2", "-DSAFETY", "-DMEMLIM=4096", "-DVECTORSZ=2048",
+                                    "-DCOLLAPSE", "-o", "pan", "pan.c"]]
+    for command in make:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
+    out = subprocess.run(["./pan", "-m2000000", "-n"], cwd=folder, capture_output=True, text=True).stdout
+    if "max search depth too small" in out or "out of memory" in out:
+        raise SystemExit(f"{model}: not exhaustive\n{out}")
+    failed = re.search(r"^pan:\d+: (.*)$", out, re.M)
+    states = re.search(r"^\s*(\S+) states, stored", out, re.M)
+    return (failed[1] if failed else ""), (states[1] if states else "no")
+
+
+def check(model, name=None, number=None):
+    """Check a model, or its mutant that differs in one line of one file."""
+    with tempfile.TemporaryDirectory() as folder:
+        for source in MODELS.iterdir():
+            lines = source.read_text().splitlines()
+            if source.name == name:
+                lines[number] = MUTABLE.match(lines[number])["other"]
+            kept = [MUTABLE.sub(r"\g<code>", line) for line in lines]
+            Path(folder, source.name).write_text("\n".join(kept) + "\n")
+        return run(model, folder)
+
+
+def includes(model):
+    return [model, *re.findall(r'#include "(\S+)"', (MODELS / model).read_text())]
+
+
+def mutants(models):
+    """Each mutable line once, with the models that include it, its own first."""
+    for path in sorted(MODELS.iterdir()):
+        users = [model for model in models if path.name in includes(model)]
+        users.sort(key=lambda model: not model.startswith(path.stem))
+        for number, line in enumerate(path.read_text().splitlines()):
+            if users and MUTABLE.match(line):
+                yield path.name, number, users
+
+
+def check_mutant(name, number, models):
+    for model in models:
+        failed, _ = check(model, name, number)
+        if failed:
+            return f"{model} fails, as it must: {failed}"
+    return "NOT NOTICED"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("models", nargs="*", help="file names; all when none")
+    options = parser.parse_args()
+    if not shutil.which("spin"):
+        raise SystemExit("spin is not installed (Debian: apt-get install spin)")
+    bad = 0
+    models = options.models or sorted(path.name for path in MODELS.glob("*.pml"))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        whole = [(model, pool.submit(check, model)) for model in models]
+        parts = [(name, number, pool.submit(check_mutant, name, number, users))
+                 for name, number, users in mutants(models)]
+        for model, job in whole:
+            failed, states = job.result()
+            print(f"{model}: {failed or f'holds in all of {states} states'}", flush=True)
+            bad += bool(failed)
+        for name, number, job in parts:
+            print(f"  without {name}:{number + 1}: {job.result()}", flush=True)
+            bad += job.result() == "NOT NOTICED"
+    print(f"{len(whole)} models, {len(parts)} mutants, {bad} wrong")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
