@@ -344,6 +344,13 @@ ordering is Lock's."""
 
 # -- Condition ---------------------------------------------------------------
 
+cdef fs_remutex* condition_word(_ConditionLock view) except NULL:
+    if view.condition is None:
+        # The collector has taken the cycle of the two apart.
+        raise ReferenceError("the Condition of this lock has been collected")
+    return &view.condition.own
+
+
 @cython.final
 cdef class _ConditionLock:
     """The re-entrant lock of a Condition() that was made without one."""
@@ -357,54 +364,53 @@ cdef class _ConditionLock:
 
     def acquire(self, blocking=True, timeout=UNSET):
         """As RLock.acquire()."""
-        return remutex_acquire(&self.condition.own, lock_deadline(blocking, timeout))
+        return remutex_acquire(condition_word(self), lock_deadline(blocking, timeout))
 
     def release(self):
         """As RLock.release()."""
-        remutex_release(&self.condition.own)
+        remutex_release(condition_word(self))
 
     def locked(self):
         """As RLock.locked()."""
-        return mutex_is_locked(&self.condition.own.mutex)
+        return mutex_is_locked(&condition_word(self).mutex)
 
     def __enter__(self, blocking=True, timeout=UNSET):
-        return remutex_acquire(&self.condition.own, lock_deadline(blocking, timeout))
+        return remutex_acquire(condition_word(self), lock_deadline(blocking, timeout))
 
     def __exit__(self, exc_type=None, exc_value=None, traceback=None):
-        remutex_release(&self.condition.own)
+        remutex_release(condition_word(self))
 
     def _is_owned(self):
-        return remutex_is_mine(&self.condition.own)
+        return remutex_is_mine(condition_word(self))
 
     def _recursion_count(self):
-        return self.condition.own.count if remutex_is_mine(&self.condition.own) else 0
+        return condition_word(self).count if remutex_is_mine(condition_word(self)) else 0
 
     def _release_save(self):
-        return remutex_release_save(&self.condition.own)
+        return remutex_release_save(condition_word(self))
 
     def _acquire_restore(self, state):
-        remutex_acquire_restore(&self.condition.own, state)
+        remutex_acquire_restore(condition_word(self), state)
 
     def _at_fork_reinit(self):
-        remutex_reset(&self.condition.own)
+        remutex_reset(condition_word(self))
 
     def __reduce__(self):
         refuse_pickling("_thread.RLock")
 
     def __repr__(self):
-        return remutex_repr(&self.condition.own, "_thread.RLock", self)
+        return remutex_repr(condition_word(self), "_thread.RLock", self)
 
 
 cdef PyObject* condition_lock_call(
     PyObject* self, PyObject** args, size_t nargsf, PyObject* names,
 ) except NULL:
     cdef size_t nargs = PyVectorcall_NARGS(nargsf)
-    cdef Condition condition = (<_ConditionLock>self).condition
     if names == NULL and nargs == 0:
-        remutex_acquire(&condition.own, FS_FOREVER)
+        remutex_acquire(condition_word(<_ConditionLock>self), FS_FOREVER)
         return Py_NewRef(Py_True)
     if names == NULL and nargs == 3:
-        remutex_release(&condition.own)
+        remutex_release(condition_word(<_ConditionLock>self))
         return Py_NewRef(Py_None)
     refuse_call(nargs)
 
@@ -506,6 +512,7 @@ cdef object condition_lock(Condition self):
         with cython.critical_section(self):
             if self.lock is None:
                 self.lock = view
+        track(self)  # the two refer to each other
     return self.lock
 
 
