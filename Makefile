@@ -4,7 +4,7 @@ SHELL := bash
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venvs venv venv-gil demo test test-pthread test-cpython bench headers-check lint format clean
+.PHONY: help venvs venv venv-gil demo test test-pthread test-cpython bench headers-check models tsan asan lint format clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -37,6 +37,15 @@ bench: venv ## measure fastsync beside threading on 3.13t
 
 headers-check: venv ## compile the extensions against the headers of 3.14t and 3.15t
 	@tools/check_headers.sh .venv
+
+models: ## check the Promela models of the locks, and that their mutants fail
+	@tools/check_models.py $(ARGS)
+
+tsan: venv ## storms under ThreadSanitizer, then with a planted race
+	@.venv/bin/python tools/sanitize.py thread $(ARGS)
+
+asan: venv ## storms and the suite under AddressSanitizer and UBSan
+	@.venv/bin/python tools/sanitize.py address $(ARGS)
 
 lint: venv-gil ## ruff, Cython's warnings, stubtest
 	@tools/lint.sh .venv-gil

@@ -47,6 +47,16 @@ def check(model, name=None, number=None):
         return run(model, folder)
 
 
+def need_spin():
+    """spin is a Debian package; root may install it, everybody else is told."""
+    if not shutil.which("spin") and os.geteuid() == 0 and shutil.which("apt-get"):
+        print("installing spin", flush=True)
+        for words in (["update"], ["install", "-y", "spin"]):
+            subprocess.run(["apt-get", "-qq", *words], stdout=subprocess.DEVNULL, check=False)
+    if not shutil.which("spin"):
+        raise SystemExit("spin is not installed (Debian: apt-get install spin)")
+
+
 def includes(model):
     return [model, *re.findall(r'#include "(\S+)"', (MODELS / model).read_text())]
 
@@ -73,8 +83,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("models", nargs="*", help="file names; all when none")
     options = parser.parse_args()
-    if not shutil.which("spin"):
-        raise SystemExit("spin is not installed (Debian: apt-get install spin)")
+    need_spin()
     bad = 0
     models = options.models or sorted(path.name for path in MODELS.glob("*.pml"))
     with ThreadPoolExecutor(os.cpu_count()) as pool:

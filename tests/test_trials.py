@@ -1,0 +1,35 @@
+"""Short forms of the jobs that `make models`, `make tsan` and `make asan` run at length."""
+
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+TOOLS = Path(__file__).resolve().parent.parent / "tools"
+
+
+def run_tool(*command):
+    done = subprocess.run(
+        [sys.executable, *map(str, command)], capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.skipif(not shutil.which("spin"), reason="spin is not installed")
+@pytest.mark.xdist_group("trials")
+def test_the_mutex_model_holds_and_each_of_its_mutants_fails():
+    output = run_tool(TOOLS / "check_models.py", "mutex.pml")
+    assert "holds in all of" in output and "0 wrong" in output
+
+
+@pytest.mark.skipif(
+    not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="the GIL hides races from the tool"
+)
+@pytest.mark.xdist_group("trials")
+def test_thread_sanitizer_is_silent_and_sees_a_planted_race():
+    output = run_tool(TOOLS / "sanitize.py", "thread", "--rounds", "600", "--repeats", "1")
+    assert "the planted race" in output and "clean" in output
