@@ -4,7 +4,8 @@ SHELL := bash
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venvs venv venv-gil demo test test-pthread test-cpython bench headers-check models tsan asan lint format clean
+.PHONY: help venvs venv venv-gil demo test test-pthread test-cpython bench bench-quick bench-peers \
+	bench-report headers-check models tsan asan lint format clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -32,8 +33,17 @@ test-cpython: venvs ## run CPython's own tests on fastsync, on both builds
 	@status=0; for venv in .venv .venv-gil; do \
 	$$venv/bin/python tools/run_cpython_tests.py $(ARGS) || status=1; done; exit $$status
 
-bench: venv ## measure fastsync beside threading on 3.13t
+bench: venv ## measure fastsync beside threading and its peers on 3.13t (see bench/README.md)
 	@.venv/bin/python bench/run.py $(ARGS)
+
+bench-quick: venv ## the same with few rounds: a first impression
+	@.venv/bin/python bench/run.py --quick $(ARGS)
+
+bench-peers: venv ## install the packages that fastsync is measured beside
+	@tools/bench_peers.sh .venv
+
+bench-report: ## measure on an optimized 3.13t and write docs/performance.md and its plots
+	@tools/bench_report.sh $(ARGS)
 
 headers-check: venv ## compile the extensions against the headers of 3.14t and 3.15t
 	@tools/check_headers.sh .venv
@@ -54,4 +64,4 @@ format: venv-gil ## let ruff format the Python files
 	@.venv-gil/bin/ruff check -q --fix . ; .venv-gil/bin/ruff format -q .
 
 clean: ## remove the environments and everything built (the cached interpreter stays)
-	rm -rf .venv .venv-gil .venv-pthread build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf .venv .venv-gil .venv-pthread .venv-optimized build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -38,11 +38,12 @@ neighbour that ratios are taken to; one in parentheses is shown for reference an
 Units.  "s" (time an operation, shown as ns, us or ms) and "B" (bytes): less is better;
 "/s" (operations a second): more is better.
 
-Goals.  Goal(limit, of=..., metric=..., threads=..., who=...): the ratio of `who`
-(default "fastsync") to `of` (default the baseline; "best peer"; None: the number itself) is at most
-the limit where less is better, at least the limit where more is.  metric: "value" (time, throughput
-or bytes), or of threads "fairness" (slowest thread / fastest), "longest" (the longest wait),
-"others" (the share of all threads but thread 0).
+Goals.  Goal(limit, of=..., metric=..., threads=..., who=..., gil=...): the ratio of `who`
+(default "fastsync") to `of` (default the baseline; "best peer"; None: the number itself) is at
+most the limit where less is better, at least the limit where more is.  metric: "value" (time,
+throughput or bytes), or of threads "fairness" (slowest thread / fastest), "longest" (the longest
+wait), "first" (operations a second of thread 0), "rest" (of all others).  Goals are for 3.13t
+unless they say gil=True; those are for a build with the GIL.
 """
 
 from dataclasses import dataclass, field
@@ -57,6 +58,7 @@ class Goal:
     metric: str = "value"
     threads: int | None = None
     who: str = "fastsync"
+    gil: bool = False
 
 
 @dataclass
@@ -71,6 +73,7 @@ class Case:
     threads: tuple[int | None, ...] = (None,)
     private: bool = False
     batch: int = 50
+    rounds: int | None = None  # no more than this
     module: str = ""  # of which file; the runner fills it in
 
     def rank(self, contestant):
@@ -117,6 +120,6 @@ def threaded(
     )
 
 
-def call(name, contestants, *, unit, goals=(), title="", baseline="threading"):
+def call(name, contestants, *, unit, goals=(), title="", baseline="threading", rounds=None):
     """A function that measures for itself and returns one number."""
-    return Case(name, "call", contestants, unit, baseline, list(goals), title)
+    return Case(name, "call", contestants, unit, baseline, list(goals), title, rounds=rounds)

@@ -32,6 +32,10 @@ def build_of_python():
     return " ".join(words) or "no special options"
 
 
+def gil_is_on():
+    return getattr(sys, "_is_gil_enabled", lambda: True)()
+
+
 def describe():
     memory = first_match("/proc/meminfo", "MemTotal")
     return {
@@ -42,7 +46,7 @@ def describe():
         "libc": " ".join(platform.libc_ver()),
         "python": sys.version,
         "build": build_of_python(),
-        "gil": getattr(sys, "_is_gil_enabled", lambda: True)(),
+        "gil": gil_is_on(),
     }
 
 

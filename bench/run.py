@@ -53,11 +53,11 @@ def wanted(case, patterns):
     )
 
 
-def thread_counts(case, chosen):
+def thread_counts(case, arguments):
     """The numbers of threads to run a case at; (None,) where it has none."""
-    if case.kind != "threads":
-        return case.threads
-    return [count for count in chosen or case.threads if count in case.threads or chosen]
+    if arguments.tiny or case.kind != "threads":
+        return case.threads[:1]
+    return arguments.threads or case.threads
 
 
 # -- one measurement ------------------------------------------------------------
@@ -93,13 +93,13 @@ def groups_of(case, contestants):
 
 def measure(case, threads, arguments):
     """All rounds of one case at one number of threads: what the JSON keeps of it."""
-    rounds = 1 if arguments.tiny else arguments.rounds
+    rounds = 1 if arguments.tiny else min(arguments.rounds, case.rounds or arguments.rounds)
     options = {
         "threads": threads,
         "seconds": arguments.seconds,
         "samples": arguments.samples,
         "tiny": arguments.tiny,
-        "limit": arguments.seconds * 20 + 60,
+        "limit": 60 if arguments.tiny else arguments.seconds * 20 + 120,
     }
     result = {
         "case": case.name,
@@ -107,6 +107,7 @@ def measure(case, threads, arguments):
         "kind": case.kind,
         "unit": case.unit,
         "threads": threads,
+        "gil": machine.gil_is_on(),
         "baseline": case.baseline,
         "ranks": {name: case.rank(name) for name in case.contestants},
         "goals": [asdict(goal) for goal in case.goals],
@@ -192,12 +193,14 @@ def fastsync_version():
         return None
 
 
-def introduce(cases):
+def introduce(cases, tiny):
     about = machine.describe()
-    share, load, names = machine.check_quiet()
+    share, load, names = (0.0, 0.0, []) if tiny else machine.check_quiet()
     say(f"{about['processor']}, {about['cores']} cores; Python {about['python'].split(' (')[0]}")
     say(f"built {about['build']}; GIL {'on' if about['gil'] else 'off'}; {len(cases)} cases")
-    if share > machine.QUIET or load > 0.5 * about["cores"]:
+    if tiny:
+        say("every case runs once, to try its code: the numbers mean nothing")
+    elif share > machine.QUIET or load > 0.5 * about["cores"]:
         say(
             f"WARNING: the machine is busy (load {load:.1f}, others use {share:.0%} of it"
             f"{': ' + ', '.join(names[:6]) if names else ''}); "
@@ -215,11 +218,11 @@ def main(argv=None):
     if not cases:
         say("no such case; --list names them")
         return 2
-    about = introduce(cases)
+    about = introduce(cases, arguments.tiny)
     started = time.time()
     results = []
     for case in cases:
-        for threads in thread_counts(case, arguments.threads):
+        for threads in thread_counts(case, arguments):
             results.append(measure(case, threads, arguments))
             say("\n" + "\n".join(summary.table(results[-1])))
     say(f"\n{len(results)} results in {time.time() - started:.0f} s")

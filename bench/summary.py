@@ -67,7 +67,11 @@ def judge(result, goal):
 
 def goals_of(result):
     """The goals of this case at this number of threads."""
-    return [goal for goal in result["goals"] if goal["threads"] in (None, result["threads"])]
+    return [
+        goal
+        for goal in result["goals"]
+        if goal["threads"] in (None, result["threads"]) and goal["gil"] == result["gil"]
+    ]
 
 
 def sign(result, metric):
@@ -112,7 +116,9 @@ def two(value):
 
 def goal_text(result, goal):
     reached, met, other = judge(result, goal)
-    what = {"value": "", "others": "others' share "}.get(goal["metric"], goal["metric"] + " ")
+    what = {"value": "", "first": "thread 0 ", "rest": "other threads "}.get(
+        goal["metric"], goal["metric"] + " "
+    )
     than = f" of {other}" if goal["of"] else ""
     limit = f"{sign(result, goal['metric'])} {goal['limit']:g}{than}"
     if goal["of"] is None:

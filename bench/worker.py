@@ -72,6 +72,11 @@ def calibrate(run):
     return max(1, round(turns * SAMPLE_SECONDS * 1e9 / elapsed))
 
 
+def reason(error):
+    text = str(error).partition(" (/")[0]  # without the path of an import error
+    return text if isinstance(error, ImportError) else f"{type(error).__name__}: {text}"
+
+
 def measure_ops(case, contestants, options):
     """Alternating samples of everybody; of each contestant its median, in seconds."""
     values, skipped, runs = {}, {}, {}
@@ -80,8 +85,8 @@ def measure_ops(case, contestants, options):
         try:
             run = build(OP, setup, "\n".join([stmt] * UNROLL), 2)
             runs[name] = run, 1 if options.tiny else calibrate(run)
-        except ImportError as error:
-            skipped[name] = str(error)
+        except Exception as error:  # a peer's trouble must not keep the others from running
+            skipped[name] = reason(error)
     samples = {name: [] for name in runs}
     for _ in range(1 if options.tiny else options.samples):
         for name, (run, turns) in runs.items():
@@ -136,7 +141,8 @@ def measure_threads(case, contestant, options):
         "fairness": min(counts) / max(max(counts), 1),
         "jain": sum(counts) ** 2 / max(count * sum(n * n for n in counts), 1),
         "longest": max(result[1] for result in results) / 1e9,
-        "others": sum(counts[1:]) / options.seconds,
+        "first": counts[0] / options.seconds,
+        "rest": sum(counts[1:]) / options.seconds,
     }
 
 
@@ -153,8 +159,8 @@ def measure(case, contestants, options):
     for name in contestants:
         try:
             values[name] = function(case, name, options)
-        except ImportError as error:
-            skipped[name] = str(error)
+        except Exception as error:
+            skipped[name] = reason(error)
     return values, skipped
 
 

@@ -1,0 +1,45 @@
+"""Every benchmark case runs: once, with tiny counts. Nothing here looks at a time."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCH = Path(__file__).resolve().parent.parent / "bench"
+
+
+def load_cases():
+    sys.path.insert(0, str(BENCH))
+    try:
+        import run
+
+        return run.load_cases()
+    finally:
+        sys.path.remove(str(BENCH))
+
+
+CASES = [case.name for case in load_cases()]
+
+
+@pytest.mark.parametrize("family", sorted({name.partition(".")[0] for name in CASES}))
+def test_cases_run(family, tmp_path, run_python):
+    file = tmp_path / "results.json"
+    run_python(BENCH / "run.py", "--tiny", "--case", family, "--json", file, timeout=80)
+    results = json.loads(file.read_text())["results"]
+    assert results and all(result["case"].startswith(family) for result in results)
+    for result in results:
+        assert "fastsync" not in result["skipped"], result["skipped"]
+        for contestant, rounds in result["rounds"].items():
+            assert contestant in result["skipped"] or rounds[0]["value"] >= 0
+
+
+def test_list_names_the_cases(run_python):
+    listed = run_python(BENCH / "run.py", "--list").stdout
+    assert [line.split()[0] for line in listed.splitlines()] == CASES
+
+
+def test_an_unknown_case_is_refused(run_python):
+    done = run_python(BENCH / "run.py", "--case", "no.such", check=False)
+    assert done.returncode == 2
+    assert "no such case" in done.stdout
