@@ -3,8 +3,8 @@
 Use it as `import fastsync.threading as threading`, or put it into `sys.modules["threading"]`.
 
 The seven lock types are ours. All the rest (Thread, its registries and hooks, `local`, the
-exceptions, private names) is read from the standard library's module at each access, and what is
-set here is set there: two registries of threads in one process would never agree.
+exceptions, private names) are the standard library's own objects, and what is set here is set
+there: two registries of threads in one process would never agree.
 """
 
 import sys
@@ -13,56 +13,71 @@ from functools import partial
 from fastsync._install import REPLACEMENTS
 from fastsync._install import stdlib as _stdlib
 
+# What functions of the standard library rebind, and what every program may set there: these names
+# have no copy here that could go stale.
+_LIVE = frozenset(
+    """excepthook _trace_hook _profile_hook _main_thread _active_limbo_lock _shutdown_locks
+    _shutdown_locks_lock _SHUTTING_DOWN""".split()
+)
+
+globals().update(
+    (name, value)
+    for name, value in vars(_stdlib).items()
+    if name not in _LIVE and (not name.startswith("__") or name == "__excepthook__")
+)
+globals().update(REPLACEMENTS)
 __all__ = list(_stdlib.__all__)
 
-globals().update(REPLACEMENTS)
-
-# A partial, not a function: it costs half as much per access.
 __getattr__ = partial(getattr, _stdlib)
+
+_MISSING = object()
+# Name without a copy here -> what settings of it from here have displaced, the newest last.
+_displaced = {}
 
 
 def __dir__():
-    return dir(_stdlib)
-
-
-# Name -> what settings of it from here have displaced, the newest last.
-_displaced = {}
+    return sorted({*globals(), *dir(_stdlib)})
 
 
 class _Module(type(sys)):
     """A module that hands changes of the standard library's names on to their owner.
 
     `threading.excepthook = f`, or a test's patch of `_start_joinable_thread`, must reach the
-    functions that read the name. Tools that patch find no such name in our `__dict__`, and delete
-    it in the end: that takes back the last setting.
+    functions that read the name.
     """
 
     def __setattr__(self, name, value):
         if _is_ours(name):
             return super().__setattr__(name, value)
-        displaced = _displaced.setdefault(name, [])
-        if displaced and displaced[-1] is value:
-            displaced.pop()
+        if name in vars(self):
+            super().__setattr__(name, value)
         else:
-            displaced.append(getattr(_stdlib, name, _MISSING))
+            _remember_displaced(name, value)
         setattr(_stdlib, name, value)
 
     def __delattr__(self, name):
         if _is_ours(name):
             return super().__delattr__(name)
-        displaced = _displaced.get(name) or [_MISSING]
-        value = displaced.pop()
-        if value is _MISSING:
-            delattr(_stdlib, name)
-        else:
-            setattr(_stdlib, name, value)
-
-
-_MISSING = object()
+        if name in vars(self):
+            super().__delattr__(name)
+        # Tools that patch find no such name in our __dict__, so they delete it in the end.
+        elif displaced := _displaced.get(name):
+            value = displaced.pop()
+            if value is not _MISSING:
+                return setattr(_stdlib, name, value)
+        delattr(_stdlib, name)
 
 
 def _is_ours(name):
     return name in REPLACEMENTS or (name.startswith("__") and name != "__excepthook__")
+
+
+def _remember_displaced(name, value):
+    displaced = _displaced.setdefault(name, [])
+    if displaced and displaced[-1] is value:  # put back by hand
+        displaced.pop()
+    else:
+        displaced.append(getattr(_stdlib, name, _MISSING))
 
 
 sys.modules[__name__].__class__ = _Module

@@ -1,5 +1,6 @@
 """fastsync.threading: every name of threading, as the standard library's own object or as ours."""
 
+import dis
 import importlib
 import pickle
 import sys
@@ -42,6 +43,25 @@ def test_name(name):
         assert name in vars(ours) or name in ("__builtins__",)
     else:
         assert value is getattr(threading, name)
+
+
+def test_names_that_threading_rebinds_have_no_copy():
+    def functions(code):
+        yield code
+        for constant in code.co_consts:
+            if isinstance(constant, types.CodeType):
+                yield from functions(constant)
+
+    with open(threading.__file__, encoding="utf-8") as file:
+        module = compile(file.read(), threading.__file__, "exec")
+    rebound = {
+        instruction.argval
+        for code in functions(module)
+        for instruction in dis.get_instructions(code)
+        if instruction.opname == "STORE_GLOBAL"
+    }
+    assert rebound <= ours._LIVE
+    assert not ours._LIVE & set(vars(ours))
 
 
 def test_no_name_is_missing_in_dir():
