@@ -63,14 +63,15 @@ def stamp():
     """
     with open("pyproject.toml", "rb") as file:
         version = tomllib.load(file)["project"]["version"]
-    series = version.split(".")[:2]
-    copies = {path: (r"fastsync_\d+_\d+_", "fastsync_{}_{}_".format(*series)) for path in PXD}
-    copies["fastsync/__init__.py"] = (r'__version__ = ".*"', f'__version__ = "{version}"')
-    copies["fastsync/include/fastsync/version.h"] = (
-        r'FASTSYNC_VERSION ".*"',
-        f'FASTSYNC_VERSION "{version}"',
-    )
-    for path, (pattern, text) in copies.items():
+    series = re.findall(r"\d+", version)[:2]
+    header = "fastsync/include/fastsync/version.h"
+    copies = [(path, r"fastsync_\d+_\d+_", "fastsync_{}_{}_".format(*series)) for path in PXD]
+    copies += [
+        ("fastsync/__init__.py", r'__version__ = ".*"', f'__version__ = "{version}"'),
+        (header, r'FASTSYNC_VERSION ".*"', f'FASTSYNC_VERSION "{version}"'),
+        (header, r'FASTSYNC_SERIES ".*"', 'FASTSYNC_SERIES "{}.{}."'.format(*series)),
+    ]
+    for path, pattern, text in copies:
         with open(path, encoding="utf-8") as file:
             old = file.read()
         new = re.sub(pattern, text, old)

@@ -4,7 +4,6 @@ The header spells the words and callbacks of the .pxd files as C would; they are
 laid out alike, which is checked here, so a function serves both.  Cython is
 told that the table's members are plain addresses: the types are the header's.
 """
-from libc.stdint cimport uint32_t
 from cpython.pycapsule cimport PyCapsule_New
 
 from fastsync cimport locks, parking
@@ -13,7 +12,6 @@ from fastsync.c_wait cimport fs_now
 cdef extern from "fastsync/fastsync.h" nogil:
     const char* FASTSYNC_VERSION
     const char* FASTSYNC_CAPSULE
-    uint32_t FASTSYNC_ABI
     ctypedef struct fs_mutex:
         pass
     ctypedef struct fs_remutex:
@@ -29,9 +27,8 @@ cdef extern from "fastsync/fastsync.h" nogil:
     ctypedef struct fs_unpark_result:
         pass
     ctypedef struct fs_table:
-        uint32_t abi
-        uint32_t size
         const char* version
+        size_t size
         void* now
         void* mutex_lock_slow
         void* mutex_unlock_slow
@@ -59,9 +56,8 @@ cdef extern from "fastsync/fastsync.h" nogil:
 cdef fs_table filled
 
 cdef void fill(fs_table* t) noexcept:
-    t.abi = FASTSYNC_ABI
-    t.size = sizeof(fs_table)
     t.version = FASTSYNC_VERSION
+    t.size = sizeof(fs_table)
     t.now = <void*>fs_now
     t.mutex_lock_slow = <void*>locks.mutex_lock_slow
     t.mutex_unlock_slow = <void*>locks.mutex_unlock_slow

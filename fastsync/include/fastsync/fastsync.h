@@ -16,6 +16,7 @@
 #define FASTSYNC_FASTSYNC_H
 
 #include <Python.h>
+#include <string.h>
 
 #include "atomic.h"
 #include "version.h"
@@ -100,9 +101,8 @@ typedef int (*fs_requeue_op)(void *ctx);
 /* -- the table --------------------------------------------------------------- */
 
 typedef struct {
-    uint32_t abi;        /* FASTSYNC_ABI of the fastsync that runs */
-    uint32_t size;       /* of its table */
-    const char *version; /* "0.1.0" */
+    const char *version; /* of the fastsync that runs, "0.1.0" */
+    size_t size;         /* of its table */
     int64_t (*now)(void);
     int (*mutex_lock_slow)(fs_mutex *, int64_t deadline, int flags);
     int (*mutex_unlock_slow)(fs_mutex *, int fair);
@@ -141,16 +141,22 @@ __attribute__((weak, visibility("hidden"))) const fs_table *fastsync_table = NUL
 
 /* 0, or -1 with an ImportError that names both versions. */
 static inline int fastsync_import(void) {
-    const fs_table *table = (const fs_table *)PyCapsule_Import(FASTSYNC_CAPSULE, 0);
+    /* PyCapsule_Import alone would import the package only. */
+    PyObject *home = PyImport_ImportModule("fastsync.capi");
+    const fs_table *table = NULL;
+    if (home != NULL) {
+        table = (const fs_table *)PyCapsule_Import(FASTSYNC_CAPSULE, 0);
+        Py_DECREF(home); /* sys.modules has it, and it is never unloaded */
+    }
     if (table == NULL) {
         return -1;
     }
-    if (table->abi != FASTSYNC_ABI || table->size < sizeof(fs_table)) {
+    if (strncmp(table->version, FASTSYNC_SERIES, sizeof(FASTSYNC_SERIES) - 1) != 0 ||
+        table->size < sizeof(fs_table)) {
         PyErr_Format(PyExc_ImportError,
                      "this extension was compiled for fastsync " FASTSYNC_VERSION
-                     " (C API %d, %d bytes), but fastsync %s (C API %d, %d bytes) is installed",
-                     FASTSYNC_ABI, (int)sizeof(fs_table), table->version,
-                     (int)table->abi, (int)table->size);
+                     ", but fastsync %s is installed",
+                     table->version);
         return -1;
     }
     fastsync_table = table;

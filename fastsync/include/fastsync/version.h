@@ -4,8 +4,7 @@
 
 #define FASTSYNC_VERSION "0.1.0"
 
-/* Of the function table in fastsync.h.  A larger one differs in what it had; a
- * table that only grew keeps the number and gets a larger size. */
-#define FASTSYNC_ABI 1
+/* Versions of one series share their C API: it may grow, but what it had stays. */
+#define FASTSYNC_SERIES "0.1."
 
 #endif

@@ -1,0 +1,1 @@
+"""Data structures on fastsync's raw locks."""

@@ -1,0 +1,152 @@
+# cython: language_level=3, freethreading_compatible=True
+"""A primitive of one's own on the parking table: a semaphore that wakes in order.
+
+`value` counts free units when positive, and waiting threads when negative.
+"""
+from libc.stdint cimport int64_t, uintptr_t
+
+from fastsync.c_atomic cimport (
+    fs_atomic_i64, fs_atomic_uptr, fs_i64_fetch_add_relaxed, fs_i64_load,
+    fs_uptr_load_acquire, fs_uptr_store_release,
+)
+from fastsync.c_wait cimport FS_FOREVER, fs_yield
+from fastsync.parking cimport (
+    FS_PARK_INVALID, FS_PARK_TIMED_OUT, FS_PARK_UNPARKED, FS_PLAIN, FS_REQUEUE_ALL,
+    FS_REQUEUE_UNPARK_ONE_REST, FS_SKIP, FS_STOP, FS_UNPARK, deadline_after, fs_unpark_result, park,
+    parked_count, unpark_all, unpark_filter, unpark_one, unpark_requeue,
+)
+
+
+cdef int note_first(void* ctx, uintptr_t park_token) noexcept nogil:
+    (<uintptr_t*>ctx)[0] = park_token
+    return FS_STOP
+
+
+cdef class Latch:
+    """Threads run through down() and say so; the test lets them through with up()."""
+    cdef fs_atomic_i64 value
+    cdef fs_atomic_i64 awake
+    cdef fs_atomic_uptr last   # the number of the thread that ran last, from 1
+
+    cdef void down(self, uintptr_t number) noexcept nogil:
+        cdef uintptr_t token
+        # relaxed: park() and unpark order the rest
+        if fs_i64_fetch_add_relaxed(&self.value, -1) <= 0:
+            park(<uintptr_t>&self.value, NULL, NULL, NULL, NULL, number, FS_FOREVER, FS_PLAIN,
+                 &token)
+
+    cdef void up(self) noexcept nogil:
+        # relaxed: as above.  A thread that has counted itself may not be parked yet.
+        if fs_i64_fetch_add_relaxed(&self.value, 1) < 0:
+            while unpark_one(<uintptr_t>&self.value, NULL, NULL) == 0:
+                fs_yield()
+
+    cdef void pass_through(self, uintptr_t number) noexcept nogil:
+        self.down(number)
+        fs_uptr_store_release(&self.last, number)  # release: pairs with the load in wake_one
+        fs_i64_fetch_add_relaxed(&self.awake, 1)   # relaxed: only counted
+
+    def run(self, uintptr_t number, bint attached):
+        if attached:
+            self.pass_through(number)
+        else:
+            with nogil:
+                self.pass_through(number)
+
+    def parked(self):
+        return parked_count(<uintptr_t>&self.value)
+
+    def wake_one(self):
+        """Wake one thread: the first in the queue before, and who ran (0: nobody was queued)."""
+        cdef uintptr_t first = 0
+        cdef int64_t before
+        cdef uintptr_t ran
+        with nogil:
+            unpark_filter(<uintptr_t>&self.value, note_first, NULL, &first)
+            before = fs_i64_load(&self.awake)
+            self.up()
+            while fs_i64_load(&self.awake) != before + 1:
+                fs_yield()
+            # acquire: pairs with the release in pass_through
+            ran = fs_uptr_load_acquire(&self.last)
+        return first, ran
+
+    def wake_all(self):
+        """Wake who is parked: how many were seen before, and how many woke."""
+        cdef size_t seen, woken
+        cdef int64_t before
+        with nogil:
+            seen = parked_count(<uintptr_t>&self.value)
+            before = fs_i64_load(&self.awake)
+            woken = unpark_all(<uintptr_t>&self.value, 0)
+            while fs_i64_load(&self.awake) != before + <int64_t>woken:
+                fs_yield()
+        return seen, woken
+
+    @property
+    def ran(self):
+        return fs_i64_load(&self.awake)
+
+
+# -- the other operations, one at a time -----------------------------------------------
+
+cdef bint refuse(void* ctx) noexcept nogil:
+    return False
+
+
+cdef int odd_ones(void* ctx, uintptr_t park_token) noexcept nogil:
+    return FS_UNPARK if park_token % 2 else FS_SKIP
+
+
+cdef uintptr_t count_result(void* ctx, fs_unpark_result* result) noexcept nogil:
+    (<fs_unpark_result*>ctx)[0] = result[0]
+    return 77
+
+
+cdef int move_all(void* ctx) noexcept nogil:
+    return FS_REQUEUE_ALL
+
+
+cdef int wake_first(void* ctx) noexcept nogil:
+    return FS_REQUEUE_UNPARK_ONE_REST
+
+
+cdef class Queue:
+    """Two keys to park on."""
+    cdef char keys[2]
+
+    def park(self, int key, uintptr_t number, int64_t ns):
+        """What park() answered and the token that it got; `ns` < 0 waits for ever."""
+        cdef uintptr_t token = 0
+        cdef int result
+        with nogil:
+            result = park(<uintptr_t>&self.keys[key], NULL, NULL, NULL, NULL, number,
+                          FS_FOREVER if ns < 0 else deadline_after(ns), FS_PLAIN, &token)
+        return result, token
+
+    def park_refused(self):
+        return park(<uintptr_t>&self.keys[0], refuse, NULL, NULL, NULL, 0, FS_FOREVER, FS_PLAIN,
+                    NULL)
+
+    def parked(self, int key):
+        return parked_count(<uintptr_t>&self.keys[key])
+
+    def wake_odd(self, int key):
+        cdef fs_unpark_result result
+        unpark_filter(<uintptr_t>&self.keys[key], odd_ones, count_result, &result)
+        return result.unparked, result.have_more
+
+    def wake_all(self, int key, uintptr_t token):
+        return unpark_all(<uintptr_t>&self.keys[key], token)
+
+    def move(self, size_t limit, bint wake):
+        """From key 0 to key 1."""
+        cdef fs_unpark_result result
+        unpark_requeue(<uintptr_t>&self.keys[0], <uintptr_t>&self.keys[1], limit,
+                       wake_first if wake else move_all, count_result, &result)
+        return result.unparked, result.requeued, result.have_more
+
+
+UNPARKED = FS_PARK_UNPARKED
+INVALID = FS_PARK_INVALID
+TIMED_OUT = FS_PARK_TIMED_OUT

@@ -1,0 +1,1 @@
+"""Code that locks words of another package."""

@@ -1,0 +1,496 @@
+"""Other people's packages on the C API: built against the installed fastsync, used from threads."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import threading
+import time
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from conftest import run_threads, wait_until
+
+import fastsync
+
+Cython = pytest.importorskip("Cython")
+pytest.importorskip("setuptools")
+
+# One worker builds and uses all of it.
+pytestmark = pytest.mark.xdist_group("cimport")
+
+SOURCES = Path(__file__).parent / "cimport_user"
+INSTALLED = Path(fastsync.__file__).parent
+SERIES = "_".join(fastsync.__version__.split(".")[:2])
+PUBLIC = ["locks", "parking", "rwlock", "once", "atomics"]
+
+
+def run(*command, cwd=None, **environment):
+    """Run a command; a failure shows all that it printed."""
+    done = subprocess.run(
+        [sys.executable, *map(str, command)],
+        cwd=cwd,
+        env=os.environ | {name: str(value) for name, value in environment.items()},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=600,
+    )
+    if done.returncode:
+        pytest.fail(f"status {done.returncode} of {done.args}\n{done.stdout[-6000:]}")
+    return done.stdout
+
+
+def install(source, target, work, *options, **environment):
+    """Build a copy of a package with pip and put it into a folder of its own."""
+    copy = work / Path(source).name
+    shutil.copytree(source, copy)
+    run(
+        *("-m", "pip", "install", "-q", "--no-build-isolation", "--no-deps", "--no-index"),
+        *("--disable-pip-version-check", "--target", target, *options, copy),
+        cwd=work,
+        **environment,
+    )
+
+
+@pytest.fixture(scope="session")
+def users(tmp_path_factory):
+    """The folder in which the consumers are installed; importable."""
+    work = tmp_path_factory.mktemp("cimport")
+    site = work / "site"
+    for name in ("one", "two", "plain"):
+        install(SOURCES / name, site, work)
+    sys.path.insert(0, str(site))
+    yield site
+    sys.path.remove(str(site))
+
+
+@pytest.fixture
+def structures(users):
+    return import_module("fs_user_one.structures")
+
+
+@pytest.fixture
+def core(users):
+    return import_module("fs_user_one.core")
+
+
+@pytest.fixture
+def borrower(users):
+    return import_module("fs_user_two.borrower")
+
+
+@pytest.fixture
+def plain_c(users):
+    return import_module("fs_user_c")
+
+
+@pytest.fixture
+def plain_cpp(users):
+    return import_module("fs_user_cpp")
+
+
+def test_consumers_leave_the_gil_off(structures, borrower, plain_c, plain_cpp):
+    if sysconfig.get_config_var("Py_GIL_DISABLED"):
+        assert not sys._is_gil_enabled()
+
+
+def test_what_a_consumer_compiles_with_is_installed():
+    include = Path(fastsync.get_include())
+    assert (include / "fastsync" / "fastsync.h").is_file()
+    assert (include / "fastsync" / "atomic.h").is_file()
+    for name in ["locks.pxd", "parking.pxd", "c_atomic.pxd", "c_wait.pxd", "__init__.pxd"]:
+        assert (INSTALLED / name).is_file()
+
+
+# -- sizes, inlining, signatures -----------------------------------------------------
+
+
+def test_sizes_are_the_documented_ones(plain_c, structures):
+    word = sysconfig.get_config_var("SIZEOF_VOID_P")
+    assert plain_c.sizes() == (1, word + 8, word, 8, 1)
+    assert structures.counter_size() == 16  # a lock's byte and an int64_t, aligned
+
+
+@pytest.mark.skipif(not shutil.which("objdump"), reason="needs objdump")
+def test_fast_paths_are_inlined(structures):
+    """SharedCounter.add locks with an instruction; it calls for the slow paths only."""
+    listing = subprocess.run(
+        ["objdump", "-d", "--no-show-raw-insn", structures.__file__],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert not re.search(r"<\w*mutex_(un)?lock>:", listing), "a fast path is a function"
+    if os.uname().machine == "x86_64":
+        assert "lock cmpxchg" in listing
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_exported_signature_carries_the_series(name):
+    """That is what makes an extension of another series fail at import."""
+    try:
+        module = import_module(f"fastsync.{name}")
+    except ModuleNotFoundError:
+        pytest.skip(f"no fastsync.{name}")
+    pxd = (INSTALLED / f"{name}.pxd").read_text()
+    # What only our own modules use is built together with them.
+    public = pxd.split("\n# -- between the modules of this package")[0]
+    for function, capsule in module.__pyx_capi__.items():
+        if re.search(rf"\b{function}\b", public):
+            assert f"fastsync_{SERIES}_" in repr(capsule), (function, capsule)
+
+
+def test_versions_agree():
+    header = (Path(fastsync.get_include()) / "fastsync" / "version.h").read_text()
+    assert f'FASTSYNC_VERSION "{fastsync.__version__}"' in header
+    assert f'FASTSYNC_SERIES "{SERIES.replace("_", ".")}."' in header
+
+
+# -- built for another version ---------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def other_version(tmp_path_factory):
+    """A copy of the installed files that a consumer compiles against, of series 9.7."""
+    folder = tmp_path_factory.mktemp("other")
+    copy = folder / "fastsync"
+    shutil.copytree(INSTALLED, copy, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    for path in [*copy.glob("*.pxd"), *copy.glob("include/fastsync/*.h"), copy / "__init__.py"]:
+        text = path.read_text()
+        text = text.replace(f"fastsync_{SERIES}_", "fastsync_9_7_")
+        text = text.replace(f'"{SERIES.replace("_", ".")}."', '"9.7."')
+        path.write_text(text.replace(f'"{fastsync.__version__}"', '"9.7.3"'))
+    return folder
+
+
+def test_cimport_of_another_version_fails_at_import(other_version, tmp_path):
+    install(SOURCES / "two", tmp_path / "site", tmp_path, PYTHONPATH=other_version)
+    done = subprocess.run(
+        [sys.executable, "-c", "import fs_user_two.borrower"],
+        env=os.environ | {"PYTHONPATH": str(tmp_path / "site")},
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 1, done
+    # "... wrong signature (expected int (fastsync_9_7_mutex *), got int (fastsync_0_1_mutex *))"
+    assert re.search(rf"expected .*fastsync_9_7_.*got .*fastsync_{SERIES}_", done.stderr)
+
+
+def test_header_of_another_version_fails_at_import(other_version, tmp_path):
+    install(SOURCES / "plain", tmp_path / "site", tmp_path, PYTHONPATH=other_version)
+    done = subprocess.run(
+        [sys.executable, "-c", "import fs_user_c"],
+        env=os.environ | {"PYTHONPATH": str(tmp_path / "site")},
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 1, done
+    assert "compiled for fastsync 9.7.3" in done.stderr
+    assert f"fastsync {fastsync.__version__} is installed" in done.stderr
+
+
+# -- one word, several packages ------------------------------------------------------------
+
+
+def test_packages_share_a_lock(structures, borrower, plain_c, plain_cpp):
+    counter = structures.SharedCounter()
+    where = counter.addresses
+    times = 20_000
+    run_threads(
+        2
+        * [
+            lambda: counter.add(times),
+            lambda: borrower.add(where, times),
+            lambda: plain_c.add(where, times),
+            lambda: plain_c.add_in_other_file(where, times // 10),
+            lambda: plain_cpp.add(where, times),
+        ]
+    )
+    assert counter.value == 2 * (4 * times + times // 10)
+    assert not borrower.is_locked(where)
+
+
+def test_a_package_waits_for_another(structures, borrower):
+    counter = structures.SharedCounter()
+    where = counter.addresses
+    borrower.lock(where)
+    assert not borrower.try_lock(where)
+    assert not borrower.try_lock_for(where, 1_000_000)
+    done = threading.Event()
+
+    def wait():
+        counter.add(1)
+        done.set()
+
+    def wait_attached():
+        borrower.lock(where)
+        borrower.unlock(where)
+
+    threads = [threading.Thread(target=wait), threading.Thread(target=wait_attached)]
+    for thread in threads:
+        thread.start()
+    # A waiter that kept its thread state would stop this thread on a build with the GIL.
+    time.sleep(0.02)
+    assert not done.is_set()
+    assert counter.value == 0
+    assert borrower.unlock(where) == 0
+    for thread in threads:
+        thread.join(30)
+    assert counter.value == 1
+    assert borrower.unlock(where) == -1
+
+
+# -- data structures -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("capacity", [1, 7, 1000])
+@pytest.mark.parametrize("producers, consumers", [(1, 1), (4, 4)])
+def test_ring_buffer(structures, capacity, producers, consumers):
+    ring = structures.RingBuffer(capacity)
+    each = 4000 if capacity == 1 else 20_000
+    work = [lambda i=i: ring.put_many(i * each, each) for i in range(producers)]
+    work += [lambda: ring.get_many(producers * each // consumers)] * consumers
+    got = [total for total in run_threads(work) if total is not None]
+    n = producers * each
+    assert sum(got) == n * (n - 1) // 2
+    assert len(ring) == 0
+
+
+def test_ring_buffer_with_the_thread_state_attached(structures):
+    ring = structures.RingBuffer(2)
+    n = 2000
+
+    def produce():
+        for i in range(n):
+            ring.put(i)
+
+    def consume():
+        return [ring.get() for _ in range(n)]
+
+    assert run_threads([produce, consume])[1] == list(range(n))
+
+
+def test_a_million_locks(structures):
+    table = structures.StripedMap(1 << 20)
+    assert table.lock_bytes == 1 << 20
+    each, keys = 200_000, 300_000
+    run_threads(lambda i: table.count_random(i + 1, each, keys), 8)
+    found, total = table.totals()
+    assert total == 8 * each
+    assert found <= keys
+
+
+def test_few_locks_many_threads(structures):
+    table = structures.StripedMap(2)
+    run_threads(lambda i: table.count_random(i + 1, 5000, 16), 8)
+    assert table.totals() == (16, 8 * 5000)
+
+
+@pytest.mark.parametrize("workers", [1, 8])
+def test_parallel_for(structures, workers):
+    n = 300_000
+    loop = structures.ParallelSum(workers, n)
+    results = run_threads(lambda i: loop.work(i, 64), workers)
+    assert sum(done for _, done in results) == n
+    assert sum(total for total, _ in results) == (n - 1) * n * (2 * n - 1) // 6
+
+
+def test_idle_workers_take_over(structures):
+    """One worker alone does everybody's share."""
+    n = 10_000
+    loop = structures.ParallelSum(4, n)
+    assert loop.work(2, 64)[1] == n
+    assert loop.work(0, 64) == (0, 0)
+
+
+# -- the parking table ---------------------------------------------------------------------
+
+# name: keys, threads on each, woken one by one, pause before each wake-up (s)
+PARKING = {
+    "all_one_fast": (1, 1, 0, 0),
+    "all_hundred_fast": (1, 100, 0, 0),
+    "one_one_fast": (1, 1, 1, 0),
+    "one_hundred_fast": (1, 100, 100, 0),
+    "one_fifty_then_fifty_all_fast": (1, 100, 50, 0),
+    "all_one": (1, 1, 0, 0.01),
+    "all_hundred": (1, 100, 0, 0.01),
+    "one_one": (1, 1, 1, 0.01),
+    "one_fifty": (1, 50, 50, 0.01),
+    "one_fifty_then_fifty_all": (1, 100, 50, 0.01),
+    "hundred_keys_all_one": (100, 1, 0, 0.01),
+    "hundred_keys_all_one_fast": (100, 1, 0, 0),
+}
+
+
+@pytest.mark.parametrize("attached", [False, True], ids=["nogil", "attached"])
+@pytest.mark.parametrize("case", PARKING)
+def test_parking(core, case, attached):
+    keys, threads, singly, pause = PARKING[case]
+    latches = [core.Latch() for _ in range(keys)]
+    runners = [
+        threading.Thread(target=latch.run, args=(number, attached), daemon=True)
+        for latch in latches
+        for number in range(1, threads + 1)
+    ]
+    for runner in runners:
+        runner.start()
+    for latch in latches:
+        for woken in range(singly):
+            time.sleep(pause)
+            assert latch.parked() <= threads - woken
+            first, ran = latch.wake_one()
+            assert first in (0, ran), "not the first in the queue"
+        left = threads - singly
+        if keys == 1:
+            time.sleep(pause)
+        while left:
+            seen, woken = latch.wake_all()
+            assert seen <= woken <= left
+            left -= woken
+    for runner in runners:
+        runner.join(30)
+    assert [latch.ran for latch in latches] == [threads] * keys
+    assert [latch.parked() for latch in latches] == [0] * keys
+
+
+def park_all(queue, numbers, results):
+    """Park threads with these numbers on key 0, in this order."""
+    threads = []
+    for number in numbers:
+
+        def body(number=number):
+            results[number] = queue.park(0, number, -1)
+
+        threads.append(threading.Thread(target=body, daemon=True))
+        threads[-1].start()
+        wait_until(lambda: queue.parked(0) == len(threads))
+    return threads
+
+
+def test_park_can_be_refused_and_can_time_out(core):
+    queue = core.Queue()
+    assert queue.park_refused() == core.INVALID
+    assert queue.park(0, 1, 2_000_000) == (core.TIMED_OUT, 0)
+    assert queue.park(0, 1, 0)[0] == core.TIMED_OUT
+    assert queue.parked(0) == 0
+
+
+def test_filter_and_tokens(core):
+    queue, results = core.Queue(), {}
+    threads = park_all(queue, [1, 2, 3, 4], results)
+    assert queue.wake_odd(0) == (2, True)
+    wait_until(lambda: len(results) == 2)
+    assert results == {1: (core.UNPARKED, 77), 3: (core.UNPARKED, 77)}
+    assert queue.wake_odd(0) == (0, True)
+    assert queue.wake_all(0, 5) == 2
+    for thread in threads:
+        thread.join(30)
+    assert results[2] == results[4] == (core.UNPARKED, 5)
+
+
+def test_requeue(core):
+    queue, results = core.Queue(), {}
+    threads = park_all(queue, [1, 2, 3, 4, 5], results)
+    assert queue.move(2, False) == (0, 2, True)
+    assert (queue.parked(0), queue.parked(1)) == (3, 2)
+    assert queue.move(2, True) == (1, 1, True)
+    wait_until(lambda: 3 in results)
+    assert queue.move(9, False) == (0, 1, False)
+    assert (queue.parked(0), queue.parked(1)) == (0, 4)
+    assert queue.wake_all(1, 9) == 4
+    for thread in threads:
+        thread.join(30)
+    assert results == {3: (core.UNPARKED, 77)} | dict.fromkeys((1, 2, 4, 5), (core.UNPARKED, 9))
+
+
+# -- C and C++ -------------------------------------------------------------------------------
+
+
+def test_header_from_c(plain_c):
+    assert plain_c.check() == 0
+    assert run_threads(lambda i: plain_c.ping_pong(i, 2000), 2) == [2000, 2000]
+
+
+def test_header_from_cpp(plain_cpp):
+    assert max(run_threads(lambda i: plain_cpp.push(i * 5000, 5000), 4)) == 20_000
+
+
+# -- other ways to build ---------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_meson_python(tmp_path):
+    pytest.importorskip("mesonpy")
+    scripts = Path(sys.executable).parent
+    install(
+        SOURCES / "meson",
+        tmp_path / "site",
+        tmp_path,
+        PATH=f"{scripts}{os.pathsep}{os.environ['PATH']}",
+    )
+    out = run(
+        "-c", "import fs_user_meson; print(fs_user_meson.count(4, 1000))", cwd=tmp_path / "site"
+    )
+    assert out.strip() == "4000"
+
+
+@pytest.mark.slow
+def test_cimport_from_an_editable_install(tmp_path):
+    """A checkout with the modules built in place, as an editable install has it."""
+    checkout = tmp_path / "checkout"
+    shutil.copytree(INSTALLED, checkout / "src" / "fastsync")
+    (checkout / "pyproject.toml").write_text(
+        '[build-system]\nrequires = ["setuptools"]\nbuild-backend = "setuptools.build_meta"\n'
+        '[project]\nname = "fastsync-threading"\nversion = "0"\n'
+        '[tool.setuptools.packages.find]\nwhere = ["src"]\n'
+    )
+    environment = tmp_path / "venv"
+    run("-m", "venv", "--without-pip", environment)
+    python = environment / "bin" / "python"
+    if not python.exists():
+        pytest.skip("no POSIX layout")
+    own = subprocess.run(
+        [python, "-c", "import sysconfig; print(sysconfig.get_path('platlib'))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    tools = Path(Cython.__file__).parent.parent
+    # The tools come from this environment, fastsync from the editable install, found first.
+    run(
+        *("-m", "pip", "--python", python, "install", "-q", "--no-build-isolation", "--no-deps"),
+        *("--no-index", "--disable-pip-version-check", "-e", checkout),
+        PYTHONPATH=tools,
+    )
+    assert list(Path(own).glob("*editable*"))
+    shutil.copytree(SOURCES / "two", tmp_path / "two")
+    done = subprocess.run(
+        [python, "setup.py", "-q", "build_ext", "--inplace"],
+        cwd=tmp_path / "two",
+        env=os.environ | {"PYTHONPATH": tool_path(tools, tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    check = "import fastsync, fs_user_two.borrower; print(fastsync.__file__)"
+    out = subprocess.run(
+        [python, "-c", check], cwd=tmp_path / "two", capture_output=True, text=True
+    )
+    assert out.returncode == 0, out.stderr
+    assert out.stdout.strip() == str(checkout / "src" / "fastsync" / "__init__.py")
+
+
+def tool_path(tools, folder):
+    """A folder with Cython and setuptools, and without this environment's fastsync."""
+    path = folder / "tools"
+    path.mkdir()
+    for entry in tools.iterdir():
+        if not entry.name.startswith("fastsync"):
+            (path / entry.name).symlink_to(entry)
+    return str(path)
