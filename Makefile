@@ -5,7 +5,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help venvs venv venv-gil demo test test-pthread test-cpython bench bench-quick bench-peers \
-	bench-report headers-check models tsan asan lint format clean
+	bench-report bench-native headers-check models tsan asan lint format clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -44,6 +44,9 @@ bench-peers: venv ## install the packages that fastsync is measured beside
 
 bench-report: ## measure on an optimized 3.13t and write docs/performance.md and its plots
 	@tools/bench_report.sh $(ARGS)
+
+bench-native: venv ## measure the raw locks beside Rust's, C's and CPython's own
+	@tools/bench_native.sh .venv $(ARGS)
 
 headers-check: venv ## compile the extensions against the headers of 3.14t and 3.15t
 	@tools/check_headers.sh .venv
