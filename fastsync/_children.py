@@ -15,10 +15,19 @@ _FUNCTION = "spawnv_passfds" if _POSIX else "get_command_line"
 
 _HOME = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _STARTS = ("from multiprocessing.spawn import", "from multiprocessing.forkserver import")
-# A child does not yet have its parent's sys.path when this runs.
-_PRELUDE = (
-    f"import sys; sys.path.append({_HOME!r}); import fastsync; fastsync.install(); sys.path.pop(); "
-)
+# A child does not yet have its parent's sys.path when this runs. It may run on another Python
+# (multiprocessing.set_executable), which need not have fastsync.
+_PRELUDE = f"""\
+import sys
+sys.path.append({_HOME!r})
+try:
+    import fastsync
+    fastsync.install()
+except ImportError:
+    pass
+finally:
+    sys.path.pop()
+"""
 
 
 def _with_install(command):

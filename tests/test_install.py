@@ -207,6 +207,16 @@ class TestChildren:
             "--multiprocessing-fork",
         ]
 
+    def test_a_child_without_fastsync_runs_all_the_same(self, run_python):
+        code = """
+import sys
+sys.modules["fastsync.primitives"] = None
+before = list(sys.path)
+from fastsync._children import _PRELUDE
+exec(_PRELUDE + "print(sys.path == before)")
+"""
+        assert run_python("-c", code).stdout == "True\n"
+
     def test_follow_patches_what_is_imported_and_unfollow_restores_it(self):
         importlib.import_module(_children._MODULE)
         module = sys.modules[_children._MODULE]
