@@ -220,6 +220,7 @@ cdef int condvar_wait_foreign(
     fs_condvar* c, int (*release)(void*) noexcept nogil, void* ctx,
     int64_t deadline, int flags,
 ) noexcept nogil
+cdef void condvar_reset(fs_condvar* c) noexcept nogil
 cdef size_t condvar_notify_some(fs_condvar* c, size_t limit) noexcept nogil
 
 
@@ -372,7 +373,9 @@ cdef inline bint event_wait_for(fs_event* e, int64_t ns) noexcept nogil:
 # -- barrier -----------------------------------------------------------------
 #
 # `lock` guards the rest and is never held across a wait.  A round: `count`
-# arrivals of `parties`; the last one sets `running`, acts, and opens.  Waiters
+# arrivals of `parties`; the last one sets `running`, acts, and opens (it alone
+# clears `running`).  `generation` counts rounds that ended, `broken_at` is the
+# last of them that did not pass.  Waiters
 # of a round are parked on the barrier's address and woken with its outcome as
 # the token, so they never look at the fields again and no draining phase is
 # needed.  Who arrives while `running` is parked on the address of `running`.
@@ -381,6 +384,7 @@ ctypedef struct fs_barrier "fastsync_0_1_barrier":
     uint32_t parties
     uint32_t count
     uint32_t generation
+    uint32_t broken_at
     bint running
     bint broken
     fs_mutex lock
@@ -389,7 +393,7 @@ ctypedef struct fs_barrier "fastsync_0_1_barrier":
 cdef enum:
     FS_BARRIER_BROKEN = 0
     FS_BARRIER_PASSED = 1
-    FS_BARRIER_LAST = 2  # act, then call barrier_open or barrier_abort
+    FS_BARRIER_LAST = 2  # act, then call barrier_open (after barrier_abort if that failed)
 
 cdef int barrier_arrive(
     fs_barrier* b, int64_t deadline, int flags, uint32_t* index,
@@ -397,13 +401,16 @@ cdef int barrier_arrive(
 cdef int barrier_open(fs_barrier* b) noexcept nogil
 cdef void barrier_abort(fs_barrier* b) noexcept nogil
 cdef int barrier_reset(fs_barrier* b, int flags) noexcept nogil
+cdef void barrier_reinit(fs_barrier* b, uint32_t parties) noexcept nogil
 cdef uint32_t barrier_waiting(fs_barrier* b) noexcept nogil
 cdef bint barrier_is_broken(fs_barrier* b) noexcept nogil
 
 
 cdef inline void barrier_init(fs_barrier* b, uint32_t parties) noexcept nogil:
     b.parties = parties
-    b.count = b.generation = 0
+    b.count = 0
+    b.generation = 1
+    b.broken_at = 0
     b.running = b.broken = False
 
 

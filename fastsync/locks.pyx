@@ -1,5 +1,5 @@
 """Slow paths of the raw locks in locks.pxd: the state tables stand there."""
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
 
 from fastsync.c_atomic cimport (
     fs_pause, fs_u8_cas_acquire, fs_u8_cas_relaxed, fs_u8_fetch_and_relaxed,
@@ -10,7 +10,7 @@ from fastsync.c_atomic cimport (
 from fastsync.c_wait cimport FS_FOREVER
 from fastsync.c_python cimport fs_may_spin
 from fastsync.parking cimport (
-    FS_ACQUIRED, FS_ERROR, FS_PARK_INTERRUPTED, FS_PARK_INVALID,
+    FS_ACQUIRED, FS_ERROR, FS_KEEP_PLACE, FS_PARK_INTERRUPTED, FS_PARK_INVALID,
     FS_PARK_TIMED_OUT, FS_PARK_UNPARKED, FS_PARK_UNPARKED_INTERRUPTED,
     FS_PLAIN, FS_REQUEUE_ABORT, FS_REQUEUE_ALL, FS_REQUEUE_UNPARK_ONE_REST,
     FS_SPIN, FS_STOP, FS_TIMEOUT, FS_TOKEN_HANDOFF, FS_TOKEN_NORMAL, FS_UNPARK,
@@ -92,24 +92,34 @@ cdef int mutex_decline(fs_mutex* m, uintptr_t token) noexcept nogil:
     return FS_ERROR
 
 
+cdef enum:
+    NEVER_HAND_OVER = -1
+    HAND_OVER_WHEN_DUE = 0
+    HAND_OVER = 1
+
 cdef struct unlock_call:
     fs_mutex* mutex
-    bint fair
-    bint was_locked
+    int fair         # one of the above
+    bint was_locked  # answer
 
 
 cdef uintptr_t mutex_unlocked(void* ctx, fs_unpark_result* result) noexcept nogil:
     cdef unlock_call* call = <unlock_call*>ctx
     cdef fs_mutex* m = call.mutex
     cdef uint8_t parked = FS_MUTEX_PARKED if result.have_more else 0
-    if result.unparked and (call.fair or result.be_fair):
-        # Hand over: LOCKED stays set, on behalf of the thread we wake.
-        # release: a later unlock by the new owner reads what we wrote through
-        # the wake-up; a barging try_lock sees LOCKED either way
-        fs_u8_store_release(&m.state, FS_MUTEX_LOCKED | parked)
-        return FS_TOKEN_HANDOFF
-    # release: pairs with the acquire of whoever takes it next
-    fs_u8_store_release(&m.state, parked)
+    cdef bint hand_over = result.unparked and (
+        call.fair == HAND_OVER or (result.be_fair and call.fair == HAND_OVER_WHEN_DUE))
+    cdef uint8_t seen = fs_u8_load_relaxed(&m.state)  # relaxed: the CAS decides
+    # Not locked: somebody else released it since we looked.  Whom we wake looks again.
+    call.was_locked = False
+    while seen & FS_MUTEX_LOCKED:
+        # release: pairs with the acquire of whoever takes it next.  Handed over,
+        # LOCKED stays set on behalf of the thread we wake, and the wake-up
+        # carries what we wrote; a barging try_lock sees LOCKED either way
+        if fs_u8_cas_release(&m.state, &seen,
+                             parked | FS_MUTEX_LOCKED if hand_over else parked):
+            call.was_locked = True
+            return FS_TOKEN_HANDOFF if hand_over else FS_TOKEN_NORMAL
     return FS_TOKEN_NORMAL
 
 
@@ -119,9 +129,21 @@ cdef int mutex_unlock_slow(fs_mutex* m, bint fair) noexcept nogil:
     if not mutex_is_locked(m):
         return -1
     call.mutex = m
-    call.fair = fair
+    call.fair = HAND_OVER if fair else HAND_OVER_WHEN_DUE
     unpark_one(<uintptr_t>m, mutex_unlocked, &call)
-    return 0
+    return 0 if call.was_locked else -1
+
+
+cdef void mutex_unlock_inner(fs_mutex* m) noexcept nogil:
+    """Unlock what guards a few instructions, and never hand it over: a thread that
+    owns it before it runs again would own it during a fork."""
+    cdef uint8_t held = FS_MUTEX_LOCKED
+    cdef unlock_call call
+    # release: pairs with the acquire of the next owner
+    if not fs_u8_cas_release(&m.state, &held, 0):
+        call.mutex = m
+        call.fair = NEVER_HAND_OVER
+        unpark_one(<uintptr_t>m, mutex_unlocked, &call)
 
 
 cdef bint mutex_mark_parked_if_locked(fs_mutex* m) noexcept nogil:
@@ -176,6 +198,43 @@ cdef void condvar_wait_ended(void* ctx, uintptr_t key, bint was_last) noexcept n
         fs_uptr_store_relaxed(&call.condvar.mutex, 0)  # relaxed: under the bucket lock
 
 
+cdef struct limited_call:
+    fs_condvar* condvar
+    size_t left
+
+
+cdef int limited_filter(void* ctx, uintptr_t park_token) noexcept nogil:
+    cdef limited_call* call = <limited_call*>ctx
+    if call.left == 0:
+        return FS_STOP
+    call.left -= 1
+    return FS_UNPARK
+
+
+cdef uintptr_t condvar_counted(void* ctx, fs_unpark_result* result) noexcept nogil:
+    if not result.have_more:
+        # relaxed: under the bucket lock
+        fs_uptr_store_relaxed(&(<limited_call*>ctx).condvar.mutex, 0)
+    return FS_TOKEN_NORMAL
+
+
+cdef bint condvar_forget_ghosts(fs_condvar* c) noexcept nogil:
+    """Clear the word when nobody waits: a fork's child inherits it without the waiters."""
+    cdef limited_call call
+    call.condvar = c
+    call.left = 0
+    unpark_filter(<uintptr_t>c, limited_filter, condvar_counted, &call)
+    return fs_uptr_load_relaxed(&c.mutex) == 0  # relaxed: a hint; condvar_enter decides
+
+
+cdef void condvar_reset(fs_condvar* c) noexcept nogil:
+    """Nobody waits any more; who does all the same is woken."""
+    cdef limited_call call
+    call.condvar = c
+    call.left = <size_t>-1
+    unpark_filter(<uintptr_t>c, limited_filter, condvar_counted, &call)
+
+
 cdef int condvar_wait(fs_condvar* c, fs_mutex* m, int64_t deadline, int flags) noexcept nogil:
     """Let `m` go and wait; whatever the answer, `m` is held again.
 
@@ -192,6 +251,8 @@ cdef int condvar_wait(fs_condvar* c, fs_mutex* m, int64_t deadline, int flags) n
     result = park(<uintptr_t>c, condvar_enter, condvar_release, condvar_wait_ended,
                   &call, 0, deadline, flags, &token)
     if result == FS_PARK_INVALID:
+        if condvar_forget_ghosts(c):
+            return condvar_wait(c, m, deadline, flags)
         return FS_CONDVAR_BAD_MUTEX
     # The mutex comes back first, whatever happened, and no signal ends that.
     if token != FS_TOKEN_HANDOFF:
@@ -232,6 +293,8 @@ cdef int condvar_wait_foreign(
     result = park(<uintptr_t>c, condvar_enter, foreign_release, condvar_wait_ended,
                   &call, 0, deadline, flags, NULL)
     if result == FS_PARK_INVALID:
+        if condvar_forget_ghosts(c):
+            return condvar_wait_foreign(c, release, ctx, deadline, flags)
         return FS_CONDVAR_BAD_MUTEX
     if result == FS_PARK_INTERRUPTED or result == FS_PARK_UNPARKED_INTERRUPTED:
         return FS_ERROR
@@ -273,26 +336,6 @@ cdef void mutex_mark_parked(fs_mutex* m) noexcept nogil:
         pass
 
 
-cdef struct limited_call:
-    fs_condvar* condvar
-    size_t left
-
-
-cdef int limited_filter(void* ctx, uintptr_t park_token) noexcept nogil:
-    cdef limited_call* call = <limited_call*>ctx
-    if call.left == 0:
-        return FS_STOP
-    call.left -= 1
-    return FS_UNPARK
-
-
-cdef uintptr_t foreign_notified(void* ctx, fs_unpark_result* result) noexcept nogil:
-    if not result.have_more:
-        # relaxed: under the bucket lock
-        fs_uptr_store_relaxed(&(<limited_call*>ctx).condvar.mutex, 0)
-    return FS_TOKEN_NORMAL
-
-
 cdef size_t condvar_notify_some(fs_condvar* c, size_t limit) noexcept nogil:
     """Wake or move up to `limit` waiters, first come first; how many they were."""
     cdef notify_call call
@@ -304,7 +347,7 @@ cdef size_t condvar_notify_some(fs_condvar* c, size_t limit) noexcept nogil:
         if call.mutex == FS_CONDVAR_FOREIGN:
             foreign.condvar = c
             foreign.left = limit
-            return unpark_filter(<uintptr_t>c, limited_filter, foreign_notified, &foreign)
+            return unpark_filter(<uintptr_t>c, limited_filter, condvar_counted, &foreign)
         count = unpark_requeue(<uintptr_t>c, call.mutex, limit, condvar_choose,
                                condvar_notified, &call)
         if count != 0:
@@ -444,6 +487,7 @@ cdef int event_wait_slow(fs_event* e, int64_t deadline, int flags) noexcept nogi
     cdef int rounds = SPIN_ROUNDS if fs_may_spin() else 0
     cdef int spun = 0
     cdef int result, i
+    cdef uintptr_t token
     cdef uint8_t seen
     while True:
         if event_is_set(e):
@@ -463,8 +507,10 @@ cdef int event_wait_slow(fs_event* e, int64_t deadline, int flags) noexcept nogi
         if seen == FS_EVENT_SET:
             continue
         result = park(<uintptr_t>e, event_still_clear, NULL, event_wait_ended,
-                      e, 0, deadline, flags, NULL)
+                      e, 0, deadline, flags | FS_KEEP_PLACE, &token)
         if result == FS_PARK_UNPARKED:
+            if token == FS_TOKEN_NORMAL:
+                continue  # event_reset()
             return FS_ACQUIRED  # even if it has been cleared since
         if result == FS_PARK_TIMED_OUT:
             return FS_TIMEOUT
@@ -475,7 +521,7 @@ cdef int event_wait_slow(fs_event* e, int64_t deadline, int flags) noexcept nogi
 cdef uintptr_t event_becomes_set(void* ctx, fs_unpark_result* result) noexcept nogil:
     # release: pairs with the acquire in event_is_set
     fs_u8_store_release(&(<fs_event*>ctx).state, FS_EVENT_SET)
-    return FS_TOKEN_NORMAL
+    return FS_TOKEN_HANDOFF
 
 
 cdef void event_set_slow(fs_event* e) noexcept nogil:
@@ -491,7 +537,7 @@ cdef void event_reset(fs_event* e, bint set) noexcept nogil:
 # -- barrier -----------------------------------------------------------------
 
 cdef int barrier_unlock(void* ctx) noexcept nogil:
-    mutex_unlock(&(<fs_barrier*>ctx).lock)
+    mutex_unlock_inner(&(<fs_barrier*>ctx).lock)
     return 0
 
 
@@ -509,18 +555,21 @@ cdef int barrier_enter(fs_barrier* b, int flags) noexcept nogil:
 
 
 cdef void barrier_finish(fs_barrier* b, uintptr_t outcome) noexcept nogil:
-    """End the round, under the lock: wake its waiters, and who waits for the next.
+    """End the round, under the lock: wake its waiters.
 
     Under the lock, because whoever is parked after it belongs to another round.
     """
-    cdef bint was_running = b.running
-    b.running = False
+    if outcome == FS_BARRIER_BROKEN:
+        b.broken_at = b.generation
     b.generation += 1
-    if b.count != 0:
-        b.count = 0
-        unpark_all(<uintptr_t>b, outcome)
-    if was_running:
-        unpark_all(<uintptr_t>&b.running, FS_TOKEN_NORMAL)
+    b.count = 0
+    unpark_all(<uintptr_t>b, outcome)
+
+
+cdef void barrier_stop_running(fs_barrier* b) noexcept nogil:
+    """Under the lock: let those in who wait for the action to end."""
+    b.running = False
+    unpark_all(<uintptr_t>&b.running, FS_TOKEN_NORMAL)
 
 
 cdef int barrier_arrive(
@@ -532,13 +581,13 @@ cdef int barrier_arrive(
     if barrier_enter(b, flags) < 0:
         return FS_ERROR
     if b.broken:
-        mutex_unlock(&b.lock)
+        mutex_unlock_inner(&b.lock)
         return FS_BARRIER_BROKEN
     index[0] = b.count
     b.count += 1
     if b.count == b.parties:
         b.running = True
-        mutex_unlock(&b.lock)
+        mutex_unlock_inner(&b.lock)
         return FS_BARRIER_LAST
     generation = b.generation
     while True:
@@ -558,13 +607,18 @@ cdef int barrier_arrive(
         if b.generation == generation:
             b.broken = True
             barrier_finish(b, FS_BARRIER_BROKEN)
-        result = FS_BARRIER_BROKEN
+            result = FS_BARRIER_BROKEN
+        elif <int32_t>(b.broken_at - generation) >= 0:
+            result = FS_BARRIER_BROKEN
+        else:
+            # The round was complete between our deadline and the lock.
+            result = FS_BARRIER_PASSED
     else:
         # A signal handler raised: this thread leaves, the others wait on.
         if b.generation == generation and not b.running:
             b.count -= 1
         result = FS_ERROR
-    mutex_unlock(&b.lock)
+    mutex_unlock_inner(&b.lock)
     return result
 
 
@@ -575,15 +629,17 @@ cdef int barrier_open(fs_barrier* b) noexcept nogil:
     broken = b.broken
     if not broken:
         barrier_finish(b, FS_BARRIER_PASSED)
-    mutex_unlock(&b.lock)
+    barrier_stop_running(b)
+    mutex_unlock_inner(&b.lock)
     return -1 if broken else 0
 
 
 cdef void barrier_abort(fs_barrier* b) noexcept nogil:
+    """Break it.  While an action runs, nobody gets in before it has ended."""
     mutex_lock(&b.lock)
     b.broken = True
     barrier_finish(b, FS_BARRIER_BROKEN)
-    mutex_unlock(&b.lock)
+    mutex_unlock_inner(&b.lock)
 
 
 cdef int barrier_reset(fs_barrier* b, int flags) noexcept nogil:
@@ -592,7 +648,7 @@ cdef int barrier_reset(fs_barrier* b, int flags) noexcept nogil:
         return -1
     b.broken = False
     barrier_finish(b, FS_BARRIER_BROKEN)
-    mutex_unlock(&b.lock)
+    mutex_unlock_inner(&b.lock)
     return 0
 
 
@@ -600,7 +656,7 @@ cdef uint32_t barrier_waiting(fs_barrier* b) noexcept nogil:
     cdef uint32_t count
     mutex_lock(&b.lock)
     count = 0 if b.running else b.count
-    mutex_unlock(&b.lock)
+    mutex_unlock_inner(&b.lock)
     return count
 
 
@@ -608,5 +664,15 @@ cdef bint barrier_is_broken(fs_barrier* b) noexcept nogil:
     cdef bint broken
     mutex_lock(&b.lock)
     broken = b.broken
-    mutex_unlock(&b.lock)
+    mutex_unlock_inner(&b.lock)
     return broken
+
+
+cdef void barrier_reinit(fs_barrier* b, uint32_t parties) noexcept nogil:
+    """As new; who waits sees a broken barrier."""
+    mutex_lock(&b.lock)
+    if b.count != 0:
+        barrier_finish(b, FS_BARRIER_BROKEN)
+    b.parties = parties
+    b.broken = b.running  # then the round that is about to end does not pass
+    mutex_unlock_inner(&b.lock)

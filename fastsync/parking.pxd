@@ -21,7 +21,7 @@ ctypedef uintptr_t fs_key "fastsync_0_1_key"
 # How park() ended.
 cdef enum:
     FS_PARK_UNPARKED = 0     # somebody woke us; the token says what we got
-    FS_PARK_INVALID = 1      # validate() refused; we never slept
+    FS_PARK_INVALID = 1      # validate() refused: look at the word again
     FS_PARK_TIMED_OUT = 2    # the deadline passed; nobody had woken us
     FS_PARK_INTERRUPTED = 3  # a signal handler or before_sleep() raised; nobody had woken us
     FS_PARK_UNPARKED_INTERRUPTED = 4  # both: woken, and an exception is set
@@ -31,6 +31,7 @@ cdef enum:
     FS_PLAIN = 0
     FS_SIGNALS = 1  # run Python signal handlers while waiting (needs a thread state)
     FS_SPIN = 2     # poll a little, detached, before sleeping
+    FS_KEEP_PLACE = 4  # stay queued while signal handlers run: see park()
 
 # What a blocking operation answers.
 cdef enum:

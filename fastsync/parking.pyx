@@ -78,6 +78,7 @@ cdef struct fs_waiter:
     fs_atomic_uptr key   # changed by a requeue, under both bucket locks
     uint32_t born        # the epoch it was queued in
     bint queued          # guarded by the bucket lock of `key`
+    bint away            # queued, but running signal handlers; guarded likewise
     fs_waiter* next
     fs_waiter* prev
     fs_waiter* sibling   # of a head: the next key's head
@@ -162,6 +163,22 @@ cdef void enqueue(fs_bucket* bucket, uintptr_t key, fs_waiter* w) noexcept nogil
         head.tail = w
 
 
+cdef void enqueue_first(fs_bucket* bucket, uintptr_t key, fs_waiter* w) noexcept nogil:
+    cdef fs_waiter** link = find(bucket, key)
+    cdef fs_waiter* head = link[0]
+    if head == NULL:
+        enqueue(bucket, key, w)
+        return
+    fs_uptr_store_relaxed(&w.key, key)  # relaxed: see key_of
+    w.queued = True
+    w.prev = NULL
+    w.next = head
+    w.tail = head.tail
+    w.sibling = head.sibling
+    head.prev = w
+    link[0] = w
+
+
 cdef void unlink(fs_bucket* bucket, fs_waiter* w) noexcept nogil:
     cdef fs_waiter** link
     cdef fs_waiter* heir
@@ -218,17 +235,38 @@ cdef int park(
     """Sleep on `key` until woken, or until `deadline`.
 
     `token` (may be NULL) receives what the waker sent.
+
+    With FS_SIGNALS the main thread runs signal handlers meanwhile, and what
+    else PyErr_CheckSignals() runs: a collection, with its finalizers.  They may
+    need the very lock that it waits for, and a wake-up sent to it would be lost
+    on them.  So it leaves the queue first, and afterwards takes its place at the
+    front if validate() still agrees; else FS_PARK_INVALID.  With FS_KEEP_PLACE,
+    with before_sleep(), and without validate() it stays queued instead: for
+    wake-ups that nobody else could use, or that come once.
     """
     cdef fs_waiter self
-    cdef PyThreadState* state = NULL
-    cdef fs_bucket* bucket = lock_bucket(key)
+    cdef fs_wait wait
+    cdef fs_bucket* bucket
     cdef int result
+    wait.state = NULL
+    wait.signals = (flags & FS_SIGNALS) and fs_thread_id() == main_thread
+    wait.stays = (flags & FS_KEEP_PLACE) or before_sleep != NULL or validate == NULL
+    wait.key = key
+    wait.validate = validate
+    wait.timed_out = timed_out
+    wait.ctx = ctx
+    # First without a signal seen: one that came while the caller spun is not
+    # going to end a sleep that has not begun.
+    if wait.signals and not wait.stays and PyErr_CheckSignals() < 0:
+        return FS_PARK_INTERRUPTED
+    bucket = lock_bucket(key)
     if validate != NULL and not validate(ctx):
         unlock_bucket(bucket)
         return FS_PARK_INVALID
     fs_waitword_init(&self.word)
     self.park_token = park_token
     self.unpark_token = FS_TOKEN_NORMAL
+    self.away = wait.signals and wait.stays
     # relaxed: only this thread's own fork can change what it sees
     self.born = fs_u32_load_relaxed(&epoch)
     enqueue(bucket, key, &self)
@@ -236,47 +274,115 @@ cdef int park(
 
     if before_sleep != NULL and before_sleep(ctx) != 0:
         result = FS_PARK_INTERRUPTED
+    elif self.away and PyErr_CheckSignals() < 0:
+        result = FS_PARK_INTERRUPTED
     else:
-        result = sleep(&self, deadline, flags, &state)
-    if result != FS_PARK_UNPARKED and not give_up(&self, timed_out, ctx):
+        if self.away:
+            come_back(&self)
+        result = sleep(&self, &wait, deadline, flags)
+    if result == LEFT_INTERRUPTED:
+        result = FS_PARK_INTERRUPTED
+    elif ((result == FS_PARK_TIMED_OUT or result == FS_PARK_INTERRUPTED)
+            and not give_up(&self, timed_out, ctx)):
         # The wake-up won the race against the deadline or the exception.
         result = (FS_PARK_UNPARKED_INTERRUPTED if result == FS_PARK_INTERRUPTED
                   else FS_PARK_UNPARKED)
     fs_waitword_destroy(&self.word)
     # Only now, with nothing of ours reachable: at interpreter exit this may
     # never return.
-    fs_attach(state)
+    fs_attach(wait.state)
     if token != NULL:
         token[0] = self.unpark_token
     return result
 
 
-cdef int sleep(
-    fs_waiter* self, int64_t deadline, int flags, PyThreadState** state,
-) noexcept nogil:
-    """UNPARKED or TIMED_OUT, still detached, or INTERRUPTED, attached, with
-    an exception set."""
-    cdef bint signals = (flags & FS_SIGNALS) and fs_thread_id() == main_thread
+# What a parked thread keeps for itself.
+cdef struct fs_wait:
+    PyThreadState* state  # to attach again; NULL: attached
+    bint signals          # this thread runs signal handlers
+    bint stays            # queued, while they run
+    uintptr_t key
+    fs_validate validate
+    fs_timed_out timed_out
+    void* ctx
+
+# Besides the FS_PARK_ values: an exception is set, and the queue has been left.
+cdef enum:
+    LEFT_INTERRUPTED = -1
+
+
+cdef int sleep(fs_waiter* self, fs_wait* wait, int64_t deadline, int flags) noexcept nogil:
+    """UNPARKED or TIMED_OUT, still detached; INTERRUPTED, attached, with an
+    exception set; or how the queue was left already."""
     cdef int result
     while True:
-        # First without a signal seen: one that came while the caller spun is
-        # not going to end a sleep that has not begun.
-        if signals and PyErr_CheckSignals() < 0:
-            return FS_PARK_INTERRUPTED
-        requeue_after_fork(self)
-        state[0] = fs_detach()
+        wait.state = fs_detach()
         if flags & FS_SPIN:
             spin(self)
-        result = fs_waitword_wait(&self.word, deadline, signals)
-        while result == FS_SIGNALLED and not signals:
-            result = fs_waitword_wait(&self.word, deadline, signals)
+        result = fs_waitword_wait(&self.word, deadline, wait.signals)
+        while result == FS_SIGNALLED and not wait.signals:
+            result = fs_waitword_wait(&self.word, deadline, False)
         if result == FS_WOKEN:
             return FS_PARK_UNPARKED
         if result == FS_TIMED_OUT:
             return FS_PARK_TIMED_OUT
         # The main thread, and only it, may attach while its record is queued.
-        fs_attach(state[0])
-        state[0] = NULL
+        fs_attach(wait.state)
+        wait.state = NULL
+        result = handlers_in_place(self, wait) if wait.stays else handlers_outside(self, wait)
+        if result != FS_SIGNALLED:
+            return result
+
+
+cdef int handlers_in_place(fs_waiter* self, fs_wait* wait) noexcept nogil:
+    """Run signal handlers, queued: INTERRUPTED, or FS_SIGNALLED to sleep again."""
+    cdef fs_bucket* bucket = lock_own_bucket(self)
+    self.away = self.queued and key_of(self) == wait.key
+    unlock_bucket(bucket)
+    if not self.away:
+        # Woken, or moved to the queue of a mutex, where we may be handed it:
+        # what we waited for has come, so the handlers can wait for us.
+        wait.signals = False
+        return FS_SIGNALLED
+    if PyErr_CheckSignals() < 0:
+        return FS_PARK_INTERRUPTED
+    come_back(self)
+    return FS_SIGNALLED
+
+
+cdef void come_back(fs_waiter* self) noexcept nogil:
+    cdef fs_bucket* bucket
+    requeue_after_fork(self)
+    bucket = lock_own_bucket(self)
+    self.away = False
+    unlock_bucket(bucket)
+
+
+cdef int handlers_outside(fs_waiter* self, fs_wait* wait) noexcept nogil:
+    """Leave the queue, run signal handlers, take the first place in it:
+    LEFT_INTERRUPTED, UNPARKED, INVALID, or FS_SIGNALLED to sleep again."""
+    cdef fs_bucket* bucket = lock_own_bucket(self)
+    cdef int result
+    if not self.queued:
+        unlock_bucket(bucket)
+        await_waker(self)
+        return FS_PARK_UNPARKED
+    unlink(bucket, self)
+    unlock_bucket(bucket)
+    # The word may say "somebody may be parked" meanwhile; an unlock clears that.
+    result = LEFT_INTERRUPTED if PyErr_CheckSignals() < 0 else FS_SIGNALLED
+    bucket = lock_bucket(wait.key)
+    if result == LEFT_INTERRUPTED:
+        if wait.timed_out != NULL:
+            wait.timed_out(wait.ctx, wait.key, find(bucket, wait.key)[0] == NULL)
+    elif wait.validate(wait.ctx):
+        # relaxed: this thread is the one that may have forked
+        self.born = fs_u32_load_relaxed(&epoch)
+        enqueue_first(bucket, wait.key, self)
+    else:
+        result = FS_PARK_INVALID
+    unlock_bucket(bucket)
+    return result
 
 
 cdef void spin(fs_waiter* self) noexcept nogil:
@@ -288,6 +394,12 @@ cdef void spin(fs_waiter* self) noexcept nogil:
         fs_pause()
 
 
+cdef void await_waker(fs_waiter* self) noexcept nogil:
+    """The waker still holds the record: it may not go before the wake-up."""
+    while fs_waitword_wait(&self.word, FS_FOREVER, False) != FS_WOKEN:
+        pass
+
+
 cdef bint give_up(fs_waiter* self, fs_timed_out timed_out, void* ctx) noexcept nogil:
     """Leave the queue; False when a waker has unlinked us already."""
     cdef fs_bucket* bucket
@@ -296,9 +408,7 @@ cdef bint give_up(fs_waiter* self, fs_timed_out timed_out, void* ctx) noexcept n
     bucket = lock_own_bucket(self)
     if not self.queued:
         unlock_bucket(bucket)
-        # The waker still holds the record: it may not go before the wake-up.
-        while fs_waitword_wait(&self.word, FS_FOREVER, False) != FS_WOKEN:
-            pass
+        await_waker(self)
         return False
     key = key_of(self)
     unlink(bucket, self)
@@ -432,8 +542,10 @@ cdef size_t unpark_requeue(
     cdef fs_bucket* source = bucket_of(from_key)
     cdef fs_bucket* target = bucket_of(to_key)
     cdef fs_waiter* woken = NULL
+    cdef fs_waiter* away = NULL
     cdef fs_waiter* w
     cdef uintptr_t token = FS_TOKEN_NORMAL
+    cdef size_t count = 0
     cdef int op
     lock_pair(source, target)
     op = choose(ctx)
@@ -441,12 +553,18 @@ cdef size_t unpark_requeue(
         unlock_pair(source, target)
         return 0
     result.unparked = result.requeued = 0
-    while result.unparked + result.requeued < limit:
+    while count < limit:
         w = find(source, from_key)[0]
         if w == NULL:
             break
         unlink(source, w)
-        if op == FS_REQUEUE_UNPARK_ONE_REST and woken == NULL:
+        count += 1
+        if w.away:
+            # It runs signal handlers and could make no use of what it would be
+            # handed: it queues itself after them.
+            w.next = away
+            away = w
+        elif op == FS_REQUEUE_UNPARK_ONE_REST and woken == NULL:
             w.next = NULL
             woken = w
             result.unparked = 1
@@ -461,7 +579,8 @@ cdef size_t unpark_requeue(
         woken.unpark_token = token
     unlock_pair(source, target)
     wake_list(woken)
-    return result.unparked + result.requeued
+    wake_list(away)
+    return count
 
 
 cdef size_t parked_count(fs_key key) noexcept nogil:

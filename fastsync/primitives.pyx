@@ -59,8 +59,10 @@ cdef int refuse_call(size_t nargs) except -1:
 
 
 cdef inline void track(object self) noexcept:
-    if not PyObject_GC_IsTracked(<PyObject*>self):
-        PyObject_GC_Track(<void*>self)
+    # Two threads may come at once, and tracking twice is a fatal error.
+    with cython.critical_section(self):
+        if not PyObject_GC_IsTracked(<PyObject*>self):
+            PyObject_GC_Track(<void*>self)
 
 
 # Where the `__dict__` of an _Extensible is: right after its weak references.
@@ -251,6 +253,8 @@ cdef object remutex_release_save(fs_remutex* m):
 cdef int remutex_acquire_restore(fs_remutex* m, object state) except -1:
     cdef uint32_t count
     count, _ = state
+    if count == 0:
+        raise ValueError("the depth to restore must be at least 1")
     # Without signal handlers, as the original: this re-takes what was held.
     mutex_lock(&m.mutex)
     remutex_own(m, count)
@@ -338,7 +342,7 @@ ordering is Lock's."""
         refuse_pickling("_thread.RLock")
 
     def __repr__(self):
-        name = "_thread.RLock" if type(self) is RLock else stock_name(self)
+        name = "_thread.RLock" if type(self) is RLock else type(self).__name__
         return remutex_repr(&self.remutex, name, self)
 
 
@@ -358,7 +362,7 @@ cdef class _ConditionLock:
     cdef object __weakref__
     cdef Condition condition
 
-    def __cinit__(self, Condition condition):
+    def __cinit__(self, Condition condition not None):
         self.call = condition_lock_call
         self.condition = condition
 
@@ -478,17 +482,20 @@ cdef bint condition_wait_foreign(Condition self, int64_t deadline) except -1:
 
 cdef bint condition_wait(Condition self, int64_t deadline) except -1:
     """Wait for a notification, the lock held before and after."""
+    # Both are kept: a second __init__() meanwhile gives the others another lock.
+    cdef fs_mutex* mutex = self.mutex
+    cdef fs_remutex* remutex = self.remutex
     cdef uint32_t count = 0
     cdef int outcome
     if deadline == 0:
         deadline = 1  # the past: give the lock up and take it again, at once
-    if self.mutex == NULL:
+    if mutex == NULL:
         return condition_wait_foreign(self, deadline)
-    if self.remutex != NULL:
-        count = remutex_let_go(self.remutex)
-    outcome = condvar_wait(&self.waiters, self.mutex, deadline, FS_SIGNALS)
-    if self.remutex != NULL:
-        remutex_own(self.remutex, count)
+    if remutex != NULL:
+        count = remutex_let_go(remutex)
+    outcome = condvar_wait(&self.waiters, mutex, deadline, FS_SIGNALS)
+    if remutex != NULL:
+        remutex_own(remutex, count)
     if outcome == FS_CONDVAR_BAD_MUTEX:
         raise RuntimeError("the lock of a Condition was exchanged while threads wait on it")
     return checked(outcome)
@@ -506,14 +513,14 @@ cdef int condition_notify(Condition self, object n) except -1:
 
 cdef object condition_lock(Condition self):
     """The lock as an object; made on demand when it is our own."""
-    cdef _ConditionLock view
+    cdef _ConditionLock view = None
     if self.lock is None:
         view = _ConditionLock(self)
-        with cython.critical_section(self):
-            if self.lock is None:
-                self.lock = view
-        track(self)  # the two refer to each other
-    return self.lock
+        track(self)  # they refer to each other
+    with cython.critical_section(self):
+        if self.lock is None:
+            self.lock = view
+        return self.lock
 
 
 cdef PyObject* condition_call(
@@ -555,7 +562,9 @@ notified.  Ordering: the lock's."""
 
     def __init__(self, lock=None):
         if lock is None:
-            return
+            if self.lock is None and self.own.count == 0:
+                return
+            lock = RLock()  # a second __init__(): a new lock, as the original
         track(self)
         if self.lock is not None and self.lock is not lock:
             # Somebody may be reading the old one: it is never let go.
@@ -581,10 +590,14 @@ notified.  Ordering: the lock's."""
 
     def acquire(self, blocking=True, timeout=UNSET):
         """The lock's acquire()."""
+        if self.mutex == NULL:
+            return self.lock.acquire(blocking, timeout)
         return condition_acquire(self, lock_deadline(blocking, timeout))
 
     def release(self):
         """The lock's release()."""
+        if self.mutex == NULL:
+            return self.lock.release()
         condition_release(self)
 
     def locked(self):
@@ -617,20 +630,23 @@ notified.  Ordering: the lock's."""
     def wait_for(self, predicate, timeout=None):
         """wait() until predicate() is true, or `timeout` seconds have passed in all:
         the predicate's last value."""
-        cdef int64_t deadline = wait_deadline(timeout)
+        cdef int64_t deadline
         cdef bint plain = is_plain(self)
         result = predicate()
-        while not result:
-            if timeout is not None and (deadline == 0 or fs_now() >= deadline):
-                break
+        if result:
+            return result
+        deadline = wait_deadline(timeout)
+        while True:
+            # Once at least, also when there is no time: the lock is let go.
             if not plain:
-                self.wait(None if timeout is None else (deadline - fs_now()) * 1e-9)
+                self.wait(None if timeout is None else max((deadline - fs_now()) * 1e-9, 0.0))
             elif not condition_is_owned(self):
                 raise RuntimeError("cannot wait on un-acquired lock")
             else:
                 condition_wait(self, deadline)
             result = predicate()
-        return result
+            if result or (timeout is not None and fs_now() >= deadline):
+                return result
 
     def notify(self, n=1):
         """Wake up to n waiting threads; they run when they get the lock.
@@ -689,8 +705,8 @@ notified.  Ordering: the lock's."""
             remutex_reset(self.remutex)
         else:
             mutex_reset(self.mutex)
-        # The waiters did not survive the fork.
-        fs_uptr_store_relaxed(&self.waiters.mutex, 0)  # relaxed: one thread
+        # The waiters did not survive the fork; if there was none, they wake.
+        condvar_reset(&self.waiters)
 
     def __reduce__(self):
         refuse_pickling("_thread.RLock")
@@ -778,7 +794,7 @@ ordering)."""
         semaphore_init(&self.semaphore, 1)
 
     def __init__(self, value=1):
-        semaphore_init(&self.semaphore, initial_value(value))
+        semaphore_set_value(&self.semaphore, initial_value(value))
 
     @property
     def _value(self):
@@ -808,6 +824,8 @@ ordering)."""
         """Give n permits back, waking up to n waiting threads; ValueError for n < 1."""
         if n < 1:
             raise ValueError("n must be one or more")
+        if n > sys.maxsize:
+            n = sys.maxsize  # past every limit
         semaphore_give(self, n)
 
     def __enter__(self, blocking=True, timeout=None):
@@ -836,7 +854,7 @@ release() past it raises ValueError and changes nothing."""
         self.initial = 1
 
     def __init__(self, value=1):
-        semaphore_init(&self.semaphore, initial_value(value))
+        semaphore_set_value(&self.semaphore, initial_value(value))
         self.initial = value
 
     @property
@@ -869,7 +887,7 @@ set() happens before every wait() and is_set() that sees it (release / acquire
 ordering)."""
 
     def __init__(self):
-        pass
+        event_clear(&self.event)
 
     @property
     def _flag(self):
@@ -945,11 +963,11 @@ cdef int finish_round(Barrier self) except -1:
             self.action()
         except BaseException:
             barrier_abort(&self.barrier)
+            barrier_open(&self.barrier)
             raise
     return FS_BARRIER_BROKEN if barrier_open(&self.barrier) else FS_BARRIER_PASSED
 
 
-@cython.no_gc_clear
 cdef class Barrier(_Extensible):
     """Barrier(parties, action=None, timeout=None)
 --
@@ -964,11 +982,16 @@ before a wait() happens before everything after any other wait() of the round.""
         barrier_init(&self.barrier, 1)
 
     def __init__(self, parties, action=None, timeout=None):
-        barrier_init(&self.barrier, party_count(parties))
-        if action is not None or timeout is not None:
-            self.action = action
-            self.timeout = timeout
-            track(self)
+        barrier_reinit(&self.barrier, party_count(parties))
+        if self.action is not None or self.timeout is not None:
+            # A second __init__(): somebody may be reading the old ones, so they are never let go.
+            Py_INCREF(self.action)
+            Py_INCREF(self.timeout)
+        elif action is None and timeout is None:
+            return
+        self.action = action
+        self.timeout = timeout
+        track(self)
 
     def wait(self, timeout=None):
         """Wait until `parties` threads have called this; the order of arrival, from 0.

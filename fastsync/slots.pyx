@@ -5,7 +5,7 @@ allocation), and calls them.  A type treated by make_context_manager() has
 descriptors there whose binding is x itself, and x, called with nothing,
 acquires, called with three arguments, releases.  So `with` allocates nothing.
 On the class the descriptors give the ordinary methods, for ExitStack and the
-like.
+like; and so they do for an instance of a subclass with a `__call__` of its own.
 """
 from cpython.object cimport PyObject, PyTypeObject
 from cpython.ref cimport Py_INCREF
@@ -21,6 +21,7 @@ cdef extern from "Python.h":
         PyObject* (*tp_call)(PyObject*, PyObject*, PyObject*)
         PyObject* (*tp_descr_get)(PyObject*, PyObject*, PyObject*) except NULL
         PyObject* tp_dict
+    RawType* Py_TYPE(PyObject*) noexcept
     unsigned long Py_TPFLAGS_HAVE_VECTORCALL
     PyObject* PyVectorcall_Call(PyObject*, PyObject*, PyObject*)
     void PyType_Modified(PyTypeObject*)
@@ -42,9 +43,12 @@ cdef class _Itself:
 
 
 cdef PyObject* give_itself(PyObject* self, PyObject* instance, PyObject* owner) except NULL:
+    cdef PyObject* method = <PyObject*>(<_Itself>self).method
     cdef PyObject* result = instance
     if result == NULL or result == <PyObject*>None:
-        result = <PyObject*>(<_Itself>self).method
+        result = method
+    elif Py_TYPE(instance).tp_call != PyVectorcall_Call:
+        return Py_TYPE(method).tp_descr_get(method, instance, owner)
     Py_XINCREF(result)
     return result
 

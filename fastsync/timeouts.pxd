@@ -2,7 +2,7 @@
 from libc.math cimport ceil
 from libc.stdint cimport INT64_MAX, int64_t
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_Check
-from cpython.long cimport PyLong_AsLongLongAndOverflow
+from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_Check
 
 from fastsync.c_wait cimport FS_FOREVER, fs_now
 from fastsync.parking cimport deadline_after
@@ -57,6 +57,8 @@ cdef inline int64_t wait_deadline(object timeout) except? -1:
     cdef int64_t ns
     if timeout is None:
         return FS_FOREVER
+    if (PyFloat_Check(timeout) or PyLong_Check(timeout)) and timeout < 0:
+        return 0  # however far in the past
     ns = seconds_to_ns(timeout)
     return 0 if ns <= 0 else deadline_after(ns)
 
