@@ -1,5 +1,6 @@
 """What all tests share: threads that get joined, polling, and children with a time limit."""
 
+import contextlib
 import faulthandler
 import os
 import subprocess
@@ -82,6 +83,58 @@ def run_python(*arguments, timeout=60, check=True, **options):
     if check and done.returncode:
         pytest.fail(f"status {done.returncode} of {done.args}\n{done.stdout}\n{done.stderr}")
     return SimpleNamespace(returncode=done.returncode, stdout=done.stdout, stderr=done.stderr)
+
+
+def wait_asleep(*threads, timeout=DEADLINE):
+    """Poll until the kernel says that these threads sleep: most likely in the call under test."""
+
+    def asleep():
+        for thread in threads:
+            try:
+                with open(f"/proc/self/task/{thread.native_id}/stat") as stat:
+                    state = stat.read().rpartition(")")[2].split()[0]
+            except (OSError, TypeError):  # not started, ended, or not Linux
+                return not sys.platform.startswith("linux")
+            if state != "S":
+                return False
+        return True
+
+    wait_until(asleep, timeout)
+
+
+@contextlib.contextmanager
+def background(*functions, timeout=DEADLINE):
+    """Run functions in threads during the block, and join them after it; as run_threads fails."""
+    errors = []
+
+    def run(function):
+        try:
+            function()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=[f], daemon=True) for f in functions]
+    for thread in threads:
+        thread.start()
+    yield threads
+    deadline = time.monotonic() + timeout
+    for thread in threads:
+        thread.join(max(0, deadline - time.monotonic()))
+    if errors:
+        raise errors[0]
+    if any(thread.is_alive() for thread in threads):
+        faulthandler.dump_traceback(all_threads=True)
+        pytest.fail(f"threads did not end in {timeout} s")
+
+
+@pytest.fixture(params=["stock", "fastsync"])
+def impl(request):
+    """The original module and ours: what a test of both expects is the contract itself."""
+    if request.param == "stock":
+        return threading
+    import fastsync.threading
+
+    return fastsync.threading
 
 
 @pytest.fixture(name="run_threads")
