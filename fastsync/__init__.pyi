@@ -1,8 +1,55 @@
-__all__ = ["__version__", "get_include", "install", "installed", "uninstall"]
+from fastsync import threading as threading
+from fastsync._install import install, installed, uninstall
+from fastsync._pin import is_pinned, pin
+from fastsync.atomics import (
+    AtomicBool,
+    AtomicF32,
+    AtomicF64,
+    AtomicI8,
+    AtomicI16,
+    AtomicI32,
+    AtomicI64,
+    AtomicIsize,
+    AtomicU8,
+    AtomicU16,
+    AtomicU32,
+    AtomicU64,
+    AtomicUsize,
+    Counter,
+    Ordering,
+    compiler_fence,
+    fence,
+    spin_loop,
+)
+
+__all__ = [
+    "AtomicBool",
+    "AtomicF32",
+    "AtomicF64",
+    "AtomicI8",
+    "AtomicI16",
+    "AtomicI32",
+    "AtomicI64",
+    "AtomicIsize",
+    "AtomicU8",
+    "AtomicU16",
+    "AtomicU32",
+    "AtomicU64",
+    "AtomicUsize",
+    "Counter",
+    "Ordering",
+    "__version__",
+    "compiler_fence",
+    "fence",
+    "get_include",
+    "install",
+    "installed",
+    "is_pinned",
+    "pin",
+    "spin_loop",
+    "uninstall",
+]
 
 __version__: str
 
 def get_include() -> str: ...
-def install() -> None: ...
-def installed() -> bool: ...
-def uninstall() -> None: ...

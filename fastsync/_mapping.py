@@ -9,6 +9,7 @@ class _Recorder:
     """Stand for a value; every attribute and every item of it is a stand-in too."""
 
     __slots__ = ("steps",)
+    steps: tuple  # (is an item?, its name or key), from the value to the part
 
     def __init__(self, steps=()):
         _steps.__set__(self, steps)

@@ -41,7 +41,7 @@ cdef extern from "Python.h":
     PyTypeObject* Py_TYPE(object) noexcept
 
 
-# The default of `timeout`: told from a caller's -1 only to save the conversion.
+# The default of `timeout`, the one object that -1 is: known without a conversion.
 cdef object UNSET = -1
 
 
@@ -165,7 +165,7 @@ takes the lock next (release / acquire ordering)."""
     def __init__(self):
         pass
 
-    def acquire(self, blocking=True, timeout=UNSET):
+    def acquire(self, blocking=True, timeout=-1):
         """Take the lock; whether it was taken.
 
         blocking: False answers at once.  timeout: seconds, -1 for no limit.
@@ -184,7 +184,7 @@ takes the lock next (release / acquire ordering)."""
         """Whether somebody holds it, at this moment."""
         return mutex_is_locked(&self.mutex)
 
-    def acquire_lock(self, blocking=True, timeout=UNSET):
+    def acquire_lock(self, blocking=True, timeout=-1):
         """Obsolete name of acquire()."""
         return lock_acquire(self, lock_deadline(blocking, timeout))
 
@@ -196,7 +196,7 @@ takes the lock next (release / acquire ordering)."""
         """Obsolete name of locked()."""
         return mutex_is_locked(&self.mutex)
 
-    def __enter__(self, blocking=True, timeout=UNSET):
+    def __enter__(self, blocking=True, timeout=-1):
         return lock_acquire(self, lock_deadline(blocking, timeout))
 
     def __exit__(self, exc_type=None, exc_value=None, traceback=None):
@@ -299,7 +299,7 @@ ordering is Lock's."""
                 DeprecationWarning,
                 b"Passing arguments to RLock is deprecated and will be removed in 3.15", 1)
 
-    def acquire(self, blocking=True, timeout=UNSET):
+    def acquire(self, blocking=True, timeout=-1):
         """Take the lock, or go one deeper; whether it was taken.
 
         Arguments and errors as Lock.acquire(); OverflowError also past 2**32-1
@@ -317,7 +317,7 @@ ordering is Lock's."""
         """Whether somebody holds it, at this moment."""
         return mutex_is_locked(&self.remutex.mutex)
 
-    def __enter__(self, blocking=True, timeout=UNSET):
+    def __enter__(self, blocking=True, timeout=-1):
         return remutex_acquire(&self.remutex, lock_deadline(blocking, timeout))
 
     def __exit__(self, exc_type=None, exc_value=None, traceback=None):
@@ -366,7 +366,7 @@ cdef class _ConditionLock:
         self.call = condition_lock_call
         self.condition = condition
 
-    def acquire(self, blocking=True, timeout=UNSET):
+    def acquire(self, blocking=True, timeout=-1):
         """As RLock.acquire()."""
         return remutex_acquire(condition_word(self), lock_deadline(blocking, timeout))
 
@@ -378,7 +378,7 @@ cdef class _ConditionLock:
         """As RLock.locked()."""
         return mutex_is_locked(&condition_word(self).mutex)
 
-    def __enter__(self, blocking=True, timeout=UNSET):
+    def __enter__(self, blocking=True, timeout=-1):
         return remutex_acquire(condition_word(self), lock_deadline(blocking, timeout))
 
     def __exit__(self, exc_type=None, exc_value=None, traceback=None):
@@ -588,7 +588,7 @@ notified.  Ordering: the lock's."""
         from collections import deque
         return deque([None] * <Py_ssize_t>parked_count(<uintptr_t>&self.waiters))
 
-    def acquire(self, blocking=True, timeout=UNSET):
+    def acquire(self, blocking=True, timeout=-1):
         """The lock's acquire()."""
         if self.mutex == NULL:
             return self.lock.acquire(blocking, timeout)

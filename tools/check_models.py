@@ -21,13 +21,15 @@ MUTABLE = re.compile(r"^(?P<code>.*?)\s*//!\s*(?P<other>.*)$")
 
 def run(model, folder):
     """What the verifier found: "" for nothing, else its first complaint."""
-    make = [["spin", "-a", model], ["cc", "-O2", "-DSAFETY", "-DMEMLIM=4096", "-DVECTORSZ=2048",
-                                    "-DCOLLAPSE", "-o", "pan", "pan.c"]]
+    compiler = "cc -O2 -DSAFETY -DMEMLIM=4096 -DVECTORSZ=2048 -DCOLLAPSE -o pan pan.c"
+    make = [["spin", "-a", model], compiler.split()]
     for command in make:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
-    out = subprocess.run(["./pan", "-m2000000", "-n"], cwd=folder, capture_output=True, text=True).stdout
+    out = subprocess.run(
+        ["./pan", "-m2000000", "-n"], cwd=folder, capture_output=True, text=True
+    ).stdout
     if "max search depth too small" in out or "out of memory" in out:
         raise SystemExit(f"{model}: not exhaustive\n{out}")
     failed = re.search(r"^pan:\d+: (.*)$", out, re.M)
@@ -88,8 +90,10 @@ def main():
     models = options.models or sorted(path.name for path in MODELS.glob("*.pml"))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         whole = [(model, pool.submit(check, model)) for model in models]
-        parts = [(name, number, pool.submit(check_mutant, name, number, users))
-                 for name, number, users in mutants(models)]
+        parts = [
+            (name, number, pool.submit(check_mutant, name, number, users))
+            for name, number, users in mutants(models)
+        ]
         for model, job in whole:
             failed, states = job.result()
             print(f"{model}: {failed or f'holds in all of {states} states'}", flush=True)

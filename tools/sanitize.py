@@ -52,12 +52,14 @@ def build(kind, folder, defines=""):
 def compile_storm(kind, folder, defines):
     source = ROOT / "tests" / "sanitize" / "nogil_storm.pyx"
     generated = folder / "nogil_storm.c"
-    subprocess.run([sys.executable, "-m", "cython", "-3", "-I", folder, source, "-o", generated],
-                   check=True)
+    subprocess.run(
+        [sys.executable, "-m", "cython", "-3", "-I", folder, source, "-o", generated], check=True
+    )
     output = folder / f"nogil_storm{sysconfig.get_config_var('EXT_SUFFIX')}"
-    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-g", "-pthread", f"-fsanitize={kind}",
-                    *(f"-D{name}" for name in defines.split()), f"-I{folder}/fastsync/include", f"-I{sysconfig.get_path('include')}",
-                    generated, "-o", output], check=True)
+    flags = f"-shared -fPIC -O1 -g -pthread -fsanitize={kind}".split()
+    flags += [f"-D{name}" for name in defines.split()]
+    flags += [f"-I{folder}/fastsync/include", f"-I{sysconfig.get_path('include')}"]
+    subprocess.run(["cc", *flags, generated, "-o", output], check=True)
 
 
 def runtime(name):
@@ -74,11 +76,22 @@ def run(kind, folder, code_arguments):
         "LSAN_OPTIONS": f"suppressions={SUPPRESSIONS / 'lsan.supp'}:print_suppressions=0",
         "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
     }
-    environment = dict(os.environ, LD_PRELOAD=runtime(libraries[kind]), PYTHONPATH=str(folder),
-                       PYTHONMALLOC="default", **options)
+    environment = dict(
+        os.environ,
+        LD_PRELOAD=runtime(libraries[kind]),
+        PYTHONPATH=str(folder),
+        PYTHONMALLOC="default",
+        **options,
+    )
     command = ["setarch", "-R", sys.executable, *map(str, code_arguments)]
-    done = subprocess.run(command, env=environment, text=True, cwd=ROOT,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    done = subprocess.run(
+        command,
+        env=environment,
+        text=True,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     return done.returncode, done.stdout
 
 
@@ -110,15 +123,16 @@ def check_address(rounds):
     print(output, flush=True)
     if status:
         return f"AddressSanitizer or a storm complained (status {status})"
-    status, output = run("address", folder, ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider",
-                                             "-m", "not slow and not stress", "tests"])
+    suite = "-m pytest -q -x -p no:cacheprovider tests -m".split()
+    status, output = run("address", folder, [*suite, "not slow and not stress"])
     print(output[-4000:], flush=True)
     return f"the suite failed under AddressSanitizer (status {status})" if status else ""
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("kind", choices=["thread", "address"])
     parser.add_argument("--rounds", type=int, default=3000)
     parser.add_argument("--repeats", type=int, default=2)

@@ -1,0 +1,4 @@
+__pyx_capi__: dict[str, object]
+__test__: dict[str, str]
+
+def wait_backend() -> str: ...
