@@ -18,6 +18,7 @@ _HOME |= dict.fromkeys(
     spin_loop""".split(),
     "atomics",
 )
+_HOME |= dict.fromkeys(["Arc", "AtomicCell", "AtomicRef", "Weak"], "cell")
 _HOME |= dict.fromkeys(["is_pinned", "pin"], "_pin")
 _SUBMODULES = frozenset({"threading"})
 

@@ -57,8 +57,11 @@ cdef extern from "fastsync/thread_index.h" nogil:
     uint32_t fs_thread_index() noexcept
 
 cdef extern from "Python.h":
+    enum:
+        METH_FASTCALL
+        METH_KEYWORDS
     ctypedef struct PyMethodDef:
-        const char* ml_name
+        int ml_flags
         void* ml_meth
     ctypedef struct PyMethodDescrObject:
         PyMethodDef* d_method
@@ -1066,10 +1069,6 @@ cdef inline int counter_add(Counter self, object n) except -1:
 ctypedef PyObject* (*entry_point)(
     _Atomic self, PyObject** args, Py_ssize_t count, PyObject* keywords) noexcept
 
-cdef struct entry:
-    PyMethodDef method
-    entry_point general  # the method above
-
 cdef enum:
     ENTER_LOAD
     ENTER_STORE
@@ -1080,7 +1079,7 @@ cdef enum:
     ENTER_CAS_PAIR
     ENTRIES
 
-cdef entry entries[ENTRIES]
+cdef entry_point general[ENTRIES]  # the methods above
 
 
 cdef inline int order_at(PyObject** args, Py_ssize_t count, Py_ssize_t at) noexcept:
@@ -1109,7 +1108,7 @@ cdef PyObject* enter_load(
 ) noexcept:
     cdef int order = order_at(args, count, 0)
     if keywords != NULL or order < 0 or order == FS_RELEASE or order == FS_ACQ_REL:
-        return entries[ENTER_LOAD].general(self, args, count, keywords)
+        return general[ENTER_LOAD](self, args, count, keywords)
     if self.kind == FS_I64:
         return _PyLong_FromLongLong(fs_i64_load_order(<fs_atomic_i64*>word_address(self), order))
     return new_value(self.kind, fs_word_load(word_address(self), self.kind, order))
@@ -1122,7 +1121,7 @@ cdef PyObject* enter_store(
     cdef uint64_t bits = 0
     if (keywords != NULL or order < 0 or order == FS_ACQUIRE or order == FS_ACQ_REL
             or not quick_bits(self.kind, args[0], &bits)):
-        return entries[ENTER_STORE].general(self, args, count, keywords)
+        return general[ENTER_STORE](self, args, count, keywords)
     fs_word_store(word_address(self), self.kind, bits, order)
     return Py_NewRef(Py_None)
 
@@ -1133,7 +1132,7 @@ cdef PyObject* enter_swap(
     cdef int order = order_at(args, count, 1)
     cdef uint64_t bits = 0
     if keywords != NULL or order < 0 or not quick_bits(self.kind, args[0], &bits):
-        return entries[ENTER_SWAP].general(self, args, count, keywords)
+        return general[ENTER_SWAP](self, args, count, keywords)
     return new_value(self.kind, fs_word_exchange(word_address(self), self.kind, bits, order))
 
 
@@ -1143,7 +1142,7 @@ cdef PyObject* enter_add(
     cdef int order = order_at(args, count, 1)
     cdef uint64_t bits = 0
     if keywords != NULL or order < 0 or not quick_bits(self.kind, args[0], &bits):
-        return entries[ENTER_ADD].general(self, args, count, keywords)
+        return general[ENTER_ADD](self, args, count, keywords)
     if self.kind == FS_I64:
         return _PyLong_FromLongLong(fs_i64_fetch_add_order(
             <fs_atomic_i64*>word_address(self), <int64_t>bits, order))
@@ -1156,7 +1155,7 @@ cdef PyObject* enter_sub(
     cdef int order = order_at(args, count, 1)
     cdef uint64_t bits = 0
     if keywords != NULL or order < 0 or not quick_bits(self.kind, args[0], &bits):
-        return entries[ENTER_SUB].general(self, args, count, keywords)
+        return general[ENTER_SUB](self, args, count, keywords)
     return new_value(self.kind, fs_word_fetch_sub(word_address(self), self.kind, bits, order))
 
 
@@ -1167,7 +1166,7 @@ cdef PyObject* enter_cas(
     cdef uint64_t seen = 0, wanted = 0
     if (keywords != NULL or order < 0 or not quick_bits(self.kind, args[0], &seen)
             or not quick_bits(self.kind, args[1], &wanted)):
-        return entries[ENTER_CAS].general(self, args, count, keywords)
+        return general[ENTER_CAS](self, args, count, keywords)
     if fs_word_cas(word_address(self), self.kind, &seen, wanted, order, FS_SEQ_CST):
         return Py_NewRef(Py_True)
     return Py_NewRef(Py_False)
@@ -1183,7 +1182,7 @@ cdef PyObject* enter_cas_pair(
     cdef PyObject* pair
     if (keywords != NULL or order < 0 or not quick_bits(self.kind, args[0], &seen)
             or not quick_bits(self.kind, args[1], &wanted)):
-        return entries[ENTER_CAS_PAIR].general(self, args, count, keywords)
+        return general[ENTER_CAS_PAIR](self, args, count, keywords)
     if fs_word_cas(word_address(self), self.kind, &seen, wanted, order, FS_SEQ_CST):
         done = Py_True
         previous = Py_NewRef(args[0])  # equal and of the right type: quick_bits took it
@@ -1199,17 +1198,15 @@ cdef PyObject* enter_cas_pair(
 
 
 cdef int new_entry(int which, str name, type base, entry_point way_in) except -1:
-    """Put `way_in` before the method `name`, whose name and signature it keeps."""
-    method = base.__dict__[name]
-    cdef entry* e = &entries[which]
-    e.method = (<PyMethodDescrObject*>method).d_method[0]
-    e.general = <entry_point>e.method.ml_meth
-    e.method.ml_meth = <void*>way_in
-    way_in_of[method] = which
+    """Put `way_in` before the method `name`, which keeps its name and signature."""
+    cdef PyMethodDef* method = (<PyMethodDescrObject*>base.__dict__[name]).d_method
+    if method.ml_flags != METH_FASTCALL | METH_KEYWORDS:
+        raise SystemError("Cython has changed its calling convention")
+    general[which] = <entry_point>method.ml_meth
+    method.ml_meth = <void*>way_in
     return 0
 
 
-cdef dict way_in_of = {}  # method of a base -> index of its entry
 new_entry(ENTER_LOAD, "load", _Atomic, enter_load)
 new_entry(ENTER_STORE, "store", _Atomic, enter_store)
 new_entry(ENTER_SWAP, "swap", _Atomic, enter_swap)
@@ -1220,20 +1217,15 @@ new_entry(ENTER_SUB, "fetch_sub", _AtomicInt, enter_sub)
 
 
 cdef int own_methods(type cls) except -1:
-    """Give `cls` the methods of its bases as its own, through their entries."""
+    """Give `cls` the methods of its bases as its own."""
     cdef dict own = <dict>(<PyTypeObject*>cls).tp_dict
     cdef type method_descriptor = type(_Atomic.load)
-    cdef PyMethodDef* method
     for base in cls.__mro__:
         if base is cls or base is object:
             continue
-        for name, found in base.__dict__.items():
-            if type(found) is not method_descriptor or name in own:
-                continue
-            method = (<PyMethodDescrObject*>found).d_method
-            if found in way_in_of:
-                method = &entries[<int>way_in_of[found]].method
-            own[name] = PyDescr_NewMethod(cls, method)
+        for name, method in base.__dict__.items():
+            if type(method) is method_descriptor and name not in own:
+                own[name] = PyDescr_NewMethod(cls, (<PyMethodDescrObject*>method).d_method)
     PyType_Modified(<PyTypeObject*>cls)
     return 0
 

@@ -18,3 +18,4 @@ cdef extern from "fastsync/python.h" nogil:
     bint fs_is_immortal(PyObject*) noexcept
     void fs_make_immortal(PyObject*) noexcept
     bint fs_small_int(PyObject*, int64_t* value) noexcept
+    object fs_given(PyObject*)

@@ -67,6 +67,11 @@ FS_INLINE void fs_make_immortal(PyObject *op) {
 #endif
 }
 
+/* A reference that the caller owns, for Cython to take over; None for NULL. */
+FS_INLINE PyObject *fs_given(PyObject *op) {
+    return op != NULL ? op : Py_NewRef(Py_None);
+}
+
 /* The value of an int that fits one digit, without a call; 0 for any other object. */
 FS_INLINE int fs_small_int(PyObject *op, int64_t *value) {
     if (!PyLong_CheckExact(op)) {

@@ -1,0 +1,424 @@
+"""Arc and Weak: counts, release, moving out, and their races."""
+
+import copy
+import gc
+import pickle
+import sys
+import weakref
+
+import pytest
+from conftest import run_threads, wait_until
+
+import fastsync
+from fastsync import Arc, Weak
+
+
+def test_counts():
+    a = Arc("v")
+    assert (a.strong_count(), a.weak_count()) == (1, 0)
+    b, w = a.clone(), a.downgrade()
+    assert (b.strong_count(), b.weak_count()) == (2, 1)
+    assert (w.strong_count(), w.weak_count()) == (2, 1)
+    v = w.clone()
+    assert a.weak_count() == 2
+    v.drop()
+    assert a.weak_count() == 1
+    a.drop()
+    assert b.strong_count() == 1
+    c = w.upgrade()
+    assert b.strong_count() == 2
+    assert c.value == "v"
+    b.drop()
+    c.drop()
+    assert w.upgrade() is None
+    assert (w.strong_count(), w.weak_count()) == (0, 0)
+    w.drop()
+
+
+def test_garbage_handles_are_released():
+    a = Arc([])
+    b = a.clone()
+    w = a.downgrade()
+    del b, w
+    gc.collect()
+    assert (a.strong_count(), a.weak_count()) == (1, 0)
+
+
+def test_on_drop_runs_once_when_the_last_goes():
+    dropped = []
+    a = Arc("value", on_drop=dropped.append)
+    b = a.clone()
+    a.drop()
+    a.drop()
+    assert dropped == []
+    with b as c:
+        assert c is b
+        assert c.value == "value"
+    assert dropped == ["value"]
+    b.drop()
+    with pytest.raises(ReferenceError), b:
+        pass
+    assert dropped == ["value"]
+
+
+def test_release_in_an_exception():
+    dropped = []
+    with pytest.raises(ZeroDivisionError), Arc(1, dropped.append) as a:
+        a.drop()  # the end of the block then does nothing
+        assert dropped == [1]
+        raise ZeroDivisionError
+    assert dropped == [1]
+
+
+def test_value_is_let_go_at_once():
+    class Value:
+        pass
+
+    value = Value()
+    seen = weakref.ref(value)
+    a = Arc(value)
+    del value
+    assert seen() is not None
+    a.drop()
+    assert seen() is None
+
+
+def test_a_released_handle_refuses_everything_else():
+    a, w = Arc(1), Weak()
+    other, weak = Arc(2), Weak()
+    a.drop()
+    w.drop()
+    for name in (
+        "clone",
+        "strong_count",
+        "weak_count",
+        "downgrade",
+        "try_unwrap",
+        "into_inner",
+        "unwrap_or_clone",
+        "get_mut",
+        "make_mut",
+        "__enter__",
+    ):
+        with pytest.raises(ReferenceError, match="has been released"):
+            getattr(a, name)()
+    with pytest.raises(ReferenceError):
+        _ = a.value
+    with pytest.raises(ReferenceError):
+        a.ptr_eq(other)
+    with pytest.raises(ReferenceError):
+        other.ptr_eq(a)
+    for name in ("upgrade", "clone", "strong_count", "weak_count", "__enter__"):
+        with pytest.raises(ReferenceError, match="has been released"):
+            getattr(w, name)()
+    with pytest.raises(ReferenceError):
+        weak.ptr_eq(w)
+    a.drop()
+    w.drop()
+    a.__exit__(None, None, None)
+    assert repr(a) == "<released Arc>"
+    assert repr(w) == "<released Weak>"
+
+
+def test_moving_out():
+    dropped = []
+    a = Arc([1], dropped.append)
+    b = a.clone()
+    assert a.try_unwrap() == (False, a)
+    b.drop()
+    w = a.downgrade()
+    assert a.try_unwrap() == (True, [1])
+    with pytest.raises(ReferenceError):
+        _ = a.value
+    assert w.upgrade() is None
+
+    a = Arc([2], dropped.append)
+    b = a.clone()
+    assert a.into_inner() is None
+    assert b.into_inner() == [2]
+
+    a = Arc([3], dropped.append)
+    value = a.value
+    assert a.unwrap_or_clone() is value
+    assert dropped == [], "moved out is not dropped"
+
+    a = Arc([4], dropped.append)
+    b = a.clone()
+    copied = a.unwrap_or_clone()
+    assert copied == b.value
+    assert copied is not b.value
+    assert dropped == []
+    b.drop()
+    assert dropped == [[4]]
+
+
+def test_get_mut():
+    a = Arc([1])
+    assert a.get_mut() is a.value
+    b = a.clone()
+    assert a.get_mut() is None
+    b.drop()
+    w = a.downgrade()
+    assert a.get_mut() is None
+    w.drop()
+    assert a.get_mut() is a.value
+
+
+def test_make_mut():
+    dropped = []
+    a = Arc([1], dropped.append)
+    assert a.make_mut() is a.value  # alone: in place
+
+    b = a.clone()
+    mine = a.make_mut()  # shared: a copy
+    assert mine == [1]
+    assert mine is a.value
+    assert mine is not b.value
+    assert not a.ptr_eq(b)
+    assert a.strong_count() == b.strong_count() == 1
+    mine.append(2)
+    assert b.value == [1]
+    b.drop()
+    assert dropped == [[1]]
+
+    w = a.downgrade()
+    value = a.value
+    assert a.make_mut() is value  # only Weaks left: they are cut off
+    assert w.upgrade() is None
+    assert a.weak_count() == 0
+    a.drop()
+    assert dropped == [[1], [1, 2]]
+
+
+def test_copying_may_fail():
+    class Stubborn:
+        def __copy__(self):
+            raise ZeroDivisionError
+
+    a = Arc(Stubborn())
+    b = a.clone()
+    for name in ("make_mut", "unwrap_or_clone"):
+        with pytest.raises(ZeroDivisionError):
+            getattr(a, name)()
+        assert a.ptr_eq(b)
+        assert a.strong_count() == 2
+
+
+def test_ptr_eq():
+    x = []
+    a, b = Arc(x), Arc(x)
+    assert a.ptr_eq(a.clone())
+    assert not a.ptr_eq(b)
+    assert a.downgrade().ptr_eq(a.downgrade())
+    assert not a.downgrade().ptr_eq(b.downgrade())
+    assert Weak().ptr_eq(Weak())
+    assert a != a.clone(), "comparison is by identity"
+    for bad in (None, x, a.downgrade()):
+        with pytest.raises(TypeError):
+            a.ptr_eq(bad)
+
+
+def test_new_cyclic():
+    def make(w):
+        assert w.upgrade() is None
+        assert w.strong_count() == 0
+        return {"me": w, "upgrade": w.upgrade()}
+
+    a = Arc.new_cyclic(make)
+    assert a.weak_count() == 1
+    assert a.value["upgrade"] is None
+    with a.value["me"].upgrade() as b:
+        assert b.ptr_eq(a)
+    w = a.downgrade()
+    a.drop()
+    assert w.upgrade() is None
+
+    a = Arc.new_cyclic(lambda w: 5)
+    assert (a.strong_count(), a.weak_count(), a.value) == (1, 0, 5)
+    kept = []
+    a = Arc.new_cyclic(lambda w: kept.extend([w.clone(), w]))
+    assert a.weak_count() == 2
+    dropped = []
+    with pytest.raises(ZeroDivisionError):
+        Arc.new_cyclic(lambda w: kept.append(w) or 1 // 0, dropped.append)
+    assert kept[-1].upgrade() is None
+    assert dropped == []
+
+
+def test_weak_of_nothing():
+    w = Weak()
+    assert w.upgrade() is None
+    assert (w.strong_count(), w.weak_count()) == (0, 0)
+    assert w.clone().upgrade() is None
+    with w as same:
+        assert same is w
+    assert repr(Weak()) == "(Weak)"
+
+
+def test_errors_of_on_drop_are_unraisable(monkeypatch):
+    caught = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda args: caught.append(args.exc_type))
+
+    def bad(value):
+        raise ZeroDivisionError
+
+    Arc(1, bad).drop()
+    assert caught == [ZeroDivisionError]
+    with Arc(1, bad):
+        pass
+    assert caught == [ZeroDivisionError] * 2
+
+
+def test_on_drop_may_use_handles():
+    log = []
+
+    def on_drop(value):
+        log.append((value, w.upgrade(), w.strong_count()))
+
+    a = Arc("v", on_drop)
+    w = a.downgrade()
+    a.drop()
+    assert log == [("v", None, 0)]
+
+
+def test_cycles_are_collected_and_on_drop_runs():
+    dropped = []
+    value = {}
+    value["self"] = Arc(value, dropped.append)
+    del value
+
+    def collected():
+        gc.collect()
+        return dropped
+
+    wait_until(collected)
+    assert len(dropped) == 1
+    with pytest.raises(ReferenceError):
+        _ = dropped[0]["self"].value
+
+
+def test_attributes_reach_the_value_only_through_value():
+    a = Arc([1, 2])
+    with pytest.raises(AttributeError):
+        a.append(3)
+    with pytest.raises(AttributeError):
+        a.value = 5
+    assert repr(a) == "Arc([1, 2])"
+    assert Arc[int].__origin__ is Arc
+    assert Weak[int].__origin__ is Weak
+    for x in (a, a.downgrade()):
+        for copier in (copy.copy, copy.deepcopy, pickle.dumps):
+            with pytest.raises(TypeError, match="cannot pickle"):
+                copier(x)
+        with pytest.raises(TypeError):
+            type("Sub", (type(x),), {})
+        with pytest.raises(TypeError):
+            fastsync.pin(x)
+    with pytest.raises(TypeError):
+        Arc()
+
+
+def test_init_again_releases_first():
+    dropped = []
+    a = Arc(1, dropped.append)
+    a.__init__(2, dropped.append)
+    assert dropped == [1]
+    assert a.value == 2
+    a.drop()
+    assert dropped == [1, 2]
+
+
+# -- races -------------------------------------------------------------------------
+
+
+def test_clones_and_drops_from_many_threads():
+    dropped = []
+    for _ in range(20):
+        a = Arc(object(), dropped.append)
+        handles = [a.clone() for _ in range(6)]
+        a.drop()
+
+        def work(i, handles=handles):
+            with handles[i] as mine:
+                for _ in range(50):
+                    with mine.clone() as other:
+                        assert other.ptr_eq(mine)
+                        w = other.downgrade()
+                        with w.upgrade() as third:
+                            assert third.value is mine.value
+                        w.drop()
+
+        dropped.clear()
+        run_threads(work, 6)
+        assert len(dropped) == 1
+
+
+@pytest.mark.parametrize("name", ["into_inner", "try_unwrap", "drop"])
+def test_one_handle_raced_for_is_taken_once(name):
+    for _ in range(100):
+        dropped = []
+        a = Arc("v", dropped.append)
+
+        def race(_, a=a):
+            try:
+                return getattr(a, name)()
+            except ReferenceError:
+                return "late"
+
+        results = run_threads(race, 4)
+        if name == "drop":
+            assert dropped == ["v"]
+        else:
+            won = [r for r in results if r in ("v", (True, "v"))]
+            assert len(won) == 1
+            assert dropped == []
+
+
+def test_into_inner_gives_the_value_to_exactly_one():
+    for _ in range(100):
+        a = Arc("v")
+        handles = [a, *[a.clone() for _ in range(4)]]
+        results = run_threads([handle.into_inner for handle in handles])
+        assert sorted(results, key=str) == [None] * 4 + ["v"]
+
+
+def test_upgrade_never_revives():
+    for _ in range(100):
+        dropped = []
+        a = Arc("v", dropped.append)
+        w = a.downgrade()
+
+        def upgrade(w=w, dropped=dropped):
+            seen = []
+            while (b := w.upgrade()) is not None:
+                seen.append(b.value)
+                assert dropped == []
+                b.drop()
+            return seen
+
+        results = run_threads([a.drop, upgrade, upgrade])
+        assert dropped == ["v"]
+        assert set(results[1] + results[2]) <= {"v"}
+        assert w.upgrade() is None
+
+
+def test_get_mut_against_downgrade():
+    # Rust's test_weak_count_locked: the lock of get_mut is never seen as a count
+    a = Arc([1])
+    stop = fastsync.AtomicBool(False)
+
+    def look():
+        for _ in range(3000):
+            a.get_mut()
+        stop.store(True)
+
+    def count():
+        while not stop.load():
+            assert a.weak_count() in (0, 1)
+            w = a.downgrade()
+            assert w.upgrade().value == [1]
+            w.drop()
+
+    run_threads([look, count])
+    gc.collect()
+    assert a.weak_count() == 0

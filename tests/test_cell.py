@@ -1,0 +1,578 @@
+"""AtomicRef and AtomicCell: identity and equality, drop counts, storms, garbage collection."""
+
+import copy
+import gc
+import itertools
+import math
+import os
+import pickle
+import random
+import sys
+import threading
+import weakref
+
+import pytest
+from conftest import run_threads, wait_until
+
+import fastsync
+from fastsync import AtomicCell, AtomicRef, Ordering
+
+BOTH = [AtomicRef, AtomicCell]
+Relaxed, Acquire, Release, AcqRel, SeqCst = Ordering.members()
+
+
+class Counted:
+    """Objects that count how many of them are alive, from any thread."""
+
+    alive = fastsync.AtomicI64(0)
+
+    def __init__(self, value=0):
+        self.value = self.check = value
+        Counted.alive.fetch_add(1)
+
+    def __del__(self):
+        self.check = None
+        Counted.alive.fetch_sub(1)
+
+
+@pytest.fixture(autouse=True)
+def nothing_survives():
+    def settled():
+        gc.collect()
+        return Counted.alive.load() == 0
+
+    wait_until(settled)
+    yield
+    wait_until(settled)
+
+
+# -- AtomicRef ---------------------------------------------------------------------
+
+
+def test_ref_compares_by_identity():
+    x, y = [1], [1]
+    r = AtomicRef(x)
+    assert r.load() is x
+    assert r.compare_exchange(y, 0) == (False, x)
+    assert r.compare_exchange(y, 0)[1] is x
+    assert r.compare_exchange(x, y) == (True, x)
+    assert r.load() is y
+    assert r.compare_and_set(x, 1) is False
+    assert r.compare_and_set(y, x) is True
+    assert r.compare_exchange_weak(y, 1)[0] is False
+    while not r.compare_exchange_weak(x, y)[0]:
+        assert r.load() is x
+    assert r.swap(None) is y
+    assert r.load() is None
+    r.store(x)
+    assert r.into_inner() is x
+    assert AtomicRef().load() is None
+
+
+def test_ref_orderings():
+    r = AtomicRef(5)
+    for ordering in Ordering.members():
+        loads, stores = (
+            ordering in (Relaxed, Acquire, SeqCst),
+            ordering in (Relaxed, Release, SeqCst),
+        )
+        r.swap(5, ordering)
+        for call, legal in (
+            (lambda o: r.load(o), loads),
+            (lambda o: r.store(5, o), stores),
+            (lambda o: r.wait(6, 0, o), loads),
+            (lambda o: r.compare_exchange(5, 5, SeqCst, o), loads),
+            (lambda o: r.compare_exchange_weak(5, 5, Relaxed, o), loads),
+            (lambda o: r.compare_and_set(5, 5, Release, o), loads),
+            (lambda o: r.update(lambda x: x, AcqRel, o), loads),
+            (lambda o: r.fetch_update(lambda x: x, AcqRel, o), loads),
+            (lambda o: r.try_update(lambda x: x, failure=o), loads),
+        ):
+            if legal:
+                call(ordering)
+            else:
+                with pytest.raises(ValueError, match="there is no such thing as"):
+                    call(ordering)
+            with pytest.raises(TypeError):
+                call(None)
+
+
+def test_ref_update_forms():
+    r = AtomicRef(())
+    assert r.update(lambda t: (*t, 1)) == ()
+    assert r.fetch_update(lambda t: (*t, 2)) == (True, (1,))
+    assert r.try_update(lambda t: None) == (False, (1, 2))
+    assert r.update(lambda t: None) == (1, 2), "None is an object like any other here"
+    assert r.load() is None
+    with pytest.raises(ZeroDivisionError):
+        r.update(lambda t: 1 // 0)
+    calls = []
+
+    def interfering(value):
+        calls.append(value)
+        if len(calls) < 3:
+            r.store(object())
+        return "done"
+
+    r.update(interfering)
+    assert len(calls) == 3
+    assert r.load() == "done"
+
+
+def test_ref_push_from_many_threads():
+    # a stack of linked tuples: nothing is lost
+    r = AtomicRef(None)
+    n, threads = 500, 8
+
+    def push(i):
+        for j in range(n):
+            r.update(lambda head: ((i, j), head))  # noqa: B023
+
+    run_threads(push, threads)
+    head, found = r.load(), []
+    while head:
+        item, head = head
+        found.append(item)
+    assert sorted(found) == list(itertools.product(range(threads), range(n)))
+    while (head := r.load()) is not None:  # unlink one by one: no deep destructor
+        r.compare_exchange(head, head[1])
+
+
+# -- AtomicCell --------------------------------------------------------------------
+
+
+class Modulo3:
+    """Equal when equal modulo 3, as in crossbeam's modular tests."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __eq__(self, other):
+        return self.value % 3 == other.value % 3
+
+    __hash__ = None
+
+
+def test_cell_basics():
+    c = AtomicCell([1])
+    assert c.load() == [1]
+    c.store([2])
+    assert c.swap([3]) == [2]
+    assert c.take() == [3]
+    assert c.load() is None
+    c.store(7)
+    assert c.fetch_update(lambda x: x + 1) == (True, 7)
+    assert c.fetch_update(lambda x: None) == (False, 8)
+    assert c.into_inner() == 8
+    assert AtomicCell.is_lock_free() is True
+    assert AtomicCell(1).is_lock_free() is True
+    assert AtomicCell().load() is None
+
+
+def test_cell_compares_by_equality():
+    c = AtomicCell(Modulo3(1))
+    new = Modulo3(2)
+    done, previous = c.compare_exchange(Modulo3(4), new)
+    assert done is True
+    assert previous.value == 1
+    assert c.load() is new
+    done, previous = c.compare_exchange(Modulo3(4), Modulo3(0))
+    assert (done, previous) == (False, new)
+
+
+def test_cell_has_no_identity_shortcut():
+    nan = math.nan
+    c = AtomicCell(nan)
+    assert c.compare_exchange(nan, 1.0) == (False, nan)
+
+    class Never:
+        def __eq__(self, other):
+            return False
+
+        __hash__ = None
+
+    never = Never()
+    c.store(never)
+    assert c.compare_exchange(never, 1)[0] is False
+
+
+def test_cell_compares_again_when_it_changed_meanwhile():
+    c = AtomicCell()
+    asked = []
+
+    class Meddler:
+        def __init__(self, name, meddle):
+            self.name, self.meddle = name, meddle
+
+        def __eq__(self, other):
+            asked.append(self.name)
+            if self.meddle:
+                c.store(Meddler("second", False))
+            return True
+
+        __hash__ = None
+
+    c.store(Meddler("first", True))
+    done, previous = c.compare_exchange(object(), "new")
+    assert done
+    assert asked == ["first", "second"]
+    assert previous.name == "second"
+    assert c.load() == "new"
+
+
+def test_cell_errors_of_eq_and_of_its_truth_propagate():
+    class Raises:
+        def __eq__(self, other):
+            raise ZeroDivisionError
+
+        __hash__ = None
+
+    class Untrue:
+        def __bool__(self):
+            raise KeyError
+
+    class Odd:
+        def __eq__(self, other):
+            return Untrue()
+
+        __hash__ = None
+
+    for bad, error in ((Raises(), ZeroDivisionError), (Odd(), KeyError)):
+        c = AtomicCell(bad)
+        with pytest.raises(error):
+            c.compare_exchange(1, 2)
+        with pytest.raises(error):
+            c.wait(1)
+        assert c.load() is bad
+
+
+@pytest.mark.parametrize("cls", BOTH)
+def test_each_old_value_is_dropped_once_outside(cls):
+    dropped = []
+
+    class Drops:
+        def __init__(self, name):
+            self.name = name
+
+        def __del__(self):
+            dropped.append((self.name, getattr(cell.load(), "name", None)))
+
+    cell = cls(Drops("a"))
+    cell.store(Drops("b"))
+    assert dropped == [("a", "b")], "the destructor sees the new value"
+    old = cell.swap(Drops("c"))
+    assert len(dropped) == 1
+    del old
+    assert dropped[1:] == [("b", "c")]
+    cell.compare_exchange(cell.load(), Drops("d"))
+    assert dropped[2:] == [("c", "d")]
+    cell.fetch_update(lambda x: Drops("e"))
+    assert dropped[3:] == [("d", "e")]
+    cell.into_inner()
+    assert dropped[4:] == [("e", None)]
+
+
+@pytest.mark.parametrize("cls", BOTH)
+def test_destructors_may_use_the_cell(cls):
+    cell = cls()
+
+    class Restores:
+        left = 50
+
+        def __del__(self):
+            if Restores.left:
+                Restores.left -= 1
+                cell.store(Restores())
+
+    cell.store(Restores())
+    for left in range(49, -1, -1):
+        cell.store(None)
+        assert Restores.left == left
+        assert isinstance(cell.load(), Restores), "stored by the destructor"
+    cell.store(None)
+    assert cell.load() is None
+
+
+# -- storms ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cls", BOTH)
+@pytest.mark.parametrize(("readers", "writers"), [(2, 2), (6, 2), (2, 6), (10, 1)])
+def test_storm_of_loads_and_stores(cls, readers, writers):
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    cells = [cls(Counted(i)) for i in range(3)]
+    n = 4000 // (readers + writers)
+    running = fastsync.AtomicI64(writers)
+
+    def read(i):
+        rng = random.Random(seed + i)
+        seen = 0
+        while running.load() or seen < n:
+            x = rng.choice(cells).load()
+            assert type(x) is Counted
+            assert x.check is x.value is not None
+            seen += 1
+
+    def write(i):
+        rng = random.Random(seed + 1000 + i)
+        for k in range(n):
+            cell = rng.choice(cells)
+            if k % 3 == 0:
+                old = cell.swap(Counted(k))
+                assert old.check is not None
+            elif k % 3 == 1:
+                cell.store(Counted(k))
+            else:
+                old = cell.load()
+                done, previous = cell.compare_exchange(old, rng.choice(cells).load())
+                assert (previous is old) == done
+        running.fetch_sub(1)
+
+    run_threads(
+        [lambda i=i: read(i) for i in range(readers)]
+        + [lambda i=i: write(i) for i in range(writers)]
+    )
+
+    def only_theirs():
+        gc.collect()
+        return Counted.alive.load() == len({id(cell.load()) for cell in cells})
+
+    wait_until(only_theirs)
+
+
+def test_more_readers_than_slots():
+    # more threads under way in one word's loads than its group has slots for
+    r = AtomicRef(Counted(1))
+    stop = fastsync.AtomicBool(False)
+
+    def read(_):
+        while not stop.load():
+            for _ in range(50):
+                assert r.load().check is not None
+
+    def write():
+        for i in range(3000):
+            r.store(Counted(i + 1))
+        stop.store(True)
+
+    run_threads([write, *[lambda i=i: read(i) for i in range(100)]])
+    r.store(None)
+
+
+def test_immortal_and_mortal_objects_mixed():
+    r = AtomicRef(None)
+    values = [None, 1, "text", (), Counted, object(), [1]]
+
+    def work(i):
+        for k in range(2000):
+            r.store(values[(i + k) % len(values)])
+            assert r.load() in values
+            r.compare_and_set(None, values[k % len(values)])
+
+    run_threads(work, 4)
+
+
+def test_reference_counts_stay_level():
+    x, y = object(), object()
+    r = AtomicRef(x)
+
+    def work(_):
+        for _ in range(500):
+            r.load()
+            r.store(y)
+            r.swap(x)
+            r.compare_exchange(x, y)
+            r.compare_exchange(None, y)
+            r.update(lambda v: x)
+
+    before = None
+    for _ in range(3):
+        run_threads(work, 4)
+        r.store(None)
+
+        def counts():
+            gc.collect()
+            return sys.getrefcount(x), sys.getrefcount(y)
+
+        if before is None:
+            before = counts()
+        assert counts() == before
+    assert before == (sys.getrefcount(object()) + 1,) * 2
+
+
+def test_swap_hands_every_object_to_one_thread():
+    r = AtomicRef(-1)
+    n, threads = 500, 8
+    got = run_threads(lambda i: [r.swap(n * i + j) for j in range(n)], threads)
+    assert sorted([*itertools.chain(*got), r.load()]) == list(range(-1, n * threads))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_fork_amid_loads():
+    r = AtomicRef([1])
+    stop = fastsync.AtomicBool(False)
+
+    def read():
+        while not stop.load():
+            r.load()
+
+    def forks():
+        try:
+            for _ in range(10):
+                pid = os.fork()
+                if pid == 0:
+                    ok = r.load() == [1] and r.swap(2) == [1] and r.load() == 2
+                    os._exit(0 if ok else 1)
+                assert os.waitpid(pid, 0)[1] == 0
+        finally:
+            stop.store(True)
+
+    run_threads([read, read, forks])
+
+
+# -- waiting -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cls", BOTH)
+def test_wait_and_notify(cls):
+    x, y = [1], [2]
+    cell = cls(x)
+    assert cell.wait(y) is True
+    assert cell.wait(x, 0) is False
+    assert cell.wait(x, -5) is False
+    assert cell.wait(x, 0.001) is False
+    with pytest.raises(ValueError):
+        cell.wait(x, math.nan)
+
+    def waker():
+        for _ in range(20):
+            cell.notify_all()
+        cell.store(y)
+        cell.notify_one()
+        cell.notify_all()
+
+    assert run_threads([lambda: cell.wait(x, 1e300), lambda: cell.wait(x), waker])[:2] == [
+        True,
+        True,
+    ]
+
+
+def test_cell_waits_while_equal():
+    c = AtomicCell([1])
+
+    def waker():
+        for _ in range(20):
+            c.store([1])  # another object, equal still
+            c.notify_all()
+        c.store([2])
+        c.notify_all()
+
+    assert run_threads([lambda: c.wait([1]), waker])[0] is True
+
+
+# -- the interpreter's side --------------------------------------------------------
+
+
+@pytest.mark.parametrize("cls", BOTH)
+def test_cycles_are_collected(cls):
+    cell = cls()
+    node = Counted()
+    node.cell = cell
+    cell.store(node)
+    seen = weakref.ref(cell)
+    assert gc.is_tracked(cell)
+    del cell, node
+    gc.collect()
+    assert seen() is None
+    alone = cls()
+    alone.store(alone)
+    seen = weakref.ref(alone)
+    del alone
+    gc.collect()
+    assert seen() is None
+
+
+@pytest.mark.parametrize("cls", BOTH)
+def test_collections_amid_a_storm(cls):
+    cell = cls()
+    running = fastsync.AtomicI64(3)
+
+    def churn(_):
+        for i in range(1500):
+            node = Counted(i)
+            node.back = cls(node)
+            cell.store(node)
+            cell.load().back.load()
+        running.fetch_sub(1)
+
+    def collect():
+        while running.load():
+            gc.collect()
+
+    run_threads([*[lambda i=i: churn(i) for i in range(3)], collect])
+    cell.store(None)
+
+
+@pytest.mark.parametrize("cls", BOTH)
+def test_long_chains_are_freed(cls):
+    chain = None
+    for _ in range(200_000):
+        chain = cls(chain)
+    del chain
+
+
+@pytest.mark.parametrize("cls", BOTH)
+def test_python_protocols(cls):
+    cell = cls("x")
+    assert repr(cell) == f"{cls.__name__}('x')"
+    cell.store(cell)
+    assert repr(cell) == f"{cls.__name__}({cls.__name__}(...))"
+    cell.store(None)
+    assert cell != cls(None)
+    assert hash(cell) == hash(cell)
+    assert cls[int].__origin__ is cls
+    for copier in (copy.copy, copy.deepcopy, pickle.dumps, lambda x: pickle.dumps(x, 0)):
+        with pytest.raises(TypeError, match="cannot pickle"):
+            copier(cell)
+    with pytest.raises(TypeError):
+        type("Sub", (cls,), {})
+    for call in (
+        lambda: cls(1, 2),
+        lambda: cell.store(),
+        lambda: cell.load(1, 2),
+        lambda: cell.swap(),
+    ):
+        with pytest.raises(TypeError):
+            call()
+    assert weakref.ref(cell)() is cell
+    cls.__init__(cell, "again")
+    assert cell.load() == "again"
+
+
+@pytest.mark.skipif(not hasattr(sys, "_is_gil_enabled"), reason="the header is the point")
+def test_sizes():
+    if not sys._is_gil_enabled():
+        assert sys.getsizeof(AtomicRef()) <= 48
+
+
+@pytest.mark.parametrize("cls", BOTH)
+def test_pinned(cls):
+    cell = fastsync.pin(cls([1]))
+    if fastsync.is_pinned(cell):
+        assert not gc.is_tracked(cell)
+    run_threads(lambda i: [cell.store([i]) or cell.load() for _ in range(500)], 4)
+    gc.collect()
+    assert cell.load()[0] in range(4)
+    cell.store(None)
+
+
+def test_thread_starts_and_ends():
+    # a thread's number, which picks its slot, is never given back: that must not matter
+    r = AtomicRef([1])
+    for _ in range(300):
+        thread = threading.Thread(target=r.load)
+        thread.start()
+        thread.join()
+    assert r.load() == [1]
