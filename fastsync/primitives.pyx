@@ -17,15 +17,19 @@ from cpython.ref cimport Py_INCREF, Py_XDECREF
 from fastsync.c_atomic cimport (
     fs_uptr_load_relaxed, fs_uptr_store_relaxed,
 )
+from fastsync.c_python cimport fs_small_int
 from fastsync.c_wait cimport FS_FOREVER, fs_now, fs_thread_id
 from fastsync.locks cimport *
 from fastsync.parking cimport FS_SIGNALS, parked_count
 from fastsync.slots cimport (
-    fs_call, make_context_manager, make_lazy_dict, rename_type, weakrefs_offset,
+    fs_call, make_constructor, make_context_manager, make_lazy_dict, rename_type,
+    weakrefs_offset,
 )
 from fastsync.timeouts cimport lock_deadline, wait_deadline
 
 import sys
+
+from fastsync._pin import register_pinnable
 
 cdef extern from "Python.h":
     PyObject* Py_True
@@ -281,6 +285,23 @@ cdef PyObject* rlock_call(
     refuse_call(nargs)
 
 
+cdef int warn_of_arguments() except -1:
+    return PyErr_WarnEx(
+        DeprecationWarning,
+        b"Passing arguments to RLock is deprecated and will be removed in 3.15", 1)
+
+
+# RLock(...): spares the tuple and the dict of __init__.
+cdef PyObject* new_rlock(
+    PyObject* cls, PyObject** args, size_t nargsf, PyObject* names,
+) except NULL:
+    cdef RLock lock
+    if PyVectorcall_NARGS(nargsf) != 0 or names != NULL:
+        warn_of_arguments()
+    lock = RLock.__new__(RLock)
+    return Py_NewRef(<PyObject*>lock)
+
+
 cdef class RLock:
     """RLock()
 --
@@ -295,9 +316,7 @@ ordering is Lock's."""
 
     def __init__(self, *args, **kwargs):
         if (args or kwargs) and type(self) is RLock:
-            PyErr_WarnEx(
-                DeprecationWarning,
-                b"Passing arguments to RLock is deprecated and will be removed in 3.15", 1)
+            warn_of_arguments()
 
     def acquire(self, blocking=True, timeout=-1):
         """Take the lock, or go one deeper; whether it was taken.
@@ -771,6 +790,9 @@ cdef PyObject* semaphore_call(
 
 
 cdef uint64_t initial_value(object value) except? 0:
+    cdef int64_t small
+    if fs_small_int(<PyObject*>value, &small) and small >= 0:
+        return small
     if value < 0:
         raise ValueError("semaphore initial value must be >= 0")
     if value > sys.maxsize:
@@ -822,6 +844,10 @@ ordering)."""
 
     def release(self, n=1):
         """Give n permits back, waking up to n waiting threads; ValueError for n < 1."""
+        cdef int64_t small
+        if fs_small_int(<PyObject*>n, &small) and small > 0:
+            semaphore_give(self, small)
+            return
         if n < 1:
             raise ValueError("n must be one or more")
         if n > sys.maxsize:
@@ -1083,6 +1109,7 @@ cdef int set_up() except -1:
     make_context_manager(_ConditionLock, offset(view, &view.call))
     make_context_manager(Semaphore, offset(semaphore, &semaphore.call))
     make_context_manager(BoundedSemaphore, offset(semaphore, &semaphore.call))
+    make_constructor(RLock, new_rlock)
     make_lazy_dict(Condition, attributes_at)
     make_lazy_dict(Semaphore, attributes_at)
     make_lazy_dict(BoundedSemaphore, attributes_at)
@@ -1095,6 +1122,7 @@ cdef int set_up() except -1:
     rename_type(BoundedSemaphore, b"threading.BoundedSemaphore")
     rename_type(Event, b"threading.Event")
     rename_type(Barrier, b"threading.Barrier")
+    register_pinnable(Lock, RLock, Condition, Semaphore, BoundedSemaphore, Event, Barrier)
     return 0
 
 

@@ -7,6 +7,8 @@ ctypedef PyObject* (*fs_call)(PyObject*, PyObject**, size_t, PyObject*) except N
 cdef int make_context_manager(type cls, Py_ssize_t vectorcall_offset) except -1
 # A `__dict__` that is made when the first attribute is set.
 cdef int make_lazy_dict(type cls, Py_ssize_t dict_offset) except -1
+# What `cls(...)` calls, instead of its `__new__` and `__init__`; no subclass inherits it.
+cdef int make_constructor(type cls, fs_call make) except -1
 # What the type calls itself: the standard library's name.
 cdef int rename_type(type cls, const char* name) except -1
 # tp_weaklistoffset.

@@ -8,10 +8,12 @@ On the class the descriptors give the ordinary methods, for ExitStack and the
 like; and so they do for an instance of a subclass with a `__call__` of its own.
 """
 from cpython.object cimport PyObject, PyTypeObject
-from cpython.ref cimport Py_INCREF
+
+from fastsync.c_python cimport fs_make_immortal
 
 
 cdef extern from "Python.h":
+    ctypedef void* vectorcallfunc  # a function's, with more `const` than Cython knows
     ctypedef struct RawType "PyTypeObject":
         const char* tp_name
         unsigned long tp_flags
@@ -21,11 +23,13 @@ cdef extern from "Python.h":
         PyObject* (*tp_call)(PyObject*, PyObject*, PyObject*)
         PyObject* (*tp_descr_get)(PyObject*, PyObject*, PyObject*) except NULL
         PyObject* tp_dict
+        vectorcallfunc tp_vectorcall
     RawType* Py_TYPE(PyObject*) noexcept
     unsigned long Py_TPFLAGS_HAVE_VECTORCALL
     PyObject* PyVectorcall_Call(PyObject*, PyObject*, PyObject*)
     void PyType_Modified(PyTypeObject*)
     void Py_XINCREF(PyObject*)
+    void PyObject_GC_UnTrack(void*)
 
 
 cdef class _Itself:
@@ -53,11 +57,19 @@ cdef PyObject* give_itself(PyObject* self, PyObject* instance, PyObject* owner) 
     return result
 
 
+cdef object immortal(_Itself descriptor):
+    # Every `with` of every thread takes a reference to it: counting them would
+    # make threads with nothing in common share a cache line.
+    PyObject_GC_UnTrack(<void*>descriptor)
+    fs_make_immortal(<PyObject*>descriptor)
+    return descriptor
+
+
 cdef int make_context_manager(type cls, Py_ssize_t vectorcall_offset) except -1:
     cdef RawType* raw = <RawType*><PyObject*>cls
     cdef dict names = <dict>raw.tp_dict
     for name in ("__enter__", "__exit__"):
-        names[name] = _Itself(getattr(cls, name))
+        names[name] = immortal(_Itself(getattr(cls, name)))
     raw.tp_vectorcall_offset = vectorcall_offset
     raw.tp_flags |= Py_TPFLAGS_HAVE_VECTORCALL
     raw.tp_call = PyVectorcall_Call
@@ -69,6 +81,11 @@ cdef int make_lazy_dict(type cls, Py_ssize_t dict_offset) except -1:
     cdef RawType* raw = <RawType*><PyObject*>cls
     raw.tp_dictoffset = dict_offset
     PyType_Modified(<PyTypeObject*>raw)
+    return 0
+
+
+cdef int make_constructor(type cls, fs_call make) except -1:
+    (<RawType*><PyObject*>cls).tp_vectorcall = <vectorcallfunc>make
     return 0
 
 
