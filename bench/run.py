@@ -167,7 +167,7 @@ def parse(argv):
     parser.add_argument("--threads", metavar="N,N", help="thread counts of the contended cases")
     parser.add_argument("--seconds", type=float, default=0.5, help="of a contended measurement")
     parser.add_argument("--rounds", type=int, default=5, help="processes for each contestant")
-    parser.add_argument("--samples", type=int, default=15, help="of an operation in a process")
+    parser.add_argument("--samples", type=int, default=50, help="of an operation in a process")
     parser.add_argument("--patience", type=float, default=0, help="seconds to wait for quiet")
     parser.add_argument("--json", metavar="FILE", help="write everything that was measured")
     parser.add_argument("--compare", metavar="FILE", help="the JSON of an earlier run")
@@ -178,7 +178,7 @@ def parse(argv):
     arguments = parser.parse_args(argv)
     arguments.threads = [int(n) for n in arguments.threads.split(",")] if arguments.threads else []
     if arguments.quick:
-        arguments.rounds, arguments.samples, arguments.seconds = 3, 5, 0.2
+        arguments.rounds, arguments.samples, arguments.seconds = 3, 20, 0.2
     if arguments.tiny:
         arguments.seconds = 0.01
     return arguments

@@ -14,8 +14,8 @@ from itertools import repeat
 from types import SimpleNamespace
 
 # A sample lasts about this long: far above the clock's grain and a switch to another process,
-# short enough for the contestants to alternate often.
-SAMPLE_SECONDS = 0.01
+# shorter than a turn on a busy core, so that most are undisturbed.
+SAMPLE_SECONDS = 0.002
 # Statements in a turn of the timed loop, so that the loop itself costs little.
 UNROLL = 10
 
