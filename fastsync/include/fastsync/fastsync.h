@@ -63,6 +63,7 @@ typedef struct {
     uint32_t parties;
     uint32_t count;
     uint32_t generation;
+    uint32_t broken_at;
     int running;
     int broken;
     fs_mutex lock;
@@ -330,7 +331,10 @@ FS_INLINE void fs_event_wait(fs_event *e) { fs_event_wait_until(e, FS_FOREVER, F
 
 /* -- barrier ---------------------------------------------------------------------------- */
 
-FS_INLINE void fs_barrier_init(fs_barrier *b, uint32_t parties) { b->parties = parties; }
+FS_INLINE void fs_barrier_init(fs_barrier *b, uint32_t parties) {
+    b->parties = parties;
+    b->generation = 1;
+}
 
 /* FS_BARRIER_LAST for one of the threads, FS_BARRIER_PASSED for the others. */
 FS_INLINE int fs_barrier_wait(fs_barrier *b) {
