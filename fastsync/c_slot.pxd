@@ -2,5 +2,5 @@
 
 
 cdef extern from "fastsync/slot.h":
-    object fs_slot_get(object slot)
-    int fs_slot_set(object slot, object value) except -1
+    object fs_slot_get(object cell)
+    int fs_slot_set(object cell, object value) except -1

@@ -1,10 +1,17 @@
 """Type slots that Cython has no syntax for."""
-from cpython.object cimport PyObject
+from cpython.object cimport PyObject, visitproc
 
 ctypedef PyObject* (*fs_call)(PyObject*, PyObject**, size_t, PyObject*) except NULL
 
+ctypedef int (*fs_traverse)(PyObject*, visitproc, void*) noexcept
+ctypedef int (*fs_clear)(PyObject*) noexcept
+
 # `with x:` without a bound method for each end: see slots.pyx.
 cdef int make_context_manager(type cls, Py_ssize_t vectorcall_offset) except -1
+# No instances but those that this package makes.
+cdef int forbid_instances(type cls) except -1
+# How the collector sees an instance; returns tp_traverse as it was.
+cdef fs_traverse collect_by(type cls, fs_traverse traverse, fs_clear clear) noexcept
 # A `__dict__` that is made when the first attribute is set.
 cdef int make_lazy_dict(type cls, Py_ssize_t dict_offset) except -1
 # What `cls(...)` calls, instead of its `__new__` and `__init__`; no subclass inherits it.

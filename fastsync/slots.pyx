@@ -7,7 +7,7 @@ acquires, called with three arguments, releases.  So `with` allocates nothing.
 On the class the descriptors give the ordinary methods, for ExitStack and the
 like; and so they do for an instance of a subclass with a `__call__` of its own.
 """
-from cpython.object cimport PyObject, PyTypeObject
+from cpython.object cimport PyObject, PyTypeObject, visitproc
 
 from fastsync.c_python cimport fs_make_immortal
 
@@ -24,6 +24,9 @@ cdef extern from "Python.h":
         PyObject* (*tp_descr_get)(PyObject*, PyObject*, PyObject*) except NULL
         PyObject* tp_dict
         vectorcallfunc tp_vectorcall
+        int (*tp_traverse)(PyObject*, visitproc, void*) noexcept
+        int (*tp_clear)(PyObject*) noexcept
+        void* tp_new
     RawType* Py_TYPE(PyObject*) noexcept
     unsigned long Py_TPFLAGS_HAVE_VECTORCALL
     PyObject* PyVectorcall_Call(PyObject*, PyObject*, PyObject*)
@@ -75,6 +78,23 @@ cdef int make_context_manager(type cls, Py_ssize_t vectorcall_offset) except -1:
     raw.tp_call = PyVectorcall_Call
     PyType_Modified(<PyTypeObject*>raw)
     return 0
+
+
+cdef int forbid_instances(type cls) except -1:
+    cdef RawType* raw = <RawType*><PyObject*>cls
+    raw.tp_new = NULL
+    raw.tp_vectorcall = NULL  # what Cython gives a type to call tp_new with
+    (<dict>raw.tp_dict).pop("__new__", None)
+    PyType_Modified(<PyTypeObject*>raw)
+    return 0
+
+
+cdef fs_traverse collect_by(type cls, fs_traverse traverse, fs_clear clear) noexcept:
+    cdef RawType* raw = <RawType*><PyObject*>cls
+    cdef fs_traverse before = raw.tp_traverse
+    raw.tp_traverse = traverse
+    raw.tp_clear = clear
+    return before
 
 
 cdef int make_lazy_dict(type cls, Py_ssize_t dict_offset) except -1:

@@ -9,17 +9,17 @@
 #include "atomic.h"
 
 /* A new reference to what is there. */
-FS_INLINE PyObject *fs_slot_get(PyObject *slot) {
+FS_INLINE PyObject *fs_slot_get(PyObject *cell) {
 #if PY_VERSION_HEX >= 0x030D0000
-    return PyList_GetItemRef(slot, 0);
+    return PyList_GetItemRef(cell, 0);
 #else
-    return Py_NewRef(PyList_GET_ITEM(slot, 0));
+    return Py_NewRef(PyList_GET_ITEM(cell, 0));
 #endif
 }
 
 /* 0, or -1 with an exception set. */
-FS_INLINE int fs_slot_set(PyObject *slot, PyObject *value) {
-    return PyList_SetItem(slot, 0, Py_NewRef(value));
+FS_INLINE int fs_slot_set(PyObject *cell, PyObject *value) {
+    return PyList_SetItem(cell, 0, Py_NewRef(value));
 }
 
 #endif
