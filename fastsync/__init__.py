@@ -20,6 +20,11 @@ _HOME |= dict.fromkeys(
 )
 _HOME |= dict.fromkeys(["Arc", "AtomicCell", "AtomicRef", "Weak"], "cell")
 _HOME |= dict.fromkeys(["is_pinned", "pin"], "_pin")
+_HOME |= dict.fromkeys(
+    """LockView MappedReadGuard MappedWriteGuard ReadGuard RwLock ShardedLock ShardedWriteGuard
+    UpgradableReadGuard WriteGuard""".split(),
+    "rwlock",
+)
 _SUBMODULES = frozenset({"threading"})
 
 __all__ = sorted(["__version__", "get_include", *_HOME])

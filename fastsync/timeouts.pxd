@@ -1,7 +1,7 @@
 """Seconds of the Python API to deadlines of the raw locks; inline only."""
 from libc.math cimport ceil
 from libc.stdint cimport INT64_MAX, int64_t
-from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_Check
+from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_AsDouble, PyFloat_Check
 from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_Check
 
 from fastsync.c_wait cimport FS_FOREVER, fs_now
@@ -67,7 +67,7 @@ cdef inline int64_t saturating_ns(object seconds) except? -1:
     """Any number: past INT64_MAX is FS_FOREVER, below 0 is 0; ValueError for NaN."""
     cdef double value
     try:
-        value = float(seconds)
+        value = PyFloat_AsDouble(seconds)  # not float(): a string is no number
     except OverflowError:
         return 0 if seconds < 0 else FS_FOREVER
     if value != value:
