@@ -21,6 +21,17 @@ from fastsync.atomics import (
     fence,
     spin_loop,
 )
+from fastsync.rwlock import (
+    LockView,
+    MappedReadGuard,
+    MappedWriteGuard,
+    ReadGuard,
+    RwLock,
+    ShardedLock,
+    ShardedWriteGuard,
+    UpgradableReadGuard,
+    WriteGuard,
+)
 
 __all__ = [
     "AtomicBool",
@@ -37,7 +48,16 @@ __all__ = [
     "AtomicU64",
     "AtomicUsize",
     "Counter",
+    "LockView",
+    "MappedReadGuard",
+    "MappedWriteGuard",
     "Ordering",
+    "ReadGuard",
+    "RwLock",
+    "ShardedLock",
+    "ShardedWriteGuard",
+    "UpgradableReadGuard",
+    "WriteGuard",
     "__version__",
     "compiler_fence",
     "fence",

@@ -14,12 +14,24 @@ cdef extern from "Python.h":
     int PyObject_GC_IsTracked(PyObject*)
     void PyObject_GC_UnTrack(PyObject*)
 
-cdef set pinnable = set()  # exact types; filled when their modules are imported
+# Exact types, and for each None or a function that gives what else its instances
+# are used through; filled when their modules are imported.
+cdef dict pinnable = {}
 
 
-def register_pinnable(*types):
-    """Let pin() accept instances of `types`: for the modules of this package."""
-    pinnable.update(types)
+def register_pinnable(*types, parts=None):
+    """Let pin() accept instances of `types`: for the modules of this package.
+
+    parts: called with the instance, gives the objects to pin with it.
+    """
+    pinnable.update(dict.fromkeys(types, parts))
+
+
+cdef int pin_one(obj) except -1:
+    fs_make_immortal(<PyObject*>obj)
+    if fs_is_immortal(<PyObject*>obj) and PyObject_GC_IsTracked(<PyObject*>obj):
+        PyObject_GC_UnTrack(<PyObject*>obj)
+    return 0
 
 
 def pin(obj, /):
@@ -32,9 +44,11 @@ def pin(obj, /):
     """
     if type(obj) not in pinnable:
         raise TypeError(f"cannot pin {type(obj).__name__!r} object: not a lock or atomic of fastsync")
-    fs_make_immortal(<PyObject*>obj)
-    if fs_is_immortal(<PyObject*>obj) and PyObject_GC_IsTracked(<PyObject*>obj):
-        PyObject_GC_UnTrack(<PyObject*>obj)
+    parts = pinnable[type(obj)]
+    pin_one(obj)
+    if parts is not None and fs_is_immortal(<PyObject*>obj):
+        for part in parts(obj):
+            pin_one(part)
     return obj
 
 

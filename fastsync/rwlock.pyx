@@ -40,6 +40,7 @@ from fastsync.trace cimport (
 )
 
 from fastsync._mapping import Part, record
+from fastsync._pin import register_pinnable
 
 cdef extern from "fastsync/thread_index.h":
     unsigned int fs_thread_index() noexcept nogil
@@ -1436,6 +1437,11 @@ cdef int clear_views(PyObject* self) noexcept:
     return 0
 
 
+def _pinned_parts(_Valued lock):
+    """What pin() makes immortal with a lock."""
+    return lock.cell, lock.reader, lock.writer
+
+
 # -- set-up ------------------------------------------------------------------
 
 cdef int set_up() except -1:
@@ -1451,6 +1457,7 @@ cdef int set_up() except -1:
     make_context_manager(LockView, <char*>&reader.call - <char*><PyObject*>reader)
     traverse_the_rest = collect_by(RwLock, traverse_lock, clear_views)
     collect_by(ShardedLock, traverse_lock, clear_views)
+    register_pinnable(RwLock, ShardedLock, parts=_pinned_parts)
     for cls in (LockView, _Unlocked, _Valued, _Guard, _Direct, _Writing, _Mapped):
         forbid_instances(cls)
     return 0

@@ -1036,7 +1036,7 @@ def test_views_behave_as_threading_lock():
             assert side.locked()
         assert not lock.is_locked()
         for call in (side.release, lambda side=side: side.__exit__(None, None, None)):
-            with pytest.raises(RuntimeError, match="^release unlocked lock$"):
+            with pytest.raises(RuntimeError, match=r"^release unlocked lock$"):
                 call()
         with pytest.raises(ValueError, match="can't specify a timeout for a non-blocking call"):
             side.acquire(False, 1)
