@@ -36,7 +36,7 @@ _displaced = {}
 
 
 def __dir__():
-    return sorted({*globals(), *dir(_stdlib)})
+    return dir(_stdlib)  # what this file needs itself is nobody's business
 
 
 class _Module(type(sys)):
