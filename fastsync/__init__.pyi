@@ -21,6 +21,7 @@ from fastsync.atomics import (
     fence,
     spin_loop,
 )
+from fastsync.cell import Arc, AtomicCell, AtomicRef, Weak
 from fastsync.rwlock import (
     LockView,
     MappedReadGuard,
@@ -34,7 +35,9 @@ from fastsync.rwlock import (
 )
 
 __all__ = [
+    "Arc",
     "AtomicBool",
+    "AtomicCell",
     "AtomicF32",
     "AtomicF64",
     "AtomicI8",
@@ -42,6 +45,7 @@ __all__ = [
     "AtomicI32",
     "AtomicI64",
     "AtomicIsize",
+    "AtomicRef",
     "AtomicU8",
     "AtomicU16",
     "AtomicU32",
@@ -57,6 +61,7 @@ __all__ = [
     "ShardedLock",
     "ShardedWriteGuard",
     "UpgradableReadGuard",
+    "Weak",
     "WriteGuard",
     "__version__",
     "compiler_fence",
