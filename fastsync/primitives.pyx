@@ -27,8 +27,6 @@ from fastsync.slots cimport (
 )
 from fastsync.timeouts cimport lock_deadline, wait_deadline
 
-import sys
-
 from fastsync._pin import register_pinnable
 
 cdef extern from "Python.h":
@@ -36,6 +34,7 @@ cdef extern from "Python.h":
     PyObject* Py_None
     PyObject* Py_NewRef(PyObject*) noexcept
     size_t PyVectorcall_NARGS(size_t) noexcept
+    const Py_ssize_t PY_SSIZE_T_MAX  # not sys.maxsize: `sys` is None in late finalizers
     object PyObject_GenericGetDict(object, void*)
     int PyObject_GenericSetDict(object, object, void*) except -1
     void PyObject_GC_Track(void*) noexcept
@@ -525,7 +524,7 @@ cdef int condition_notify(Condition self, object n) except -1:
     if not condition_is_owned(self):
         raise RuntimeError("cannot notify on un-acquired lock")
     if condvar_has_waiters(&self.waiters) and n > 0:
-        limit = <size_t>-1 if n >= sys.maxsize else n
+        limit = <size_t>-1 if n >= PY_SSIZE_T_MAX else n
         condvar_notify_some(&self.waiters, limit)
     return 0
 
@@ -588,6 +587,8 @@ notified.  Ordering: the lock's."""
         if self.lock is not None and self.lock is not lock:
             # Somebody may be reading the old one: it is never let go.
             Py_INCREF(self.lock)
+        if self.mutex == NULL:
+            forget_foreign_lock(self)
         self.lock = lock
         if type(lock) is Lock:
             self.mutex = &(<Lock>lock).mutex
@@ -675,7 +676,7 @@ notified.  Ordering: the lock's."""
     def notify_all(self):
         """Wake every waiting thread.  RuntimeError when the lock is not held."""
         if is_plain(self):
-            condition_notify(self, sys.maxsize)
+            condition_notify(self, PY_SSIZE_T_MAX)
         else:
             self.notify(parked_count(<uintptr_t>&self.waiters))
 
@@ -735,13 +736,22 @@ notified.  Ordering: the lock's."""
         return f"<Condition({condition_lock(self)!r}, {count})>"
 
 
+cdef tuple OPTIONAL_METHODS = ("_release_save", "_acquire_restore", "_is_owned", "locked")
+
+
+cdef int forget_foreign_lock(Condition self) except -1:
+    for name in ("acquire", "release", *OPTIONAL_METHODS):
+        self.__dict__.pop(name, None)
+    return 0
+
+
 cdef int adopt_foreign_lock(Condition self, object lock) except -1:
     """Bind the lock's methods to the instance, as the original does."""
     self.mutex = NULL
     self.remutex = NULL
     self.acquire = lock.acquire
     self.release = lock.release
-    for name in ("_release_save", "_acquire_restore", "_is_owned", "locked"):
+    for name in OPTIONAL_METHODS:
         method = getattr(lock, name, None)
         if method is not None:
             setattr(self, name, method)
@@ -795,7 +805,7 @@ cdef uint64_t initial_value(object value) except? 0:
         return small
     if value < 0:
         raise ValueError("semaphore initial value must be >= 0")
-    if value > sys.maxsize:
+    if value > PY_SSIZE_T_MAX:
         raise OverflowError("semaphore value is too large")
     return value
 
@@ -850,8 +860,8 @@ ordering)."""
             return
         if n < 1:
             raise ValueError("n must be one or more")
-        if n > sys.maxsize:
-            n = sys.maxsize  # past every limit
+        if n > PY_SSIZE_T_MAX:
+            n = PY_SSIZE_T_MAX  # past every limit
         semaphore_give(self, n)
 
     def __enter__(self, blocking=True, timeout=None):
