@@ -293,7 +293,7 @@ def test_one_thread_at_a_time(lock):
 
 def test_contended_release_succeeds_once_per_acquire(impl):
     # With waiters parked, two releases of one acquire: the second one says so.
-    for _ in range(300):
+    for _ in range(100):
         lock = impl.Lock()
         lock.acquire()
         refused = []

@@ -1,0 +1,281 @@
+"""Barrier: what `threading.Barrier` guarantees, asserted of both."""
+
+import contextlib
+import copy
+import pickle
+import random
+import threading
+import time
+
+import pytest
+from conftest import background, run_threads, wait_asleep, wait_until
+
+import fastsync.threading as fs
+
+Broken = threading.BrokenBarrierError
+
+
+def ended_broken(call):
+    with pytest.raises(Broken):
+        call()
+
+
+def test_round_gives_each_thread_an_index(impl):
+    barrier = impl.Barrier(4)
+    for _ in range(10):
+        assert sorted(run_threads(lambda _: barrier.wait(20), count=4)) == [0, 1, 2, 3]
+    assert barrier.n_waiting == 0 and not barrier.broken and barrier.parties == 4
+
+
+def test_one_party_never_waits(impl):
+    barrier = impl.Barrier(1)
+    assert [barrier.wait() for _ in range(3)] == [0, 0, 0]
+    assert barrier.wait(0) == 0 and barrier.wait(-5) == 0
+
+
+def test_nobody_passes_before_all_have_come(impl):
+    barrier, counts = impl.Barrier(4), [0] * 4
+
+    def work(i):
+        for round in range(1, 101):
+            counts[i] = round
+            barrier.wait(20)
+            assert min(counts) >= round
+            barrier.wait(20)
+
+    run_threads(work, count=4)
+
+
+def test_n_waiting_counts(impl):
+    barrier = impl.Barrier(3)
+    assert barrier.n_waiting == 0
+    with background(barrier.wait, barrier.wait):
+        wait_until(lambda: barrier.n_waiting == 2)
+        assert barrier.wait() == 2
+    assert barrier.n_waiting == 0
+
+
+def test_action_runs_once_a_round_before_anybody_leaves(impl):
+    calls = []
+    barrier = impl.Barrier(3, lambda: calls.append(threading.current_thread()))
+
+    def work(_):
+        for round in range(1, 31):
+            barrier.wait(20)
+            assert len(calls) >= round
+
+    run_threads(work, count=3)
+    assert len(calls) == 30
+
+
+def test_exception_of_the_action_breaks_the_barrier(impl):
+    def action():
+        raise KeyError("action")
+
+    barrier = impl.Barrier(2, action=action)
+    results = []
+
+    def wait():
+        try:
+            barrier.wait(20)
+        except (KeyError, Broken) as error:
+            results.append(type(error))
+
+    run_threads([wait, wait])
+    assert sorted(results, key=str) == sorted([KeyError, Broken], key=str)
+    assert barrier.broken
+    ended_broken(barrier.wait)
+    barrier.reset()
+    assert not barrier.broken
+
+
+def test_timeout_breaks_it_for_everybody(impl):
+    barrier = impl.Barrier(3)
+    with background(lambda: ended_broken(lambda: barrier.wait(20))):
+        wait_until(lambda: barrier.n_waiting == 1)
+        ended_broken(lambda: barrier.wait(0.01))
+    assert barrier.broken
+    ended_broken(barrier.wait)
+
+
+@pytest.mark.parametrize("timeout", [0, -1, -0.5, -float("inf")])
+def test_timeout_that_is_not_positive_breaks_it(impl, timeout):
+    barrier = impl.Barrier(2)
+    ended_broken(lambda: barrier.wait(timeout))
+    assert barrier.broken
+
+
+def test_last_to_come_passes_whatever_its_timeout(impl):
+    barrier = impl.Barrier(2)
+    with background(barrier.wait):
+        wait_until(lambda: barrier.n_waiting == 1)
+        assert barrier.wait(0) == 1
+
+
+def test_default_timeout_is_the_constructor_s(impl):
+    barrier = impl.Barrier(2, timeout=0.01)
+    ended_broken(barrier.wait)
+    barrier = impl.Barrier(2, None, 0.01)
+    ended_broken(lambda: barrier.wait(timeout=None))
+
+
+def test_bad_timeout_is_refused_and_counts_nobody(impl):
+    barrier = impl.Barrier(2)
+    for timeout, error in (("1", TypeError), (1e100, OverflowError), (float("inf"), OverflowError)):
+        with pytest.raises(error):
+            barrier.wait(timeout)
+        assert barrier.n_waiting == 0
+        if impl is not fs:
+            barrier.reset()
+    assert not barrier.broken
+
+
+def test_abort_breaks_it_for_everybody(impl):
+    barrier = impl.Barrier(3)
+    with background(*[lambda: ended_broken(barrier.wait)] * 2):
+        wait_until(lambda: barrier.n_waiting == 2)
+        barrier.abort()
+    assert barrier.broken and barrier.n_waiting == 0
+    barrier.abort()
+    ended_broken(barrier.wait)
+
+
+def test_reset_breaks_it_for_who_waits_only(impl):
+    barrier = impl.Barrier(3)
+    with background(*[lambda: ended_broken(barrier.wait)] * 2):
+        wait_until(lambda: barrier.n_waiting == 2)
+        barrier.reset()
+    assert not barrier.broken
+    assert sorted(run_threads(lambda _: barrier.wait(20), count=3)) == [0, 1, 2]
+
+
+def test_reset_of_a_broken_barrier_mends_it(impl):
+    barrier = impl.Barrier(2)
+    barrier.abort()
+    barrier.reset()
+    assert sorted(run_threads(lambda _: barrier.wait(20), count=2)) == [0, 1]
+
+
+def test_wrong_arguments_are_refused(impl):
+    for call in (
+        impl.Barrier,
+        lambda: impl.Barrier("2"),
+        lambda: impl.Barrier(None),
+        lambda: impl.Barrier(1, None, None, None),
+        lambda: impl.Barrier(1).wait(1, 2),
+        lambda: impl.Barrier(1).reset(1),
+    ):
+        with pytest.raises(TypeError):
+            call()
+    for parties in (0, -1):
+        with pytest.raises(ValueError, match=r"^parties must be (>= 1|> 0)$"):
+            impl.Barrier(parties)
+
+
+def test_repr_shows_the_state(impl):
+    barrier = impl.Barrier(2)
+    assert repr(barrier) == f"<threading.Barrier at {id(barrier):#x}: waiters=0/2>"
+    barrier.abort()
+    assert repr(barrier) == f"<threading.Barrier at {id(barrier):#x}: broken>"
+
+
+def test_subclass_and_attributes(impl):
+    class Sub(impl.Barrier):
+        def __init__(self):
+            super().__init__(1, self.act)
+            self.calls = 0
+
+        def act(self):
+            self.calls += 1
+
+    barrier = Sub()
+    barrier.wait()
+    assert barrier.calls == 1
+    with pytest.raises(TypeError):
+        pickle.dumps(impl.Barrier(2))
+
+
+def test_reset_while_threads_come_and_go_leaves_nobody(impl):
+    barrier, seed = impl.Barrier(3), random.randrange(2**32)
+    print("seed", seed)
+    chance, stop = random.Random(seed), threading.Event()
+
+    def work(_):
+        while not stop.is_set():
+            with contextlib.suppress(Broken):
+                barrier.wait(20)
+
+    def disturb():
+        for _ in range(60):
+            time.sleep(chance.random() * 0.002)
+            chance.choice([barrier.reset, barrier.abort])()
+        stop.set()
+        barrier.abort()
+
+    run_threads([disturb, *[lambda i=i: work(i) for i in range(4)]])
+
+
+# -- ours alone ---------------------------------------------------------------
+
+
+def test_who_times_out_as_the_round_completes_passes_or_breaks_it():
+    # One thread once got BrokenBarrierError from a round that the other passed.
+    for i in range(100):
+        barrier = fs.Barrier(2)
+
+        def wait(timeout, barrier=barrier):
+            try:
+                return barrier.wait(timeout)
+            except Broken:
+                return None
+
+        delay = 0.0005 + (i % 20) * 0.00002
+        results = run_threads([lambda: wait(0.0005), lambda d=delay: time.sleep(d) or wait(5)])
+        passed = [result for result in results if result is not None]
+        assert sorted(passed) in ([], [0, 1])
+        assert barrier.broken == (not passed)
+
+
+def test_end_of_an_aborted_action_does_not_open_the_next_round():
+    # abort() and reset() while the action ran: its end once let half a round pass.
+    acting, go = threading.Event(), threading.Event()
+
+    def act():
+        acting.set()
+        assert go.wait(20)
+
+    barrier = fs.Barrier(2, act)
+    passed = []
+
+    def newcomer():
+        with contextlib.suppress(Broken):
+            passed.append(barrier.wait(0.2))
+
+    with background(*[lambda: ended_broken(lambda: barrier.wait(20))] * 2):
+        assert acting.wait(20)
+        barrier.abort()
+        with background(barrier.reset, newcomer) as threads:
+            wait_asleep(*threads)
+            go.set()
+    assert passed == []
+
+
+def test_nan_timeout_is_refused():
+    barrier = fs.Barrier(2)
+    with pytest.raises(ValueError, match="NaN"):
+        barrier.wait(float("nan"))
+    assert not barrier.broken and barrier.n_waiting == 0
+
+
+def test_second_init_breaks_it_for_who_waits():
+    barrier = fs.Barrier(3)
+    with background(lambda: ended_broken(lambda: barrier.wait(20))):
+        wait_until(lambda: barrier.n_waiting == 1)
+        barrier.__init__(1)
+    assert barrier.wait() == 0 and barrier.parties == 1
+
+
+def test_barrier_is_not_copied():
+    for refuse in (copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError):
+            refuse(fs.Barrier(2))

@@ -1,0 +1,270 @@
+"""A fork at any moment: the child works on with a fresh table, whatever other threads were doing."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from conftest import run_python
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+
+PRELUDE = """
+import faulthandler, os, sys, threading as stock, time, warnings
+import fastsync.threading as t
+warnings.simplefilter("ignore")
+faulthandler.dump_traceback_later(40, exit=True)
+
+def join(pid):
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+def use_everything():
+    for make in (t.Lock, t.RLock, t.Condition, t.Semaphore, t.BoundedSemaphore):
+        thing = make()
+        with thing:
+            pass
+        assert thing.acquire(False)
+        thing.release()
+    # contended, with a thread of the child
+    lock, event, condition, barrier = t.Lock(), t.Event(), t.Condition(), t.Barrier(2)
+    semaphore = t.Semaphore(0)
+    lock.acquire()
+    def other():
+        event.wait()
+        with condition:
+            condition.notify()
+        semaphore.release()
+        barrier.wait()
+        lock.release()
+    thread = stock.Thread(target=other)
+    thread.start()
+    with condition:
+        event.set()
+        assert condition.wait(20)
+    assert semaphore.acquire(timeout=20)
+    barrier.wait(20)
+    assert lock.acquire(timeout=20)
+    thread.join()
+
+def child(function):
+    pid = os.fork()
+    if pid == 0:
+        try:
+            function()
+        except BaseException:
+            import traceback
+            traceback.print_exc()
+            sys.stderr.flush()
+            os._exit(1)
+        os._exit(0)
+    return pid
+"""
+
+
+def run(body, **options):
+    return run_python("-c", PRELUDE + textwrap.dedent(body), **options)
+
+
+def test_child_of_a_storm_uses_every_primitive():
+    # Every bucket lock and every word may be in any state when the fork comes.
+    run("""
+    stop = False
+    lock, rlock, condition, event = t.Lock(), t.RLock(), t.Condition(), t.Event()
+    semaphore, barrier = t.Semaphore(2), t.Barrier(2)
+
+    def storm(i):
+        n = i
+        while not stop:
+            n += 1
+            with lock: pass
+            with rlock, rlock: pass
+            with condition:
+                condition.notify() if n & 1 else condition.wait(0.0001)
+            with semaphore: pass
+            event.wait(0.0001)
+            event.set(); event.clear()
+            try:
+                barrier.wait(0.0001)
+            except t.BrokenBarrierError:
+                barrier.reset()
+
+    threads = [stock.Thread(target=storm, args=[i]) for i in range(4)]
+    for thread in threads: thread.start()
+    end = time.monotonic() + 1
+    forks = 0
+    while time.monotonic() < end:
+        pid = child(use_everything)
+        assert join(pid) == 0
+        forks += 1
+    stop = True
+    for thread in threads: thread.join()
+    assert forks
+    use_everything()
+    """)
+
+
+def test_lock_held_by_another_thread_stays_locked_until_it_is_reinitialized():
+    run("""
+    lock, rlock, condition = t.Lock(), t.RLock(), t.Condition()
+    taken, end = stock.Event(), stock.Event()
+    def hold():
+        with lock, rlock, condition:
+            taken.set()
+            end.wait()
+    thread = stock.Thread(target=hold)
+    thread.start()
+    taken.wait()
+    def look():
+        for thing in (lock, rlock, condition):
+            assert thing.locked()
+            assert not thing.acquire(timeout=0.01)
+            thing._at_fork_reinit()
+            with thing:
+                assert thing.locked()
+    pid = child(look)
+    assert join(pid) == 0
+    end.set()
+    thread.join()
+    """)
+
+
+def test_words_that_others_were_parked_on_are_usable_in_the_child():
+    run("""
+    lock, condition, event, semaphore = t.Lock(), t.Condition(), t.Event(), t.Semaphore(0)
+    barrier = t.Barrier(2)
+    lock.acquire()
+    def with_condition():
+        with condition: condition.wait()
+    waits = [lock.acquire, with_condition, event.wait, semaphore.acquire, barrier.wait]
+    threads = [stock.Thread(target=wait) for wait in waits]
+    for thread in threads: thread.start()
+    while not (condition._waiters and barrier.n_waiting): time.sleep(0.001)
+    time.sleep(0.05)
+    def use():
+        lock.release()
+        assert lock.acquire(timeout=1)
+        assert not condition._waiters
+        with condition:
+            condition.notify_all()
+            assert condition.wait(0.01) is False
+        other = stock.Thread(target=lambda: (event.wait(20), semaphore.acquire(), with_condition()))
+        other.start()
+        event.set()
+        semaphore.release()
+        while not condition._waiters: time.sleep(0.001)
+        with condition: condition.notify()
+        other.join()
+        barrier.reset()
+        assert barrier.n_waiting == 0
+    assert join(child(use)) == 0
+    lock.release(); event.set(); semaphore.release(); barrier.wait()
+    with condition: condition.notify_all()
+    for thread in threads: thread.join()
+    """)
+
+
+def test_condition_whose_waiters_are_gone_takes_another_lock():
+    # The word kept the old lock's address in the child, without waiters.
+    run("""
+    condition = t.Condition(t.Lock())
+    def wait():
+        with condition: condition.wait()
+    thread = stock.Thread(target=wait)
+    thread.start()
+    while not condition._waiters: time.sleep(0.001)
+    def use():
+        condition.__init__(t.Lock())
+        with condition:
+            assert condition.wait(0.01) is False
+    assert join(child(use)) == 0
+    with condition: condition.notify()
+    thread.join()
+    """)
+
+
+def test_barrier_is_usable_in_the_child_of_a_barrier_storm():
+    # Its inner lock must never be owned by a thread that does not run.
+    run("""
+    barrier = t.Barrier(3)
+    stop = False
+    def storm():
+        while not stop:
+            try:
+                barrier.wait(20)
+            except t.BrokenBarrierError:
+                pass
+    threads = [stock.Thread(target=storm) for _ in range(6)]
+    for thread in threads: thread.start()
+    def look():
+        barrier.reset()
+        assert barrier.n_waiting == 0 and not barrier.broken
+        barrier.abort()
+    end = time.monotonic() + 0.7
+    while time.monotonic() < end:
+        assert join(child(look)) == 0
+    stop = True
+    barrier.abort()
+    for thread in threads: thread.join()
+    """)
+
+
+def test_fork_in_a_thread_makes_that_thread_the_main_one():
+    run("""
+    import signal
+    result = []
+    def in_thread():
+        def interrupted():
+            lock = t.Lock()
+            lock.acquire()
+            signal.signal(signal.SIGALRM, lambda *_: lock.release())
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            assert lock.acquire(timeout=20)
+        result.append(join(child(interrupted)))
+    thread = stock.Thread(target=in_thread)
+    thread.start(); thread.join()
+    assert result == [0]
+    """)
+
+
+def test_grandchildren_work_too():
+    run("""
+    def generation(n):
+        use_everything()
+        if n:
+            assert join(child(lambda: generation(n - 1))) == 0
+    assert join(child(lambda: generation(3))) == 0
+    """)
+
+
+def test_parent_goes_on_after_many_forks():
+    run("""
+    event, woken = t.Event(), []
+    threads = [stock.Thread(target=lambda: woken.append(event.wait())) for _ in range(5)]
+    for thread in threads: thread.start()
+    for pid in [child(lambda: None) for _ in range(30)]:
+        assert join(pid) == 0
+    event.set()
+    for thread in threads: thread.join()
+    assert woken == [True] * 5
+    """)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_multiprocessing_children_use_every_primitive(method, tmp_path):
+    script = tmp_path / "program.py"
+    script.write_text(
+        PRELUDE
+        + textwrap.dedent(f"""
+    import multiprocessing
+    if __name__ == "__main__":
+        context = multiprocessing.get_context({method!r})
+        process = context.Process(target=use_everything)
+        process.start()
+        process.join()
+        sys.exit(process.exitcode)
+    """)
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run([sys.executable, script], env=environment, timeout=60)
+    assert done.returncode == 0
