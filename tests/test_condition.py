@@ -157,7 +157,7 @@ def test_notification_before_the_wait_is_not_kept(condition):
 def test_wait_for_returns_what_the_predicate_says(condition):
     with condition:
         assert condition.wait_for(lambda: "yes") == "yes"
-        assert condition.wait_for(lambda: [], 0.001) == []
+        assert condition.wait_for(list, 0.001) == []
         assert condition.wait_for(lambda: None, 0) is None
         answers = iter([0, "late"])
         assert condition.wait_for(lambda: next(answers), 0) == "late"

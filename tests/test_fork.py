@@ -1,4 +1,4 @@
-"""A fork at any moment: the child works on with a fresh table, whatever other threads were doing."""
+"""A fork at any moment: the child has a fresh table, whatever other threads were doing."""
 
 import os
 import subprocess
