@@ -9,6 +9,7 @@ nothing owned (Condition.wait: with the lock re-taken).
 cimport cython
 from libc.stdint cimport UINT32_MAX, int64_t, uint32_t, uint64_t, uintptr_t
 from cpython.exc cimport PyErr_WarnEx
+from cpython.number cimport PyNumber_Index
 from cpython.object cimport (
     Py_TPFLAGS_HEAPTYPE, PyObject, PyObject_GenericSetAttr, PyTypeObject,
 )
@@ -22,8 +23,8 @@ from fastsync.c_wait cimport FS_FOREVER, fs_now, fs_thread_id
 from fastsync.locks cimport *
 from fastsync.parking cimport FS_SIGNALS, parked_count
 from fastsync.slots cimport (
-    fs_call, make_constructor, make_context_manager, make_lazy_dict, rename_type,
-    weakrefs_offset,
+    fs_call, make_constructor, make_context_manager, make_lazy_dict, make_patchable,
+    rename_type, weakrefs_offset,
 )
 from fastsync.timeouts cimport lock_deadline, wait_deadline
 
@@ -459,9 +460,10 @@ cdef inline bint condition_is_owned(Condition self) except -1:
     return bool(self._is_owned())
 
 
-cdef bint is_plain(Condition self) noexcept:
-    """No subclass and no instance attribute can stand in for a method."""
-    return type(self) is Condition and attribute_slot(self)[0] == NULL
+cdef bint is_plain(Condition self) except -1:
+    """Nothing stands in for a method: no subclass, no attribute, no patch of the class."""
+    return (type(self) is Condition and attribute_slot(self)[0] == NULL
+            and Condition.wait is own_wait and Condition.notify is own_notify)
 
 
 cdef struct foreign_wait:
@@ -803,6 +805,7 @@ cdef uint64_t initial_value(object value) except? 0:
     cdef int64_t small
     if fs_small_int(<PyObject*>value, &small) and small >= 0:
         return small
+    value = PyNumber_Index(value)
     if value < 0:
         raise ValueError("semaphore initial value must be >= 0")
     if value > PY_SSIZE_T_MAX:
@@ -858,6 +861,7 @@ ordering)."""
         if fs_small_int(<PyObject*>n, &small) and small > 0:
             semaphore_give(self, small)
             return
+        n = PyNumber_Index(n)
         if n < 1:
             raise ValueError("n must be one or more")
         if n > PY_SSIZE_T_MAX:
@@ -988,6 +992,7 @@ cdef int broken_barrier() except -1:
 
 
 cdef uint32_t party_count(object parties) except 0:
+    parties = PyNumber_Index(parties)
     if parties < 1:
         raise ValueError("parties must be >= 1")
     return parties
@@ -1125,6 +1130,8 @@ cdef int set_up() except -1:
     make_lazy_dict(BoundedSemaphore, attributes_at)
     make_lazy_dict(Event, attributes_at)
     make_lazy_dict(Barrier, attributes_at)
+    for patchable in (RLock, Condition, Semaphore, BoundedSemaphore, Event, Barrier):
+        make_patchable(patchable)  # as the originals are
     rename_type(Lock, b"threading.Lock")
     rename_type(RLock, b"threading.RLock")
     rename_type(Condition, b"threading.Condition")
@@ -1137,3 +1144,7 @@ cdef int set_up() except -1:
 
 
 set_up()
+
+# What is_plain() compares with.
+cdef object own_wait = Condition.wait
+cdef object own_notify = Condition.notify

@@ -16,6 +16,8 @@ cdef fs_traverse collect_by(type cls, fs_traverse traverse, fs_clear clear) noex
 cdef int make_lazy_dict(type cls, Py_ssize_t dict_offset) except -1
 # What `cls(...)` calls, instead of its `__new__` and `__init__`; no subclass inherits it.
 cdef int make_constructor(type cls, fs_call make) except -1
+# Attributes of the type can be set, as of a class written in Python.
+cdef int make_patchable(type cls) except -1
 # What the type calls itself: the standard library's name.
 cdef int rename_type(type cls, const char* name) except -1
 # tp_weaklistoffset.

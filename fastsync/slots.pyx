@@ -6,6 +6,10 @@ descriptors there whose binding is x itself, and x, called with nothing,
 acquires, called with three arguments, releases.  So `with` allocates nothing.
 On the class the descriptors give the ordinary methods, for ExitStack and the
 like; and so they do for an instance of a subclass with a `__call__` of its own.
+`x.__exit__()`, with whatever arguments, is the ordinary method too: a call by
+name asks a "method descriptor" unbound.
+
+From 3.14 on `with` itself does not bind methods, and nothing of this is needed.
 """
 from cpython.object cimport PyObject, PyTypeObject, visitproc
 
@@ -29,6 +33,9 @@ cdef extern from "Python.h":
         void* tp_new
     RawType* Py_TYPE(PyObject*) noexcept
     unsigned long Py_TPFLAGS_HAVE_VECTORCALL
+    unsigned long Py_TPFLAGS_IMMUTABLETYPE
+    unsigned long Py_TPFLAGS_METHOD_DESCRIPTOR
+    unsigned long PY_VERSION_HEX
     PyObject* PyVectorcall_Call(PyObject*, PyObject*, PyObject*)
     void PyType_Modified(PyTypeObject*)
     void Py_XINCREF(PyObject*)
@@ -44,6 +51,9 @@ cdef class _Itself:
 
     def __get__(self, instance, owner):
         return self.method if instance is None else instance
+
+    def __call__(self, *args, **kwargs):
+        return self.method(*args, **kwargs)
 
     def __repr__(self):
         return repr(self.method)
@@ -71,6 +81,8 @@ cdef object immortal(_Itself descriptor):
 cdef int make_context_manager(type cls, Py_ssize_t vectorcall_offset) except -1:
     cdef RawType* raw = <RawType*><PyObject*>cls
     cdef dict names = <dict>raw.tp_dict
+    if PY_VERSION_HEX >= 0x030E0000:
+        return 0
     for name in ("__enter__", "__exit__"):
         names[name] = immortal(_Itself(getattr(cls, name)))
     raw.tp_vectorcall_offset = vectorcall_offset
@@ -112,6 +124,15 @@ cdef int make_constructor(type cls, fs_call make) except -1:
 cdef int rename_type(type cls, const char* name) except -1:
     cdef RawType* raw = <RawType*><PyObject*>cls
     raw.tp_name = name
+    # For instances; the type itself takes it from tp_name.
+    (<dict>raw.tp_dict)["__module__"] = name.decode().rpartition(".")[0]
+    PyType_Modified(<PyTypeObject*>raw)
+    return 0
+
+
+cdef int make_patchable(type cls) except -1:
+    cdef RawType* raw = <RawType*><PyObject*>cls
+    raw.tp_flags &= ~Py_TPFLAGS_IMMUTABLETYPE
     PyType_Modified(<PyTypeObject*>raw)
     return 0
 
@@ -122,3 +143,4 @@ cdef Py_ssize_t weakrefs_offset(type cls) noexcept:
 
 # Without the wrapper that Cython puts around a `__get__` method.
 (<RawType*><PyObject*>_Itself).tp_descr_get = give_itself
+(<RawType*><PyObject*>_Itself).tp_flags |= Py_TPFLAGS_METHOD_DESCRIPTOR
