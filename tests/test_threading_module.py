@@ -2,6 +2,7 @@
 
 import dis
 import importlib
+import inspect
 import pickle
 import sys
 import threading
@@ -105,6 +106,38 @@ class TestNativeType:
 
     def test_can_be_in_a_union(self, name):
         assert isinstance(getattr(ours, name) | None, types.UnionType)
+
+    def test_has_the_methods_of_the_original(self, name):
+        arguments = (2,) if name == "Barrier" else ()
+        original = getattr(threading, name)(*arguments)
+        native = getattr(ours, name)(*arguments)
+        of_python_classes = {
+            "__dict__", "__firstlineno__", "__slotnames__", "__static_attributes__", "__weakref__",
+        }  # fmt: skip
+        internals = {"_break", "_enter", "_exit", "_release", "_state", "_wait"}
+        if name == "Barrier":
+            internals.add("_cond")
+        assert set(dir(original)) - set(dir(native)) <= of_python_classes | internals
+
+    def test_signatures_are_those_of_the_original(self, name):
+        make = getattr(threading, name)
+        if isinstance(make, types.BuiltinFunctionType):  # Lock before 3.13
+            make = type(make())
+        elif inspect.isfunction(make):
+            make = threading._CRLock
+        native = getattr(ours, name)
+        for attribute in vars(make):
+            original = getattr(make, attribute)
+            if attribute.startswith("_") or not callable(original):
+                continue
+            try:
+                expected = inspect.signature(original)
+            except ValueError:
+                continue
+            got = inspect.signature(getattr(native, attribute))
+            assert list(got.parameters) == list(expected.parameters), attribute
+            for parameter in expected.parameters.values():
+                assert got.parameters[parameter.name].default == parameter.default
 
     def test_can_be_mocked(self, name):
         kind = getattr(ours, name)
