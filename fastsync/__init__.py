@@ -25,6 +25,11 @@ _HOME |= dict.fromkeys(
     UpgradableReadGuard WriteGuard""".split(),
     "rwlock",
 )
+_HOME |= dict.fromkeys(
+    """Condvar FairMutex MappedMutexGuard Mutex MutexGuard ReentrantMutex
+    ReentrantMutexGuard""".split(),
+    "mutex",
+)
 _SUBMODULES = frozenset({"threading"})
 
 __all__ = sorted(["__version__", "get_include", *_HOME])

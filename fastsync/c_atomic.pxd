@@ -36,6 +36,8 @@ cdef extern from "fastsync/atomic.h" nogil:
     void fs_u32_store_release(fs_atomic_u32*, uint32_t) noexcept
     void fs_u32_store_relaxed(fs_atomic_u32*, uint32_t) noexcept
     uint32_t fs_u32_fetch_add_relaxed(fs_atomic_u32*, uint32_t) noexcept
+    uint32_t fs_u32_fetch_add_release(fs_atomic_u32*, uint32_t) noexcept
+    uint32_t fs_u32_exchange_acquire(fs_atomic_u32*, uint32_t) noexcept
     bint fs_u32_cas_acquire(fs_atomic_u32*, uint32_t*, uint32_t) noexcept
     bint fs_u32_cas_release(fs_atomic_u32*, uint32_t*, uint32_t) noexcept
     bint fs_u32_cas_relaxed(fs_atomic_u32*, uint32_t*, uint32_t) noexcept

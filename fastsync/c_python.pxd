@@ -1,5 +1,6 @@
 # Extern declarations of include/fastsync/python.h and of the interpreter calls
 # that a waiting thread makes by hand; no logic.
+from libc.stdint cimport uintptr_t
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t
 
@@ -12,6 +13,8 @@ cdef extern from "fastsync/python.h" nogil:
     PyThreadState* fs_detach() noexcept
     void fs_attach(PyThreadState*) noexcept
     bint fs_may_spin() noexcept
+    # Only with the thread state attached.
+    void fs_running(uintptr_t* thread, uintptr_t* frame) noexcept
     # Runs Python signal handlers: only with the thread state attached.
     int PyErr_CheckSignals() noexcept
     # These only with the thread state attached.

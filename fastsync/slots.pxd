@@ -22,3 +22,10 @@ cdef int make_patchable(type cls) except -1
 cdef int rename_type(type cls, const char* name) except -1
 # tp_weaklistoffset.
 cdef Py_ssize_t weakrefs_offset(type cls) noexcept
+# Instances come from C alone (allocate), and end in `dealloc`, which may keep
+# their memory for reuse() or give it to discard().  For types without Python
+# attributes that the collector would have to know.
+cdef int make_recycled(type cls, void (*dealloc)(PyObject*) noexcept) except -1
+cdef PyObject* allocate(type cls) except NULL
+cdef PyObject* reuse(type cls, PyObject* dead) noexcept
+cdef void discard(PyObject* dead) noexcept

@@ -31,6 +31,8 @@ cdef extern from "Python.h":
         int (*tp_traverse)(PyObject*, visitproc, void*) noexcept
         int (*tp_clear)(PyObject*) noexcept
         void* tp_new
+        void (*tp_dealloc)(PyObject*) noexcept
+        PyObject* (*tp_alloc)(PyTypeObject*, Py_ssize_t) except NULL
     RawType* Py_TYPE(PyObject*) noexcept
     unsigned long Py_TPFLAGS_HAVE_VECTORCALL
     unsigned long Py_TPFLAGS_IMMUTABLETYPE
@@ -40,6 +42,8 @@ cdef extern from "Python.h":
     void PyType_Modified(PyTypeObject*)
     void Py_XINCREF(PyObject*)
     void PyObject_GC_UnTrack(void*)
+    PyObject* PyObject_Init(PyObject*, PyTypeObject*) noexcept
+    void PyObject_Free(void*) noexcept
 
 
 cdef class _Itself:
@@ -135,6 +139,25 @@ cdef int make_patchable(type cls) except -1:
     raw.tp_flags &= ~Py_TPFLAGS_IMMUTABLETYPE
     PyType_Modified(<PyTypeObject*>raw)
     return 0
+
+
+cdef int make_recycled(type cls, void (*dealloc)(PyObject*) noexcept) except -1:
+    (<RawType*><PyObject*>cls).tp_dealloc = dealloc
+    return forbid_instances(cls)
+
+
+cdef PyObject* allocate(type cls) except NULL:
+    """A new instance, all fields zero."""
+    return (<RawType*><PyObject*>cls).tp_alloc(<PyTypeObject*>cls, 0)
+
+
+cdef PyObject* reuse(type cls, PyObject* dead) noexcept:
+    """Make an instance of memory that a dealloc kept, all fields as they were then."""
+    return PyObject_Init(dead, <PyTypeObject*>cls)
+
+
+cdef void discard(PyObject* dead) noexcept:
+    PyObject_Free(dead)
 
 
 cdef Py_ssize_t weakrefs_offset(type cls) noexcept:

@@ -1,0 +1,1194 @@
+"""Mutex, FairMutex and ReentrantMutex: what a guard can do, and what a dead one cannot."""
+
+import contextlib
+import copy
+import gc
+import itertools
+import os
+import pickle
+import random
+import signal
+import sys
+import threading
+import time
+import weakref
+
+import pytest
+
+from fastsync import FairMutex, MappedMutexGuard, Mutex, MutexGuard, ReentrantMutex
+from fastsync.mutex import _waiters
+
+BOTH = pytest.mark.parametrize("kind", [Mutex, FairMutex])
+ALL = pytest.mark.parametrize("kind", [Mutex, FairMutex, ReentrantMutex])
+SIZES = ["10**400", "inf", "1e300", "2**63", "max"]
+FORK = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+
+
+def waiting_for(m):
+    """How many threads are parked on the mutex."""
+    return _waiters(m)
+
+
+def in_thread(run_threads, function):
+    return run_threads([function])[0]
+
+
+def assert_dead(guard):
+    """Every use of a guard that has ended is a RuntimeError."""
+    uses = [
+        lambda: guard.value,
+        lambda: setattr(guard, "value", "wrong"),
+        lambda: guard.mutex,
+        lambda: guard.unlock(),
+        lambda: guard.unlock_fair(),
+        lambda: guard.bump(),
+        lambda: guard.unlocked().__enter__(),
+        lambda: guard.unlocked_fair().__enter__(),
+        lambda: guard.leak(),
+        lambda: guard.map(lambda v: v["a"]),
+        lambda: guard.try_map(lambda v: v["a"]),
+        lambda: guard.__enter__(),
+    ]
+    if isinstance(guard, MappedMutexGuard):
+        uses = [u for u in uses if not set(u.__code__.co_names) & MUTEX_GUARD_ONLY]
+    for use in uses:
+        with pytest.raises(RuntimeError):
+            use()
+
+
+MUTEX_GUARD_ONLY = {"mutex", "bump", "unlocked", "unlocked_fair", "leak"}
+
+
+# -- locking -----------------------------------------------------------------
+
+
+@ALL
+def test_smoke(kind):
+    m = kind()
+    for _ in range(2):
+        m.lock().unlock()
+        assert not m.is_locked()
+
+
+@BOTH
+def test_lots_and_lots(kind, run_threads):
+    rounds, pairs = 1000, 3
+    m = kind(0)
+
+    def increment(_):
+        for _ in range(rounds):
+            with m as guard:
+                guard.value += 1
+
+    run_threads(increment, count=2 * pairs)
+    assert m.into_inner() == 2 * pairs * rounds
+
+
+@BOTH
+def test_try_lock(kind):
+    m = kind(7)
+    guard = m.try_lock()
+    assert guard.value == 7
+    assert m.try_lock() is None
+    assert m.try_lock_for(0) is None
+    assert m.try_lock_for(-1) is None
+    assert m.try_lock_until(time.monotonic() - 1) is None
+    guard.unlock()
+    assert m.try_lock_for(0).value == 7
+    assert m.try_lock_until(0).value == 7
+
+
+@ALL
+def test_timed_lock(kind, run_threads):
+    m = kind("x")
+    guard = m.lock()
+    before = time.monotonic()
+    assert in_thread(run_threads, lambda: m.try_lock_for(0.02)) is None
+    assert in_thread(run_threads, lambda: m.try_lock_until(time.monotonic() + 0.02)) is None
+    assert time.monotonic() - before >= 0.04
+    guard.unlock()
+    assert in_thread(run_threads, lambda: m.try_lock_for(60).value) == "x"
+    assert in_thread(run_threads, lambda: m.try_lock_until(time.monotonic() + 60).value) == "x"
+
+
+@ALL
+@pytest.mark.parametrize(
+    "huge", [10**400, float("inf"), 1e300, 2**63, sys.float_info.max], ids=SIZES
+)
+def test_timeouts_of_any_size(kind, huge, run_threads):
+    m = kind(1)
+    assert m.try_lock_for(huge).value == 1
+    assert m.try_lock_until(huge).value == 1
+    guard = m.lock()
+    assert in_thread(run_threads, lambda: m.try_lock_for(-huge)) is None
+    assert in_thread(run_threads, lambda: m.try_lock_until(-huge)) is None
+    guard.unlock()
+    for wrong, error in [(float("nan"), ValueError), ("1", TypeError), (None, TypeError)]:
+        with pytest.raises(error):
+            m.try_lock_for(wrong)
+        with pytest.raises(error):
+            m.try_lock_until(wrong)
+
+
+def test_a_huge_timeout_waits(run_threads, wait_until):
+    m = Mutex()
+    guard = m.lock()
+    waiting = []
+
+    def wait():
+        waiting.append(1)
+        return m.try_lock_for(10**400) is not None
+
+    def release():
+        wait_until(lambda: waiting)
+        time.sleep(0.01)
+        guard.unlock()
+
+    assert run_threads([wait, release])[0]
+
+
+@ALL
+def test_is_locked_and_into_inner(kind, run_threads):
+    value = object()
+    m = kind(value)
+    assert m.into_inner() is value
+    assert m.into_inner() is value  # it stays
+    guard = m.lock()
+    assert m.is_locked()
+    with pytest.raises(RuntimeError):
+        m.into_inner()
+    with pytest.raises(RuntimeError):
+        in_thread(run_threads, m.into_inner)
+    guard.unlock()
+    assert not m.is_locked()
+    assert kind().into_inner() is None
+
+
+@ALL
+def test_nested_values(kind, run_threads):
+    inner = kind(1)
+    outer = kind(inner)
+
+    def look():
+        with outer as a, a.value as b:
+            return b.value
+
+    assert in_thread(run_threads, look) == 1
+
+
+@ALL
+def test_repr(kind, run_threads):
+    m = kind([1])
+    name = kind.__name__
+    assert repr(m) == f"{name}([1])"
+    with m as guard:
+        assert in_thread(run_threads, lambda: repr(m)) == f"{name}(<locked>)"
+        assert "dead" not in repr(guard)
+    assert "dead" in repr(guard)
+
+
+@ALL
+def test_what_a_type_is(kind):
+    m = kind()
+    assert weakref.ref(m)() is m
+    assert kind[int].__origin__ is kind
+    for refused in (m, m.lock()):
+        with pytest.raises(TypeError):
+            pickle.dumps(refused)
+        with pytest.raises(TypeError):
+            copy.copy(refused)
+    with pytest.raises(TypeError):
+        type(kind().lock())()
+    with pytest.raises(TypeError):
+        m(1)
+    with pytest.raises(TypeError):
+        type("Sub", (kind,), {})
+
+
+@ALL
+def test_contention_hands_every_hold_to_one(kind, run_threads):
+    m = kind(0)
+    inside = []
+
+    def work(_):
+        for _ in range(200):
+            guard = m.lock()
+            inside.append(1)
+            assert len(inside) == 1
+            guard.value += 1
+            inside.pop()
+            guard.unlock()
+
+    run_threads(work, count=8)
+    assert m.into_inner() == 1600
+
+
+# -- guards ------------------------------------------------------------------
+
+
+@ALL
+def test_value_is_read_and_set(kind):
+    m = kind({"a": 1})
+    with m as guard:
+        assert guard.value == {"a": 1}
+        guard.value = 5
+        assert guard.value == 5
+        with pytest.raises(AttributeError):
+            del guard.value
+    assert m.into_inner() == 5
+
+
+@ALL
+def test_guard_in_a_with_statement(kind):
+    m = kind()
+    with m.lock() as guard:
+        assert m.is_locked()
+        assert guard.mutex is m
+    assert not m.is_locked()
+    with pytest.raises(RuntimeError), guard:
+        pass
+    guard = m.lock()
+    with guard:
+        guard.unlock()
+    assert not m.is_locked()
+
+
+@ALL
+def test_every_use_after_release_raises(kind):
+    m = kind({"a": 1})
+    for end in ("unlock", "unlock_fair"):
+        guard = m.lock()
+        getattr(guard, end)()
+        assert_dead(guard)
+        with m as other:  # whatever has happened to the mutex since
+            assert_dead(guard)
+            assert other.value == {"a": 1}
+        assert_dead(guard)
+    assert m.into_inner() == {"a": 1}
+
+
+@BOTH
+def test_every_use_after_leak_raises(kind):
+    m = kind({"a": 1})
+    guard = m.lock()
+    guard.leak()
+    assert m.is_locked()
+    assert_dead(guard)
+    del guard
+    assert m.is_locked()
+    m.force_unlock()
+    assert not m.is_locked()
+
+
+@BOTH
+@pytest.mark.parametrize("force", ["force_unlock", "force_unlock_fair"])
+def test_force_unlock_kills_the_guard(kind, force):
+    m = kind({"a": 1})
+    with pytest.raises(RuntimeError):
+        getattr(m, force)()
+    assert not m.is_locked()
+    guard = m.lock()
+    getattr(m, force)()
+    assert not m.is_locked()
+    assert_dead(guard)
+    with m as other:
+        assert_dead(guard)
+        del guard
+        assert m.is_locked()
+        assert other.value == {"a": 1}
+    mapped = m.lock().map(lambda v: v["a"])
+    getattr(m, force)()
+    assert_dead(mapped)
+
+
+@BOTH
+def test_force_unlock_inside_a_block(kind):
+    m = kind(1)
+    with m as guard:
+        m.force_unlock()
+        assert_dead(guard)
+        other = m.lock()
+    assert m.is_locked()
+    assert other.value == 1
+    other.unlock()
+
+
+@ALL
+def test_dropping_a_guard_unlocks(kind):
+    m = kind()
+    guard = m.lock()
+    del guard
+    assert not m.is_locked()
+    m.lock()
+    assert not m.is_locked()
+    mapped = kind({"a": 1}).lock().map(lambda v: v["a"])
+    del mapped
+
+
+@BOTH
+def test_a_guard_works_in_every_thread(kind, run_threads):
+    m = kind(1)
+    guard = m.lock()
+
+    def elsewhere():
+        guard.value += 1
+        guard.unlock()
+
+    in_thread(run_threads, elsewhere)
+    assert not m.is_locked()
+    assert m.into_inner() == 2
+    assert_dead(guard)
+
+
+@BOTH
+def test_one_of_many_unlocks_succeeds(kind, run_threads):
+    m = kind(0)
+    for _ in range(200):
+        guard = m.lock()
+        ready = threading.Barrier(3)
+
+        def unlock(_, guard=guard, ready=ready):
+            ready.wait()
+            try:
+                guard.unlock()
+            except RuntimeError:
+                return 0
+            # The other's failed attempt must not end this hold.
+            with m as mine:
+                mine.value += 1
+            return 1
+
+        assert sum(run_threads(unlock, count=3)) == 1
+    assert m.into_inner() == 200
+
+
+def test_guards_are_fresh_objects():
+    m = Mutex(0)
+    guards = []
+    for _ in range(10):
+        with m as guard:
+            guards.append(guard)
+    assert len({id(guard) for guard in guards}) == 10
+    for guard in guards:
+        assert_dead(guard)
+
+
+def test_bump(run_threads, wait_until):
+    m = Mutex([])
+    order = []
+    guard = m.lock()
+    guard.bump()  # nobody waits
+    assert m.is_locked()
+
+    def wait():
+        with m as mine:
+            order.append("waiter")
+            mine.value.append(1)
+
+    def give_way():
+        wait_until(lambda: waiting_for(m))
+        guard.bump()
+        order.append("bumped")
+        assert guard.value == [1]
+        guard.unlock()
+
+    run_threads([wait, give_way])
+    assert order == ["waiter", "bumped"]
+
+
+@BOTH
+@pytest.mark.parametrize("fair", [False, True])
+def test_unlocked(kind, fair, run_threads):
+    m = kind(1)
+    guard = m.lock()
+    with guard.unlocked_fair() if fair else guard.unlocked():
+        assert not m.is_locked()
+        assert_dead(guard)
+
+        def elsewhere():
+            with m as other:
+                other.value += 1
+
+        in_thread(run_threads, elsewhere)
+    assert m.is_locked()
+    assert guard.value == 2
+    with pytest.raises(ZeroDivisionError), guard.unlocked():
+        1 / 0  # noqa: B018
+    assert m.is_locked()
+    guard.value += 1
+    guard.unlock()
+    assert m.into_inner() == 3
+
+
+@ALL
+def test_unlocked_misused(kind):
+    m = kind(1)
+    guard = m.lock()
+    context = guard.unlocked()
+    with pytest.raises(RuntimeError):
+        context.__exit__(None, None, None)
+    first = guard.unlocked()
+    first.__enter__()
+    with pytest.raises(RuntimeError):
+        context.__enter__()
+    first.__exit__(None, None, None)
+    with context:
+        pass
+    assert guard.value == 1
+    guard.unlock()
+
+
+def test_unlocked_that_is_never_left():
+    m = Mutex(1)
+    with m as guard:
+        guard.unlocked().__enter__()
+        assert not m.is_locked()
+        other = m.lock()
+    assert other.value == 1
+    assert_dead(guard)
+
+
+# -- `with` on the mutex -----------------------------------------------------
+
+
+@ALL
+def test_block_whose_guard_ends_inside(kind):
+    m = kind({"a": 1})
+    for end in ("unlock", "unlock_fair"):
+        with m as guard:
+            getattr(guard, end)()
+            assert not m.is_locked()
+        assert not m.is_locked()
+        with m as guard:
+            getattr(guard, end)()
+            other = m.lock()
+        assert m.is_locked()
+        assert other.value == {"a": 1}
+        other.unlock()
+    with m as guard:
+        mapped = guard.map(lambda v: v["a"])
+    assert mapped.value == 1
+    assert m.is_locked()
+    mapped.unlock()
+    with m as guard:
+        guard.leak()
+    assert m.is_locked()
+    m.force_unlock()
+    assert not m.is_locked()
+
+
+@BOTH
+def test_block_never_ends_another_threads_hold(kind, run_threads, wait_until):
+    m = kind(0)
+    steps = []
+
+    def first():
+        with m as guard:
+            guard.unlock()
+            wait_until(lambda: "taken" in steps)
+        steps.append("left")
+        assert m.is_locked()
+
+    def second():
+        wait_until(lambda: not m.is_locked())
+        with m as guard:
+            steps.append("taken")
+            wait_until(lambda: "left" in steps)
+            assert guard.value == 0
+        steps.append("done")
+
+    with m:
+        pass
+    run_threads([first, second])
+    assert not m.is_locked()
+    assert steps == ["taken", "left", "done"]
+
+
+@ALL
+def test_nested_blocks(kind):
+    m = kind(0)
+    with m as outer:
+        outer.unlock()
+        with m as inner:
+            inner.value += 1
+            assert m.is_locked()
+        assert not m.is_locked()
+        with m as inner:
+            inner.unlock()
+        with m:
+            assert m.is_locked()
+        assert not m.is_locked()
+    assert m.into_inner() == 1
+
+
+@ALL
+def test_blocks_of_generators(kind):
+    m = kind()
+
+    def block():
+        with m as guard:
+            guard.unlock()
+            yield
+
+    def holding():
+        with m as guard:
+            yield guard
+
+    early = block()
+    next(early)
+    with m as guard:
+        early.close()
+        assert m.is_locked()
+        assert guard.mutex is m
+    assert not m.is_locked()
+    held = holding()
+    guard = next(held)
+    assert guard.mutex is m
+    held.close()
+    assert not m.is_locked()
+
+
+@BOTH
+def test_block_moved_to_another_thread(kind, run_threads):
+    m = kind()
+
+    def holding():
+        with m as guard:
+            yield guard
+
+    held = holding()
+    next(held)
+    in_thread(run_threads, held.close)
+    assert not m.is_locked()
+    stack = contextlib.ExitStack()
+    stack.enter_context(m)
+    in_thread(run_threads, stack.close)
+    assert not m.is_locked()
+
+
+@ALL
+def test_exit_stack(kind):
+    m = kind(3)
+    with contextlib.ExitStack() as stack:
+        assert stack.enter_context(m).value == 3
+        assert m.is_locked()
+    assert not m.is_locked()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(m).unlock()
+        other = m.lock()
+    assert other.value == 3
+    other.unlock()
+    with m as guard, contextlib.ExitStack() as stack:
+        guard.unlock()
+        inner = stack.enter_context(m)
+        stack = stack.pop_all()
+    assert inner.value == 3  # leaving the block has not ended the stack's hold
+    stack.close()
+    assert not m.is_locked()
+
+
+@ALL
+def test_wrapped_in_another_context_manager(kind):
+    m = kind()
+
+    class Wrapper:
+        def __enter__(self):
+            m.__enter__()
+            return self
+
+        def __exit__(self, *details):
+            return m.__exit__(*details)
+
+    for _ in range(3):
+        with Wrapper():
+            assert m.is_locked()
+        assert not m.is_locked()
+
+
+@ALL
+def test_exception_in_a_block_unlocks_and_does_not_poison(kind):
+    m = kind(1)
+    with pytest.raises(ZeroDivisionError), m as guard:
+        guard.value = 2
+        1 / 0  # noqa: B018
+    assert not m.is_locked()
+    assert m.into_inner() == 2
+
+
+def test_access_while_an_exception_unwinds(run_threads, wait_until):
+    m = Mutex(1)
+
+    class Unwinder:
+        def __del__(self):
+            with m as guard:
+                guard.value += 1
+
+    def fail():
+        unwinder = Unwinder()
+        assert unwinder
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        in_thread(run_threads, fail)
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    # The frames are in cycles with the exceptions.
+    wait_until(lambda: gc.collect() is not None and m.into_inner() == 3)
+
+
+def test_finalizer_that_locks_while_the_value_is_replaced():
+    m, other = Mutex(), Mutex(0)
+
+    class Counted:
+        def __del__(self):
+            with other as guard:
+                guard.value += 1
+
+    with m as guard:
+        guard.value = Counted()
+        guard.value = Counted()
+        guard.value = None
+    assert other.into_inner() == 2
+
+
+def test_cycles_through_the_value_are_collected():
+    class Node:
+        pass
+
+    node = Node()
+    node.mutex = Mutex(node)
+    gone = weakref.ref(node)
+    del node
+    gc.collect()
+    assert gone() is None
+
+
+# -- map ---------------------------------------------------------------------
+
+
+class Thing:
+    def __init__(self):
+        self.x = [1, 2]
+        self.y = {"k": 5}
+
+
+@ALL
+def test_map(kind):
+    m = kind({"a": Thing()})
+    guard = m.lock()
+    mapped = guard.map(lambda v: v["a"].x)
+    assert type(mapped) is MappedMutexGuard
+    assert_dead(guard)
+    assert m.is_locked()
+    assert mapped.value == [1, 2]
+    mapped.value = [3, 4]
+    further = mapped.map(lambda v: v[1])
+    assert_dead(mapped)
+    assert further.value == 4
+    further.value += 1
+    further.unlock()
+    assert_dead(further)
+    assert not m.is_locked()
+    assert m.into_inner()["a"].x == [3, 5]
+    with m.lock().map(lambda v: v["a"].y["k"]) as mapped:
+        mapped.value = 6
+    assert not m.is_locked()
+    assert m.into_inner()["a"].y == {"k": 6}
+    mapped = m.lock().map(lambda v: v["a"])
+    mapped.unlock_fair()
+    assert not m.is_locked()
+    with pytest.raises(TypeError):
+        MappedMutexGuard()
+
+
+@ALL
+def test_map_that_fails_leaves_the_guard(kind):
+    m = kind({"a": 1})
+    guard = m.lock()
+    with pytest.raises(ZeroDivisionError):
+        guard.map(lambda v: 1 / 0)
+    for missing, error in [
+        (lambda v: v["b"], KeyError),
+        (lambda v: v.b, AttributeError),
+        (lambda v: v["a"]["b"], TypeError),
+        (lambda v: None, TypeError),
+        (lambda v: 5, TypeError),
+        (lambda v: v, TypeError),
+    ]:
+        with pytest.raises(error):
+            guard.map(missing)
+        assert guard.value == {"a": 1}
+    assert guard.try_map(lambda v: None) is None
+    assert guard.value == {"a": 1}
+    mapped = guard.try_map(lambda v: v["a"])
+    assert_dead(guard)
+    assert mapped.value == 1
+    assert mapped.try_map(lambda v: None) is None
+    with pytest.raises(ZeroDivisionError):
+        mapped.map(lambda v: 1 / 0)
+    assert mapped.value == 1
+    mapped.unlock()
+
+
+# -- ReentrantMutex ----------------------------------------------------------
+
+
+def test_reentrant_is_a_mutex(run_threads, wait_until):
+    m = ReentrantMutex(0)
+    started = []
+
+    def look():
+        started.append(1)
+        guard = m.lock()
+        return guard.value
+
+    def sum_up():
+        with m as outer, m as inner:
+            started.append(2)
+            wait_until(lambda: len(started) == 2)
+            for i in range(100):
+                (outer, inner)[i % 2].value += i
+        return None
+
+    def late_look():
+        wait_until(lambda: 2 in started)
+        return look()
+
+    assert run_threads([sum_up, late_look])[1] == 4950
+
+
+def test_reentrant_try_lock(run_threads):
+    m = ReentrantMutex()
+    first = m.lock()
+    second = m.try_lock()
+    third = m.try_lock_for(0)
+    assert in_thread(run_threads, m.try_lock) is None
+    first.unlock()
+    second.unlock()
+    assert in_thread(run_threads, m.try_lock) is None
+    assert third.mutex is m
+    third.unlock()
+    assert in_thread(run_threads, lambda: m.try_lock() is not None)
+
+
+def test_reentrant_ownership(run_threads):
+    m = ReentrantMutex(1)
+    assert not m.is_owned_by_current_thread()
+    guard = m.lock()
+    assert m.is_owned_by_current_thread()
+    assert not in_thread(run_threads, m.is_owned_by_current_thread)
+    in_thread(run_threads, lambda: assert_dead(guard))
+    assert m.is_locked()
+    assert guard.value == 1
+    with pytest.raises(RuntimeError):
+        in_thread(run_threads, m.force_unlock)
+    with pytest.raises(RuntimeError):
+        in_thread(run_threads, lambda: m.__exit__(None, None, None))
+    guard.unlock()
+    assert not m.is_owned_by_current_thread()
+    with pytest.raises(RuntimeError):
+        m.__exit__(None, None, None)
+
+
+def test_reentrant_guards_end_in_any_order():
+    m = ReentrantMutex(1)
+    guards = [m.lock() for _ in range(5)]
+    random.Random(3).shuffle(guards)
+    for guard in guards:
+        assert m.is_locked()
+        guard.unlock()
+        assert_dead(guard)
+    assert not m.is_locked()
+
+
+def test_reentrant_blocks_end_in_any_order():
+    m = ReentrantMutex(1)
+    with m as a:
+        with m as b:
+            a.unlock()
+            with m as c:
+                b.unlock()
+                assert c.value == 1
+            assert not m.is_locked()
+    assert not m.is_locked()
+
+
+def test_reentrant_leak_and_force_unlock():
+    m = ReentrantMutex(1)
+    with pytest.raises(RuntimeError):
+        m.force_unlock()
+    guard = m.lock()
+    with pytest.raises(RuntimeError):
+        m.force_unlock()  # no guard was leaked
+    assert guard.value == 1
+    m.lock().leak()
+    guard.unlock()
+    assert m.is_owned_by_current_thread()
+    m.force_unlock()
+    assert not m.is_locked()
+    m.lock().leak()
+    m.force_unlock_fair()
+    assert not m.is_locked()
+
+
+def test_reentrant_bump(run_threads, wait_until):
+    m = ReentrantMutex([])
+    with m as outer:
+        with m as inner:
+            inner.bump()
+        outer.bump()
+        assert outer.value == []
+    steps = []
+
+    def wait():
+        wait_until(lambda: "held" in steps)
+        with m as guard:
+            guard.value.append(1)
+
+    def give_way():
+        with m as outer:
+            steps.append("held")
+            with m as inner:
+                wait_until(lambda: waiting_for(m))
+                inner.bump()  # not the only hold
+                outer.bump()
+                assert outer.value == []
+            while not outer.value:
+                outer.bump()
+            assert outer.value == [1]
+
+    run_threads([wait, give_way])
+
+
+def test_reentrant_unlocked(run_threads):
+    m = ReentrantMutex(1)
+    with m as outer:
+        with m as inner, inner.unlocked():
+            assert m.is_owned_by_current_thread()  # outer's
+            assert_dead(inner)
+            assert outer.value == 1
+        with outer.unlocked_fair():
+            assert not m.is_locked()
+            assert in_thread(run_threads, lambda: m.lock().value) == 1
+        assert outer.value == 1
+    assert not m.is_locked()
+
+
+def test_reentrant_guard_dropped_in_another_thread(run_threads):
+    m = ReentrantMutex(1)
+    kept = m.lock()
+    box = [m.lock()]
+    in_thread(run_threads, box.clear)
+    kept.unlock()
+    deadline = time.monotonic() + 30
+    while m.is_owned_by_current_thread() and time.monotonic() < deadline:
+        time.sleep(0.001)  # this thread hears of the drop at its next chance
+    assert not m.is_locked()
+
+
+# -- hand-over, signals, fork ------------------------------------------------
+
+
+@BOTH
+def test_fair_unlock_hands_over(kind, run_threads, wait_until):
+    m = kind([])
+    guard = m.lock()
+
+    def wait():
+        with m as mine:
+            mine.value.append("waiter")
+
+    def barge():
+        wait_until(lambda: waiting_for(m))
+        guard.unlock_fair()
+        # It never was free: this comes second.
+        with m as mine:
+            mine.value.append("barger")
+
+    run_threads([wait, barge])
+    assert m.into_inner() == ["waiter", "barger"]
+
+
+def test_fair_mutex_always_hands_over(run_threads, wait_until):
+    m = FairMutex([])
+    rounds = 50
+
+    def take_turns(name):
+        for _ in range(rounds):
+            with m as guard:
+                guard.value.append(name)
+                if len(guard.value) < 2 * rounds and guard.value.count(1 - name) < rounds:
+                    wait_until(lambda: waiting_for(m))
+
+    run_threads([lambda: take_turns(0), lambda: take_turns(1)])
+    names = m.into_inner()
+    assert all(a != b for a, b in itertools.pairwise(names))
+
+
+SIGNALLED = """
+import os, signal, threading, time
+from fastsync import {kind}
+from fastsync.mutex import _waiters
+m = {kind}(5)
+ready = threading.Event()
+release = threading.Event()
+
+def hold():
+    guard = m.lock()
+    ready.set()
+    release.wait()
+    guard.unlock()
+
+def interrupt():
+    while not _waiters(m):
+        time.sleep(0.001)
+    os.kill(os.getpid(), signal.SIGINT)
+
+holder = threading.Thread(target=hold)
+holder.start()
+ready.wait()
+killer = threading.Thread(target=interrupt)
+killer.start()
+try:
+    {attempt}
+except KeyboardInterrupt:
+    print("interrupted")
+killer.join()
+release.set()
+holder.join()
+assert m.lock().value == 5
+assert not m.is_locked()
+print("free")
+"""
+
+ATTEMPTS = {
+    "lock": "m.lock()",
+    "with": "with m: pass",
+    "timed": "m.try_lock_for(60)",
+}
+
+
+@ALL
+@pytest.mark.parametrize("attempt", ATTEMPTS)
+def test_ctrl_c_ends_a_wait(kind, attempt, run_python):
+    code = SIGNALLED.format(kind=kind.__name__, attempt=ATTEMPTS[attempt])
+    assert run_python("-c", code).stdout.split() == ["interrupted", "free"]
+
+
+INTERRUPTED_RELOCK = """
+import os, signal, threading, time
+from fastsync import Mutex
+from fastsync.mutex import _waiters
+m = Mutex(5)
+stop = threading.Event()
+held = threading.Event()
+
+def steal():
+    guard = m.lock()
+    held.set()
+    while not _waiters(m):
+        time.sleep(0.001)
+    os.kill(os.getpid(), signal.SIGINT)
+    stop.wait()
+    guard.unlock()
+
+thief = threading.Thread(target=steal)
+try:
+    with m as guard:
+        if "{how}" == "bump":
+            thief.start()
+            while not _waiters(m):
+                time.sleep(0.001)
+            guard.bump()
+        else:
+            with guard.unlocked():
+                thief.start()
+                held.wait()
+except KeyboardInterrupt:
+    print("interrupted")
+try:
+    guard.value
+except RuntimeError:
+    print("dead")
+assert m.is_locked()
+stop.set()
+thief.join()
+assert not m.is_locked()
+with m as guard:
+    assert guard.value == 5
+assert not m.is_locked()
+"""
+
+
+@pytest.mark.parametrize("how", ["bump", "unlocked"])
+def test_ctrl_c_while_a_guard_waits_for_its_mutex(how, run_python):
+    code = INTERRUPTED_RELOCK.format(how=how)
+    assert run_python("-c", code).stdout.split() == ["interrupted", "dead"]
+
+
+def test_a_signal_handler_that_returns_does_not_end_a_wait(wait_until):
+    m = Mutex()
+    guard = m.lock()
+    seen = []
+
+    def handle(number, frame):
+        seen.append(number)
+
+    def disturb():
+        wait_until(lambda: waiting_for(m))
+        for _ in range(3):
+            count = len(seen)
+            os.kill(os.getpid(), signal.SIGUSR1)
+            wait_until(lambda count=count: len(seen) > count)
+        guard.unlock()
+
+    old = signal.signal(signal.SIGUSR1, handle)
+    try:
+        thread = threading.Thread(target=disturb, daemon=True)
+        thread.start()
+        assert m.try_lock_for(60) is not None
+        thread.join(30)
+        assert not thread.is_alive()
+    finally:
+        signal.signal(signal.SIGUSR1, old)
+
+
+FORKED = """
+import os, threading, time, warnings
+warnings.simplefilter("ignore")
+from fastsync import {kind}
+from fastsync.mutex import _waiters
+m = {kind}(5)
+held, done = threading.Event(), threading.Event()
+
+def hold():
+    guard = m.lock()
+    held.set()
+    done.wait()
+    guard.unlock()
+
+def wait():
+    m.lock()
+
+threads = [threading.Thread(target=f) for f in (hold, wait)]
+for thread in threads:
+    thread.start()
+held.wait()
+while not _waiters(m):
+    time.sleep(0.001)
+child = os.fork()
+if not child:
+    try:
+        assert m.is_locked()  # it stays held
+        assert _waiters(m) == 0
+        assert m.try_lock() is None
+        if "{kind}" != "ReentrantMutex":
+            m.force_unlock_fair()
+            assert not m.is_locked()
+            with m as guard:
+                assert guard.value == 5
+            assert not m.is_locked()
+    except BaseException:
+        import traceback
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+_, status = os.waitpid(child, 0)
+done.set()
+for thread in threads:
+    thread.join()
+assert not m.is_locked()
+print(os.waitstatus_to_exitcode(status))
+"""
+
+
+@FORK
+@ALL
+def test_fork_while_held_and_waited_for(kind, run_python):
+    assert run_python("-c", FORKED.format(kind=kind.__name__)).stdout.split() == ["0"]
+
+
+# -- misuse from many threads ------------------------------------------------
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("seconds", [0.5])
+def test_misuse_never_corrupts(seconds, run_threads):
+    """Threads use one guard at a time in every way; nothing crashes, and it ends free."""
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    m = Mutex({"a": 0})
+    shared = [None]
+    end = time.monotonic() + seconds
+
+    def use(index):
+        rng = random.Random(seed + index)
+        while time.monotonic() < end:
+            guard = shared[0]
+            action = rng.randrange(9)
+            try:
+                if action == 0:
+                    guard = m.try_lock()
+                    if guard is not None:
+                        shared[0] = guard
+                elif action == 1:
+                    guard.value = {"a": rng.random()}
+                elif action == 2:
+                    assert "a" in guard.value
+                elif action == 3:
+                    guard.unlock()
+                elif action == 4:
+                    m.force_unlock()
+                elif action == 5:
+                    shared[0] = guard.map(lambda v: v["a"]) if rng.random() < 0.1 else guard
+                elif action == 6:
+                    with guard.unlocked():
+                        pass
+                elif action == 7:
+                    guard.bump()
+                else:
+                    guard.leak()
+            except (RuntimeError, AttributeError, TypeError):
+                pass
+
+    def unstick():
+        # unlocked() and bump() wait for a leaked mutex: let them on.
+        while time.monotonic() < end + 1:
+            with contextlib.suppress(RuntimeError):
+                m.force_unlock()
+            time.sleep(0.001)
+
+    run_threads([*(lambda i=i: use(i) for i in range(4)), unstick])
+    shared.clear()
+    with contextlib.suppress(RuntimeError):
+        m.force_unlock()
+    with m as guard:
+        assert "a" in guard.value
+    assert not m.is_locked()
+
+
+@pytest.mark.stress
+def test_value_is_replaced_and_read_through_one_guard(run_threads):
+    m = Mutex([0])
+    guard = m.lock()
+    stop = []
+
+    def write():
+        for i in range(20000):
+            guard.value = [i]
+        stop.append(1)
+
+    def read():
+        last = 0
+        while not stop:
+            value = guard.value[0]
+            assert value >= last
+            last = value
+
+    run_threads([write, read, read])
+    guard.unlock()
+
+
+def test_guard_type_is_shared():
+    assert type(Mutex().lock()) is MutexGuard
+    assert type(FairMutex().lock()) is MutexGuard
