@@ -19,7 +19,7 @@ _HOME |= dict.fromkeys(
     "atomics",
 )
 _HOME |= dict.fromkeys(["Arc", "AtomicCell", "AtomicRef", "Weak"], "cell")
-_HOME |= dict.fromkeys(["is_pinned", "pin"], "_pin")
+_HOME |= {"AtomicArray": "array", "is_pinned": "_pin", "pin": "_pin"}
 _HOME |= dict.fromkeys(
     """LockView MappedReadGuard MappedWriteGuard ReadGuard RwLock ShardedLock ShardedWriteGuard
     UpgradableReadGuard WriteGuard""".split(),

@@ -1,6 +1,7 @@
 from fastsync import threading as threading
 from fastsync._install import install, installed, uninstall
 from fastsync._pin import is_pinned, pin
+from fastsync.array import AtomicArray
 from fastsync.atomics import (
     AtomicBool,
     AtomicF32,
@@ -36,6 +37,7 @@ from fastsync.rwlock import (
 
 __all__ = [
     "Arc",
+    "AtomicArray",
     "AtomicBool",
     "AtomicCell",
     "AtomicF32",

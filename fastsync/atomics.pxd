@@ -391,4 +391,4 @@ cdef tuple update_word(
 cdef tuple cas_word(
     void* word, int kind, object current, object new, object success, object failure,
     bint weak)
-cdef int get_memory(object buffer, Py_buffer* view, bint shared) except -1
+cdef int check_shared(bint shared) except -1

@@ -1,7 +1,11 @@
+import sys
 from collections.abc import Callable
 from typing import ClassVar, Generic, NoReturn, Self, SupportsFloat, SupportsIndex, TypeVar, final
 
-from typing_extensions import Buffer  # collections.abc has it from 3.12 on
+if sys.version_info >= (3, 12):
+    from collections.abc import Buffer
+else:
+    from typing_extensions import Buffer
 
 _V = TypeVar("_V")  # what a load returns
 _O = TypeVar("_O")  # what operations take

@@ -465,12 +465,11 @@ cdef int notify_word(void* word, int kind, bint shared, bint everybody) except -
 
 # -- memory that others own ---------------------------------------------------
 
-cdef int get_memory(object buffer, Py_buffer* view, bint shared) except -1:
-    """Export a writable contiguous buffer; BufferError or TypeError when it is none."""
+cdef int check_shared(bint shared) except -1:
     if shared and not FS_SHARED_WAIT:
         raise NotImplementedError(
             "this platform has no wait between processes; use shared=False and poll")
-    return PyObject_GetBuffer(buffer, view, PyBUF_SIMPLE | PyBUF_WRITABLE)
+    return 0
 
 
 cdef int borrow(_Atomic self, object buffer, Py_ssize_t offset, bint shared) except -1:
@@ -479,7 +478,8 @@ cdef int borrow(_Atomic self, object buffer, Py_ssize_t offset, bint shared) exc
     if borrowed == NULL:
         raise MemoryError
     try:
-        get_memory(buffer, &borrowed.buffer, shared)
+        check_shared(shared)
+        PyObject_GetBuffer(buffer, &borrowed.buffer, PyBUF_SIMPLE | PyBUF_WRITABLE)
     except BaseException:
         PyMem_RawFree(borrowed)
         raise

@@ -1,0 +1,683 @@
+"""AtomicArray: items, bulk operations, buffers of numpy and others, a second process."""
+
+import array
+import copy
+import gc
+import itertools
+import math
+import mmap
+import pickle
+import random
+import struct
+import subprocess
+import sys
+import textwrap
+import time
+import weakref
+from multiprocessing import shared_memory
+
+import pytest
+from conftest import run_threads, wait_until
+
+import fastsync
+from fastsync import AtomicArray, Ordering
+
+Relaxed, Acquire, Release, AcqRel, SeqCst = Ordering.members()
+INTS = {f"{sign}int{bits}": bits for bits in (8, 16, 32, 64) for sign in ("", "u")}
+FLOATS = ["float32", "float64"]
+CODES = dict(zip([*INTS, *FLOATS], "bBhHiIqQfd", strict=True))
+NAMES = list(CODES)
+
+
+def bounds(name):
+    bits = INTS[name]
+    return (0, 2**bits - 1) if name[0] == "u" else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+
+
+def wrap(value, name):
+    low, high = bounds(name)
+    return (value - low) % (high - low + 1) + low
+
+
+# -- making them -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_new(name):
+    a = AtomicArray(name, 5)
+    assert len(a) == 5
+    assert a.dtype == name
+    assert a.itemsize == struct.calcsize(CODES[name])
+    assert a.nbytes == 5 * a.itemsize
+    assert a.load_all() == [0] * 5
+    assert repr(a) == f"AtomicArray({name!r}, 5)"
+    assert list(a) == [0] * 5
+    assert len(AtomicArray(dtype=name, n=0)) == 0
+
+
+@pytest.mark.parametrize("bad", ["i8", "u4", "q", "d", "f8", "int", "int128", "<i8", "", "INT64"])
+def test_other_names_are_refused(bad):
+    with pytest.raises(ValueError, match="not supported"):
+        AtomicArray(bad, 3)
+    with pytest.raises(ValueError, match="not supported"):
+        AtomicArray.from_buffer(bytearray(8), bad)
+
+
+def test_bad_arguments():
+    for bad in (None, 5, int, float, object()):
+        with pytest.raises(TypeError):
+            AtomicArray(bad, 3)
+    for bad in ("3", 1.5, None):
+        with pytest.raises(TypeError):
+            AtomicArray("int64", bad)
+    with pytest.raises(ValueError):
+        AtomicArray("int64", -1)
+    with pytest.raises((MemoryError, OverflowError)):
+        AtomicArray("int64", 2**62)
+    with pytest.raises(OverflowError):
+        AtomicArray("int64", 2**70)
+    a = AtomicArray("int8", 1)
+    with pytest.raises(TypeError):
+        a.__init__("int64", 5)
+
+
+# -- items -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", INTS)
+def test_operations_by_index(name):
+    low, high = bounds(name)
+    a = AtomicArray(name, 3)
+    a.store(1, high)
+    assert a.load(1) == a[1] == a.load(-2) == high
+    assert a.fetch_add(1, 1) == high
+    assert a.load(1) == low
+    assert a.fetch_sub(1, 1, Relaxed) == low
+    assert a.load(1, Acquire) == high
+    assert a.fetch_and(1, 12) == high
+    assert a.fetch_or(1, 3) == 12
+    assert a.fetch_xor(1, 5, ordering=AcqRel) == 15
+    assert a.fetch_nand(1, 2) == 10
+    assert a.swap(1, 20) == wrap(~2, name)
+    assert a.fetch_max(1, 30) == 20
+    assert a.fetch_min(1, 25) == 30
+    assert a.compare_exchange(1, 25, 26) == (True, 25)
+    assert a.compare_exchange(1, 25, 27) == (False, 26)
+    assert a.compare_and_set(1, 26, 27) is True
+    while not a.compare_exchange_weak(1, 27, 28)[0]:
+        assert a.load(1) == 27
+    assert a.update(1, lambda x: x + 1) == 28
+    assert a.fetch_update(1, lambda x: None) == (False, 29)
+    assert a.try_update(1, lambda x: x - 1) == (True, 29)
+    assert a.load_all() == [0, 28, 0]
+    for bad in (low - 1, high + 1):
+        for call in (a.store, a.swap, a.fetch_add, a.fetch_max):
+            with pytest.raises(OverflowError):
+                call(1, bad)
+        with pytest.raises(OverflowError):
+            a.add_at([1], bad)
+        with pytest.raises(OverflowError):
+            a.fill(bad)
+    assert a.load_all() == [0, 28, 0]
+
+
+@pytest.mark.parametrize("name", FLOATS)
+def test_float_items(name):
+    a = AtomicArray(name, 2)
+    assert a.fetch_add(0, 1.5) == 0.0
+    assert a.fetch_sub(0, 0.5) == 1.5
+    assert a.fetch_max(0, math.nan) == 1.0
+    assert a.fetch_min(0, 0.25) == 1.0
+    assert a.compare_exchange(0, 0.25, 2) == (True, 0.25)
+    assert a.load_all() == [2.0, 0.0]
+    for call in (a.fetch_and, a.fetch_or, a.fetch_xor, a.fetch_nand):
+        with pytest.raises(TypeError):
+            call(0, 1)
+    with pytest.raises(TypeError):
+        a.or_at([0], 1)
+    if name == "float32":
+        with pytest.raises(OverflowError):
+            a.store(0, 1e39)
+        with pytest.raises(OverflowError):
+            a.add_at([0, 0], [1.0, 1e39])
+        with pytest.raises(OverflowError):
+            a.add_at([0], array.array("d", [1e39]))
+    assert a.load(0) == 2.0
+
+
+def test_indices():
+    a = AtomicArray("int64", 4)
+    for i in (4, -5, 2**62, 2**70, -(2**70)):
+        for call in (
+            a.load,
+            a.__getitem__,
+            a.notify_one,
+            lambda i: a.store(i, 1),
+            lambda i: a.fetch_add(i, 1),
+            lambda i: a.wait(i, 0, 0),
+            lambda i: a.compare_exchange(i, 0, 1),
+            lambda i: a.update(i, abs),
+        ):
+            with pytest.raises(IndexError):
+                call(i)
+    for i in (None, 1.0, "1", slice(None)):
+        with pytest.raises(TypeError):
+            a.load(i)
+        with pytest.raises(TypeError):
+            a[i]
+    with pytest.raises(TypeError):
+        a[0] = 5
+    with pytest.raises(TypeError):
+        a[0] += 5
+    assert a.load_all() == [0] * 4
+
+
+def test_orderings():
+    a = AtomicArray("uint8", 1)
+    for ordering in Ordering.members():
+        a.fetch_add(0, 1, ordering)
+        a.swap(0, 1, ordering)
+    for call in (
+        lambda: a.load(0, Release),
+        lambda: a.load(0, AcqRel),
+        lambda: a.store(0, 1, Acquire),
+        lambda: a.store(0, 1, AcqRel),
+        lambda: a.wait(0, 9, 0, Release),
+        lambda: a.compare_exchange(0, 1, 1, SeqCst, AcqRel),
+    ):
+        with pytest.raises(ValueError, match="there is no such thing as"):
+            call()
+    for call in (
+        lambda: a.load(0, None),
+        lambda: a.store(0, 1, 4),
+        lambda: a.fetch_add(0, 1, "SeqCst"),
+    ):
+        with pytest.raises(TypeError):
+            call()
+
+
+def test_wait_by_index():
+    a = AtomicArray("int16", 4)
+    assert a.wait(1, 5) is True
+    assert a.wait(1, 0, 0) is False
+
+    def waker():
+        for i in range(4):
+            a.store(i, i + 1)
+            a.notify_all(i)
+
+    assert run_threads([*[lambda i=i: a.wait(i, 0) for i in range(4)], waker])[:4] == [True] * 4
+
+
+def test_python_protocols():
+    a = AtomicArray("int32", 3)
+    for copier in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError, match="cannot pickle"):
+            copier(a)
+    with pytest.raises(TypeError):
+        type("Sub", (AtomicArray,), {})
+    assert weakref.ref(a)() is a
+    assert a != AtomicArray("int32", 3)
+    assert hash(a) == hash(a)
+    assert fastsync.pin(a) is a
+    assert sys.getsizeof(AtomicArray("int64", 1000)) >= 8000
+
+
+# -- buffers ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_exports_its_memory(name):
+    a = AtomicArray(name, 4)
+    a.store(2, 7)
+    view = memoryview(a)
+    assert view.format == CODES[name]
+    assert view.shape == (4,)
+    assert view.strides == (a.itemsize,)
+    assert not view.readonly
+    assert view.tolist() == [0, 0, 7, 0]
+    view[0] = 9
+    assert a.load(0) == 9
+    del a
+    gc.collect()
+    assert view.tolist() == [9, 0, 7, 0], "the view keeps the memory"
+    assert bytes(AtomicArray("uint8", 2)) == b"\0\0"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_from_array_array(name):
+    source = array.array(CODES[name], [1, 2, 3])
+    a = AtomicArray.from_buffer(source)
+    assert a.dtype == name
+    a.fetch_add(1, 5)
+    assert source.tolist() == [1, 7, 3]
+    with pytest.raises(BufferError):
+        source.append(1)
+    del a
+    source.append(1)
+
+
+def test_from_other_buffers():
+    memory = bytearray(32)
+    a = AtomicArray.from_buffer(memory)
+    assert (a.dtype, len(a)) == ("uint8", 32)
+    b = AtomicArray.from_buffer(memory, "uint32")
+    assert len(b) == 8
+    b.store(1, 0x01010101)
+    assert a.load_all()[4:8] == [1, 1, 1, 1]
+    part = AtomicArray.from_buffer(memoryview(memory)[8:24], dtype="int64")
+    part.fill(-1)
+    assert memory == b"\0\0\0\0\1\1\1\1" + b"\xff" * 16 + b"\0" * 8
+
+    with pytest.raises(ValueError, match="no multiple"):
+        AtomicArray.from_buffer(bytearray(9), "int64")
+    with pytest.raises(ValueError, match="not aligned"):
+        AtomicArray.from_buffer(memoryview(memory)[1:9], "int64")
+    with pytest.raises((BufferError, TypeError)):
+        AtomicArray.from_buffer(bytes(8))
+    with pytest.raises((BufferError, ValueError)):
+        AtomicArray.from_buffer(memoryview(memory)[::2])
+    with pytest.raises(TypeError):
+        AtomicArray.from_buffer([1, 2])
+    with pytest.raises(TypeError, match="format"):
+        AtomicArray.from_buffer(memoryview(memory).cast("c"))
+    m = mmap.mmap(-1, 64)
+    c = AtomicArray.from_buffer(m, "float64")
+    with pytest.raises(BufferError):
+        m.close()
+    del c
+    m.close()
+    with pytest.raises(ValueError):
+        AtomicArray.from_buffer(m)
+
+
+def test_load_all_into_a_buffer():
+    a = AtomicArray("float64", 3)
+    a.store(1, 2.5)
+    out = array.array("d", [9] * 3)
+    assert a.load_all(out) is out
+    assert out.tolist() == [0, 2.5, 0]
+    for bad, error in ((bytearray(23), ValueError), (bytes(24), BufferError), ([], TypeError)):
+        with pytest.raises(error):
+            a.load_all(bad)
+
+
+# -- bulk --------------------------------------------------------------------------
+
+MODELS = {"add_at": lambda x, y: x + y, "max_at": max, "min_at": min, "or_at": lambda x, y: x | y}
+
+
+@pytest.mark.parametrize("name", INTS)
+@pytest.mark.parametrize("call", MODELS)
+@pytest.mark.parametrize("bins", [3, 5000])  # collected in a table; applied one by one
+def test_bulk_against_a_model(name, call, bins):
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    rng = random.Random(seed)
+    low, high = bounds(name)
+    start = [rng.randint(low, high) for _ in range(bins)]
+    at = [rng.randrange(-bins, bins) for _ in range(1300)]
+    values = [rng.choice([low, high, rng.randint(low, high)]) for _ in at]
+    wanted = list(start)
+    for i, v in zip(at, values, strict=True):
+        wanted[i] = wrap(MODELS[call](wanted[i], v), name)
+    for indices in (at, tuple(at), array.array("h", at), array.array("q", at)):
+        for given in (values, array.array(CODES[name], values)):
+            a = AtomicArray(name, bins)
+            for i, v in enumerate(start):
+                a.store(i, v)
+            assert getattr(a, call)(indices, given) is None
+            assert a.load_all() == wanted
+    scalar = list(start)
+    for i in at:
+        scalar[i] = wrap(MODELS[call](scalar[i], 3), name)
+    for i, v in enumerate(start):
+        a.store(i, v)
+    getattr(a, call)(array.array("i", at), 3)
+    assert a.load_all() == scalar
+
+
+@pytest.mark.parametrize("name", FLOATS)
+@pytest.mark.parametrize("bins", [3, 5000])
+def test_float_bulk(name, bins):
+    at = [0, 1, 2, 2, -1, 1] * 250
+    values = [0.5, 2.0, -1.0, 4.0, math.nan, 8.0] * 250
+    for call in ("max_at", "min_at"):
+        a = AtomicArray(name, bins)
+        a.fill(math.nan)
+        getattr(a, call)(at, values)
+        best = max if call == "max_at" else min
+        last = a.load(bins - 1)
+        assert a.load(0) == 0.5
+        assert a.load(1) == best(2.0, 8.0)
+        assert a.load(2) == best(-1.0, 4.0)
+        assert math.isnan(last) or bins == 3
+    a = AtomicArray(name, bins)
+    a.add_at(array.array("H", [i % 3 for i in range(1500)]), 0.5)
+    a.add_at([0, 1], array.array("f", [1.0, 2.0]))
+    a.add_at([0, 1], array.array("b", [1, -2]))
+    assert a.load_all()[:3] == [252.0, 250.0, 250.0]
+
+
+@pytest.mark.parametrize("bins", [2, 4000])
+def test_bulk_applies_nothing_when_something_is_wrong(bins):
+    a = AtomicArray("int8", bins)
+    at = [0, 1] * 1000
+    for bad in (bins, -bins - 1, 2**40, -(2**40)):
+        for indices in ([*at, bad], array.array("q", [*at, bad])):
+            with pytest.raises(IndexError):
+                a.add_at(indices, 1)
+    with pytest.raises(IndexError):
+        a.add_at(array.array("Q", [*at, 2**64 - 1]), 1)
+    with pytest.raises(IndexError):
+        a.add_at([2**70], 1)
+    for values in (
+        array.array("q", [1] * 1999 + [128]),
+        [1] * 1999 + [-129],
+        array.array("Q", [2**64 - 1] * 2000),
+    ):
+        with pytest.raises(OverflowError):
+            a.add_at(at, values)
+    for indices, values in (
+        (at, 1.0),
+        (at, [1.0] * 2000),
+        (at, array.array("d", [1] * 2000)),
+        (array.array("d", at), 1),
+        (at, None),
+        (at, "x"),
+        (5, 1),
+        (None, 1),
+        ([0.5], 1),
+        (memoryview(b"ab").cast("c"), 1),
+    ):
+        with pytest.raises(TypeError):
+            a.add_at(indices, values)
+    for values in ([1], [1] * 2001, array.array("b", [1])):
+        with pytest.raises(ValueError):
+            a.add_at(at, values)
+    assert not any(a.load_all())
+    a.add_at([], [])
+    a.add_at(array.array("q"), 5)
+    with pytest.raises(IndexError):
+        AtomicArray("int8", 0).add_at([0], 1)
+
+
+def test_unsigned_values_that_no_int64_holds():
+    a = AtomicArray("uint64", 2)
+    a.max_at([0, 1, 0], array.array("Q", [2**64 - 1, 2**63, 1]))
+    assert a.load_all() == [2**64 - 1, 2**63]
+    a.min_at([0, 0, 0, 0], [2**64 - 2, 2**63 + 5, 2**64 - 1, 2**63 + 9])
+    assert a.load(0) == 2**63 + 5
+    b = AtomicArray("int64", 1)
+    for values in (array.array("Q", [2**63 - 1]), array.array("Q", [2**63])):
+        if values[0] < 2**63:
+            b.max_at([0], values)
+        else:
+            with pytest.raises(OverflowError):
+                b.max_at([0], values)
+    assert b.load(0) == 2**63 - 1
+    with pytest.raises(OverflowError):
+        a.add_at([0], array.array("b", [-1]))
+
+
+@pytest.mark.parametrize("name", ["int8", "uint32", "int64", "float32", "float64"])
+@pytest.mark.parametrize("bins", [10, 3000])
+def test_bulk_from_many_threads_adds_up(name, bins):
+    a = AtomicArray(name, bins)
+    at = array.array("i", [i % 10 for i in range(4000)])
+
+    def work():
+        for _ in range(5):
+            a.add_at(at, 1)
+            for i in range(10):
+                a.fetch_add(i, 1)
+
+    run_threads([work] * 4)
+    wanted = 4 * 5 * 401
+    if name in INTS:
+        wanted = wrap(wanted, name)
+    assert a.load_all() == [wanted] * 10 + [0] * (bins - 10)
+
+
+@pytest.mark.parametrize("bins", [50, 20000])
+def test_index_memory_that_changes_meanwhile(bins):
+    # the guard bytes around the array stay as they are, whatever the indices become
+    memory = bytearray(8 * (bins + 2000))
+    a = AtomicArray.from_buffer(memoryview(memory)[8000 : 8000 + 8 * bins], "int64")
+    at = array.array("q", [0] * 5000)
+    stop = fastsync.AtomicBool(False)
+
+    def scribble():
+        rng = random.Random(1)
+        while not stop.load():
+            for _ in range(100):
+                at[rng.randrange(5000)] = rng.choice(
+                    [0, -1, bins - 1, bins, bins + 500, -bins - 500, 2**62]
+                )
+            for i in range(5000):
+                at[i] = 0
+
+    def bulk():
+        errors = 0
+        for _ in range(200):
+            try:
+                a.add_at(at, 1)
+            except IndexError:
+                errors += 1
+        stop.store(True)
+        return errors
+
+    run_threads([scribble, bulk])
+    assert memory[:8000] == bytes(8000)
+    assert memory[-8000:] == bytes(8000)
+
+
+def test_bulk_leaves_other_threads_running():
+    a = AtomicArray("int64", 1000)
+    at = array.array("q", range(1000)) * 500
+    ticks = []
+
+    def tick():
+        while len(ticks) < 20:
+            gc.collect()
+            ticks.append(time.perf_counter())
+
+    run_threads([tick, lambda: [a.add_at(at, 1) for _ in range(5)]])
+    assert a.load_all() == [2500] * 1000
+
+
+# -- numpy --------------------------------------------------------------------------
+
+
+@pytest.fixture(name="np")
+def _np():
+    return pytest.importorskip("numpy")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_numpy_views(np, name):
+    dtype = np.dtype(name)
+    for given in (dtype, dtype.type, name):
+        assert AtomicArray(given, 3).dtype == name
+    a = AtomicArray(dtype, 4)
+    view = np.asarray(a)
+    assert view.dtype == dtype
+    view[2] = 5
+    assert a.load(2) == 5
+    source = np.arange(6, dtype=dtype)
+    b = AtomicArray.from_buffer(source)
+    assert b.dtype == name
+    assert b.fetch_add(5, 1) == 5
+    assert source[5] == 6
+    assert type(b.load(0)) in (int, float)
+    b.store(0, source[3])  # numpy's numbers are numbers
+    assert source[0] == 3
+    assert np.array_equal(b.load_all(np.zeros(6, dtype)), source)
+    for other in (">i8", "complex128", "float16", "bool", "S3", [("a", "i4")]):
+        with pytest.raises((TypeError, ValueError)):
+            AtomicArray(np.dtype(other), 3)
+    source.flags.writeable = False
+    with pytest.raises((BufferError, ValueError)):
+        AtomicArray.from_buffer(source)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("bins", [7, 9000])
+def test_numpy_bulk(np, name, bins):
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    rng = np.random.default_rng(seed)
+    at = rng.integers(-bins, bins, 3000)
+    values = rng.integers(0, 100, 3000).astype(name)
+    wanted = np.zeros(bins, name)
+    np.add.at(wanted, at, values)
+    for index_type in (np.int64, np.int32, np.int16):
+        a = AtomicArray(name, bins)
+        a.add_at(at.astype(index_type), values)
+        assert np.array_equal(np.asarray(a), wanted)
+    a = AtomicArray(name, bins)
+    a.add_at(at.reshape(30, 100), values.reshape(30, 100))
+    assert np.array_equal(np.asarray(a), wanted)
+    doubled = np.repeat(at, 2)
+    a.fill(0)
+    a.add_at(doubled[::2], np.repeat(values, 3)[::3])
+    assert np.array_equal(np.asarray(a), wanted), "strided arrays too"
+    with pytest.raises(ValueError):
+        a.add_at(at, values.reshape(30, 100))
+    for call, ufunc in (("max_at", np.maximum), ("min_at", np.minimum)):
+        a.fill(50)
+        getattr(a, call)(at, values)
+        wanted = np.full(bins, 50, name)
+        ufunc.at(wanted, at, values)
+        assert np.array_equal(np.asarray(a), wanted)
+    a.fill(0)
+    a.add_at(at, np.int64(2))
+    assert a.load_all() == np.bincount(at % bins, minlength=bins).__mul__(2).astype(name).tolist()
+
+
+# -- two processes -------------------------------------------------------------------
+
+CHILD = """
+import sys
+from multiprocessing import resource_tracker, shared_memory
+from fastsync import AtomicArray, AtomicI64
+block = shared_memory.SharedMemory(name=sys.argv[1])
+resource_tracker.unregister(block._name, "shared_memory")
+a = AtomicArray.from_buffer(block.buf, sys.argv[2], shared=True)
+n = int(sys.argv[3])
+for i in range(n):
+    a.fetch_add(0, 1)
+# a ping-pong with the parent: it sets odd values, we even ones
+turn = 1
+for _ in range(50):
+    assert a.wait(1, turn - 1, 30) and a.load(1) == turn, a.load_all()
+    a.store(1, turn + 1)
+    a.notify_one(1)
+    turn += 2
+del a
+block.close()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="shared waiting is Linux's")
+@pytest.mark.parametrize(
+    "name", ["int8", "uint16", "int32", "int64", "uint64", "float32", "float64"]
+)
+def test_two_processes(name):
+    n = 100 if name == "int8" else 1000
+    block = shared_memory.SharedMemory(create=True, size=64)
+    try:
+        try:
+            a = AtomicArray.from_buffer(block.buf, name, shared=True)
+        except NotImplementedError:
+            pytest.skip("this build has no shared waits")
+        child = subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(CHILD), block.name, name, str(n)]
+        )
+        try:
+            for _ in range(20):
+                a.fetch_add(0, 1)
+            turn = 1
+            for _ in range(50):
+                a.store(1, turn)
+                a.notify_one(1)
+                assert a.wait(1, turn, 30)
+                turn += 2
+                assert a.load(1) == turn - 1
+            assert child.wait(30) == 0
+        finally:
+            child.kill()
+            child.wait()
+        assert a.load(0) == n + 20
+        del a
+    finally:
+        gc.collect()
+        block.close()
+        block.unlink()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="shared waiting is Linux's")
+def test_shared_waits_within_one_process():
+    memory = mmap.mmap(-1, 64)
+    try:
+        cells = [
+            fastsync.AtomicU8.from_buffer(memory, 0, shared=True),
+            fastsync.AtomicU8.from_buffer(memory, 3, shared=True),
+            fastsync.AtomicI16.from_buffer(memory, 6, shared=True),
+            fastsync.AtomicI64.from_buffer(memory, 8, shared=True),
+            fastsync.AtomicF64.from_buffer(memory, 16, shared=True),
+        ]
+    except NotImplementedError:
+        pytest.skip("this build has no shared waits")
+    for cell in cells:
+        assert cell.wait(1) is True
+        assert cell.wait(0, 0) is False
+        assert cell.wait(0, 0.001) is False
+        assert cell.wait(0, -1) is False
+    new = 1
+    done = fastsync.AtomicI64(0)
+
+    def waiter(i):
+        assert cells[i].wait(0, 30)
+        done.fetch_add(1)
+
+    def waker():
+        for cell in cells:
+            cell.notify_all()
+        cells[3].store(1 << 40)  # a change of the upper half alone
+        cells[3].notify_one()
+        for cell in (cells[0], cells[1], cells[2], cells[4]):
+            cell.store(new)
+            cell.notify_one()
+        wait_until(lambda: done.load() == 5)
+
+    run_threads([*[lambda i=i: waiter(i) for i in range(5)], waker])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="shared waiting is Linux's")
+def test_a_signal_handler_ends_a_shared_wait():
+    import signal
+
+    class Stop(Exception):
+        pass
+
+    def handler(number, frame):
+        raise Stop
+
+    try:
+        a = AtomicArray.from_buffer(mmap.mmap(-1, 64), "int64", shared=True)
+    except NotImplementedError:
+        pytest.skip("this build has no shared waits")
+    old = signal.signal(signal.SIGALRM, handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(Stop):
+            a.wait(0, 0)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
+    assert a.load(0) == 0
+
+
+def test_all_names_are_covered():
+    assert list(itertools.chain(INTS, FLOATS)) == NAMES
