@@ -9,6 +9,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from fastsync.c_wait cimport FS_FOREVER, fs_now
 from fastsync.locks cimport *
 from fastsync.parking cimport FS_ACQUIRED, FS_PLAIN
+from fastsync.rwlock cimport *
 
 import threading
 
@@ -20,6 +21,7 @@ cdef struct shared_state:
     fs_semaphore semaphore
     fs_event event
     fs_barrier barrier
+    fs_rwlock rwlock
     long guarded       # by whichever lock the storm is about
     long filled        # of the one-slot queue
     long slot
@@ -123,13 +125,54 @@ cdef void barrier_part(int me, int rounds) noexcept nogil:
         barrier_wait(&state.barrier)
 
 
+cdef void rwlock_part(int me, int rounds) noexcept nogil:
+    """Writers keep two numbers equal; readers, of all kinds, look; upgraders do both."""
+    cdef int i
+    cdef long seen
+    for i in range(rounds):
+        if (me + i) % 4 == 0:
+            if i % 3 or rwlock_write_until(&state.rwlock, fs_now() + 5000, FS_PLAIN) != FS_ACQUIRED:
+                rwlock_write(&state.rwlock)
+            state.guarded += 1
+            state.slot += 1
+            if i % 2:
+                rwlock_downgrade(&state.rwlock)
+                look_at_both()
+                rwlock_unlock_read(&state.rwlock)
+            else:
+                rwlock_unlock_write(&state.rwlock)
+        elif (me + i) % 4 == 1:
+            rwlock_upgradable_read(&state.rwlock)
+            seen = state.guarded
+            if rwlock_upgrade_until(&state.rwlock, fs_now() + 20000, FS_PLAIN) == FS_ACQUIRED:
+                if state.guarded != seen:
+                    state.taken += 1  # a writer slipped in
+                state.guarded += 1
+                state.slot += 1
+                rwlock_unlock_write(&state.rwlock)
+            else:
+                rwlock_unlock_upgradable(&state.rwlock)
+        else:
+            rwlock_read(&state.rwlock)
+            look_at_both()
+            rwlock_unlock_read(&state.rwlock)
+
+
+cdef void look_at_both() noexcept nogil:
+    if state.guarded != state.slot:
+        mutex_lock(&state.mutex)
+        state.taken += 1
+        mutex_unlock(&state.mutex)
+
+
 ctypedef void (*storm_part)(int, int) noexcept nogil
 
 
 def storm(str name, int threads, int rounds):
     """Run one storm; what it counted, and what it should have."""
     cdef storm_part part
-    parts = {"mutex": 0, "remutex": 1, "condvar": 2, "semaphore": 3, "event": 4, "barrier": 5}
+    parts = {"mutex": 0, "remutex": 1, "condvar": 2, "semaphore": 3, "event": 4, "barrier": 5,
+             "rwlock": 6}
     cdef int chosen = parts[name]
     if chosen == 0:
         part = mutex_part
@@ -141,17 +184,20 @@ def storm(str name, int threads, int rounds):
         part = semaphore_part
     elif chosen == 4:
         part = event_part
-    else:
+    elif chosen == 5:
         part = barrier_part
-    state.guarded = state.filled = state.taken = 0
+    else:
+        part = rwlock_part
+    state.guarded = state.filled = state.taken = state.slot = 0
     semaphore_init(&state.semaphore, 1)
     barrier_init(&state.barrier, threads)
     event_clear(&state.event)
     run_part(part, threads, rounds)
     expected = {"mutex": threads * rounds, "remutex": threads * rounds,
                 "condvar": threads // 2 * rounds, "semaphore": threads * rounds,
-                "event": rounds // 10, "barrier": 0}[name]
-    return (state.taken if name == "barrier" else state.guarded), expected
+                "event": rounds // 10, "barrier": 0, "rwlock": 0}[name]
+    # Of a barrier and a rwlock: how often something was wrong.
+    return (state.taken if name in ("barrier", "rwlock") else state.guarded), expected
 
 
 cdef object run_part(storm_part part, int threads, int rounds):
@@ -171,4 +217,4 @@ cdef object run_part(storm_part part, int threads, int rounds):
             raise SystemExit(f"a thread of the storm is stuck: {state.guarded}")
 
 
-NAMES = ("mutex", "remutex", "condvar", "semaphore", "event", "barrier")
+NAMES = ("mutex", "remutex", "condvar", "semaphore", "event", "barrier", "rwlock")
