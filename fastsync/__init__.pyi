@@ -23,6 +23,15 @@ from fastsync.atomics import (
     spin_loop,
 )
 from fastsync.cell import Arc, AtomicCell, AtomicRef, Weak
+from fastsync.mutex import (
+    Condvar,
+    FairMutex,
+    MappedMutexGuard,
+    Mutex,
+    MutexGuard,
+    ReentrantMutex,
+    ReentrantMutexGuard,
+)
 from fastsync.rwlock import (
     LockView,
     MappedReadGuard,
@@ -53,12 +62,19 @@ __all__ = [
     "AtomicU32",
     "AtomicU64",
     "AtomicUsize",
+    "Condvar",
     "Counter",
+    "FairMutex",
     "LockView",
+    "MappedMutexGuard",
     "MappedReadGuard",
     "MappedWriteGuard",
+    "Mutex",
+    "MutexGuard",
     "Ordering",
     "ReadGuard",
+    "ReentrantMutex",
+    "ReentrantMutexGuard",
     "RwLock",
     "ShardedLock",
     "ShardedWriteGuard",
