@@ -49,16 +49,12 @@ FS_INLINE int fs_is_immortal(PyObject *op) {
  * on a free-threaded one when another thread owns the object: the owner counts
  * with plain instructions and would undo it. */
 FS_INLINE void fs_make_immortal(PyObject *op) {
-#ifdef Py_GIL_DISABLED
-    if (op->ob_tid == 0) {  /* nobody's: nobody counts in ob_ref_local */
+#if defined(Py_GIL_DISABLED)
+    /* What Py_SET_REFCNT does for an owner.  Owner 0 is nobody: nobody else counts here. */
+    if (op->ob_tid == 0 || _Py_IsOwnedByCurrentThread(op)) {
         op->ob_ref_local = UINT32_MAX;
-        return;
     }
-    if (!_Py_IsOwnedByCurrentThread(op)) {
-        return;
-    }
-#endif
-#if PY_VERSION_HEX >= 0x030E0000
+#elif PY_VERSION_HEX >= 0x030E0000
     Py_SET_REFCNT(op, _Py_IMMORTAL_INITIAL_REFCNT);
 #elif PY_VERSION_HEX >= 0x030C0000
     Py_SET_REFCNT(op, _Py_IMMORTAL_REFCNT);
