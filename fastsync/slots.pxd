@@ -8,6 +8,8 @@ ctypedef int (*fs_clear)(PyObject*) noexcept
 
 # `with x:` without a bound method for each end: see slots.pyx.
 cdef int make_context_manager(type cls, Py_ssize_t vectorcall_offset) except -1
+# A call of an instance is a call of the fs_call in it.
+cdef int make_callable(type cls, Py_ssize_t vectorcall_offset) except -1
 # No instances but those that this package makes.
 cdef int forbid_instances(type cls) except -1
 # How the collector sees an instance; returns tp_traverse as it was.

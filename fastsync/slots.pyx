@@ -89,6 +89,11 @@ cdef int make_context_manager(type cls, Py_ssize_t vectorcall_offset) except -1:
         return 0
     for name in ("__enter__", "__exit__"):
         names[name] = immortal(_Itself(getattr(cls, name)))
+    return make_callable(cls, vectorcall_offset)
+
+
+cdef int make_callable(type cls, Py_ssize_t vectorcall_offset) except -1:
+    cdef RawType* raw = <RawType*><PyObject*>cls
     raw.tp_vectorcall_offset = vectorcall_offset
     raw.tp_flags |= Py_TPFLAGS_HAVE_VECTORCALL
     raw.tp_call = PyVectorcall_Call

@@ -1,0 +1,686 @@
+"""Once, OnceLock, LazyLock, @once and lazy_property."""
+
+import gc
+import pickle
+import signal
+import threading
+import time
+import traceback
+import weakref
+
+import pytest
+from fastsync.once import LazyLock, Once, OnceLock, OnceState, lazy_property, once
+
+
+class Interrupted(BaseException):
+    """What the signal handlers here raise."""
+
+
+def interrupted(call):
+    """Call something that waits for ever, and have a signal handler raise."""
+    waiting = False
+
+    def handle(signum, frame):
+        if waiting:
+            raise Interrupted
+
+    before = signal.signal(signal.SIGALRM, handle)
+    signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
+    try:
+        with pytest.raises(Interrupted):
+            waiting = True
+            try:
+                call()
+            finally:
+                waiting = False
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+class Running:
+    """A function that runs in another thread until it is told to end."""
+
+    def __init__(self, start, fail=False):
+        self.begun, self.gate, self.outcome = threading.Event(), threading.Event(), None
+        self.fail = fail
+        self.thread = threading.Thread(target=self.run, args=(start,), daemon=True)
+
+    def run(self, start):
+        try:
+            self.outcome = start(self.function)
+        except ZeroDivisionError as error:
+            self.outcome = error
+
+    def function(self, *_):
+        self.begun.set()
+        assert self.gate.wait(30)
+        if self.fail:
+            raise ZeroDivisionError
+        return "made"
+
+    def __enter__(self):
+        self.thread.start()
+        assert self.begun.wait(30)
+        return self
+
+    def end(self):
+        self.gate.set()
+        self.thread.join(30)
+        assert not self.thread.is_alive()
+
+    def __exit__(self, *exc):
+        self.end()
+
+
+def fail(*_):
+    raise ZeroDivisionError
+
+
+# -- Once --------------------------------------------------------------------
+
+
+def test_smoke():
+    gate = Once()
+    calls = []
+    assert gate.state() is OnceState.New
+    assert gate.call_once(lambda: calls.append(1)) is None
+    assert gate.call_once(lambda: calls.append(2)) is None
+    assert gate.call_once_force(lambda state: calls.append(3)) is None
+    gate.wait()
+    assert calls == [1]
+    assert gate.is_completed()
+    assert gate.state() is OnceState.Done
+    assert gate.state().done()
+    assert not gate.state().poisoned()
+
+
+def test_stampede(run_threads):
+    """10 threads and this one: everybody sees what the one that ran has done."""
+    for _ in range(50):
+        gate = Once()
+        run = []
+
+        def rush(i=0, gate=gate, run=run):
+            for _ in range(4):
+                time.sleep(0)
+            gate.call_once(lambda: run.append(threading.get_ident()))
+            assert len(run) == 1
+
+        run_threads(rush, count=10)
+        rush()
+
+
+def test_poison():
+    """poison_bad, of std and parking_lot."""
+    gate = Once()
+    with pytest.raises(ZeroDivisionError):
+        gate.call_once(fail)
+    assert gate.state() is OnceState.Poisoned
+    assert gate.state().poisoned()
+    assert not gate.is_completed()
+    for call in (lambda: gate.call_once(fail), gate.wait):
+        with pytest.raises(RuntimeError):
+            call()
+    with pytest.raises(ZeroDivisionError):
+        gate.call_once_force(fail)
+    assert gate.state() is OnceState.Poisoned
+    states = []
+    gate.call_once_force(states.append)
+    assert states == [OnceState.Poisoned]
+    assert gate.state() is OnceState.Done
+    gate.call_once(fail)
+    gate.wait()
+    states.clear()
+    Once().call_once_force(states.append)
+    assert states == [OnceState.New]
+
+
+def test_wait_for_force_to_finish(run_threads, wait_until):
+    """While it is forced, an ordinary call waits, and then finds it done."""
+    gate = Once()
+    with pytest.raises(ZeroDivisionError):
+        gate.call_once(fail)
+    seen = []
+    with Running(gate.call_once_force) as running:
+        assert gate.state() is OnceState.InProgress
+        waiter = threading.Thread(target=lambda: seen.append(gate.call_once(fail)), daemon=True)
+        waiter.start()
+        running.end()
+        waiter.join(30)
+        assert not waiter.is_alive()
+    assert seen == [None]
+    assert gate.state() is OnceState.Done
+
+
+def test_waiters_of_a_failing_run(run_threads):
+    gate = Once()
+    outcomes = []
+
+    def other(call):
+        try:
+            outcomes.append(call())
+        except RuntimeError:
+            outcomes.append(RuntimeError)
+
+    with Running(gate.call_once, fail=True) as running:
+        threads = [
+            threading.Thread(target=other, args=(call,), daemon=True)
+            for call in (gate.wait, lambda: gate.call_once(fail))
+        ]
+        for thread in threads:
+            thread.start()
+        running.end()
+        for thread in threads:
+            thread.join(30)
+            assert not thread.is_alive()
+    assert isinstance(running.outcome, ZeroDivisionError)
+    assert outcomes == [RuntimeError] * 2
+
+
+def test_wait_before_anything_runs(run_threads):
+    gate = Once()
+    lock = OnceLock()
+    done = []
+
+    def wait():
+        gate.wait()
+        done.append(lock.wait())
+
+    def run():
+        lock.set(7)
+        gate.call_once(lambda: done.append(0))
+
+    run_threads([wait, wait, wait, run])
+    assert done == [0, 7, 7, 7]
+
+
+def test_a_wait_survives_failed_attempts(wait_until):
+    lock = OnceLock()
+    got = []
+    thread = threading.Thread(target=lambda: got.append(lock.wait()), daemon=True)
+    thread.start()
+    for _ in range(100):
+        with pytest.raises(ZeroDivisionError):
+            lock.get_or_init(fail)
+    lock.set("late")
+    thread.join(30)
+    assert got == ["late"]
+
+
+@pytest.mark.parametrize("name", ["call_once", "call_once_force", "wait"])
+def test_recursion_raises(name):
+    gate = Once()
+
+    def again(*_):
+        getattr(gate, name)(*[lambda *_: None] * (name != "wait"))
+
+    for start in (gate.call_once, gate.call_once_force):
+        with pytest.raises(RuntimeError):
+            start(again)
+        assert gate.state() is OnceState.Poisoned
+    gate.call_once_force(lambda state: None)
+
+
+def test_states():
+    names = ["New", "InProgress", "Poisoned", "Done"]
+    for name in names:
+        state = getattr(OnceState, name)
+        assert state.name == name
+        assert pickle.loads(pickle.dumps(state)) is state
+        assert repr(state) == f"OnceState.{name}"
+    with pytest.raises(TypeError):
+        OnceState("New")
+    with pytest.raises(TypeError):
+        pickle.dumps(Once())
+    assert "New" in repr(Once())
+
+
+@pytest.mark.parametrize("name", ["call_once", "call_once_force", "wait"])
+def test_ctrl_c_ends_a_wait(name):
+    gate = Once()
+    arguments = [fail] * (name != "wait")
+    with Running(gate.call_once) as running:
+        interrupted(lambda: getattr(gate, name)(*arguments))
+        assert gate.state() is OnceState.InProgress
+        running.end()
+    getattr(gate, name)(*arguments)
+    if name == "wait":
+        interrupted(Once().wait)
+
+
+# -- OnceLock ----------------------------------------------------------------
+
+
+def test_once_lock():
+    lock = OnceLock()
+    assert lock.get() is None
+    assert lock.into_inner() is None
+    assert lock.take() is None
+    assert lock.set(5) is True
+    assert lock.set(6) is False
+    assert lock.get() == lock.wait() == lock.into_inner() == 5
+    assert lock.get_or_init(fail) == lock.get_or_try_init(fail) == 5
+    assert lock.take() == 5
+    assert lock.get() is None
+    assert lock.get_or_init(lambda: 7) == 7
+    assert OnceLock[int].__origin__ is OnceLock
+
+
+def test_none_is_a_value():
+    lock = OnceLock()
+    assert lock.set(None) is True
+    assert lock.set(1) is False
+    assert lock.get_or_init(fail) is None
+    assert lock.wait() is None
+
+
+@pytest.mark.parametrize("name", ["get_or_init", "get_or_try_init"])
+def test_a_failed_initialization_lets_the_next_caller_try(name, run_threads):
+    lock = OnceLock()
+    with pytest.raises(ZeroDivisionError):
+        getattr(lock, name)(fail)
+    assert lock.get() is None
+    with Running(getattr(lock, name), fail=True) as running:
+        got = []
+        threads = [
+            threading.Thread(target=lambda: got.append(lock.get_or_init(lambda: 3)), daemon=True)
+            for _ in range(3)
+        ]
+        for thread in threads:
+            thread.start()
+        running.end()
+        for thread in threads:
+            thread.join(30)
+            assert not thread.is_alive()
+    assert isinstance(running.outcome, ZeroDivisionError)
+    assert got == [3, 3, 3]
+
+
+def test_set_waits_for_an_initialization():
+    lock = OnceLock()
+    answers = []
+    with Running(lock.get_or_init) as running:
+        assert lock.get() is None
+        thread = threading.Thread(target=lambda: answers.append(lock.set(1)), daemon=True)
+        thread.start()
+        running.end()
+        thread.join(30)
+    assert answers == [False]
+    assert lock.get() == "made"
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        lambda lock: lock.get_or_init(lambda: 1),
+        lambda lock: lock.get_or_try_init(lambda: 1),
+        lambda lock: lock.set(1),
+        lambda lock: lock.wait(),
+    ],
+)
+def test_recursive_initialization_raises(again):
+    lock = OnceLock()
+    with pytest.raises(RuntimeError):
+        lock.get_or_init(lambda: again(lock))
+    assert lock.get_or_init(lambda: lock.get()) is None
+
+
+def test_everybody_gets_the_one_value(run_threads):
+    for _ in range(50):
+        lock = OnceLock()
+        made = []
+
+        def make(made=made):
+            made.append(object())
+            return made[-1]
+
+        values = run_threads(lambda i, lock=lock, make=make: lock.get_or_init(make), count=8)
+        assert len(made) == 1
+        assert all(value is made[0] for value in values)
+
+
+def test_take_and_get_at_once_are_safe(run_threads):
+    lock = OnceLock()
+
+    def work(i):
+        taken = 0
+        for n in range(5000):
+            lock.set([n])
+            value = lock.get()
+            assert value is None or len(value) == 1
+            taken += lock.take() is not None
+        return taken
+
+    assert sum(run_threads(work, count=4)) > 0
+    assert lock.get() is None
+
+
+def test_once_lock_interrupted():
+    lock = OnceLock()
+    interrupted(lock.wait)
+    with Running(lock.get_or_init) as running:
+        interrupted(lambda: lock.get_or_init(fail))
+        interrupted(lambda: lock.set(1))
+        running.end()
+    assert lock.get() == "made"
+
+
+# -- LazyLock ----------------------------------------------------------------
+
+
+def test_lazy_lock(run_threads):
+    made = []
+
+    def make():
+        made.append(object())
+        return made[-1]
+
+    lazy = LazyLock(make)
+    assert not made
+    values = run_threads(lambda i: lazy.value if i % 2 else lazy.force(), count=8)
+    assert len(made) == 1
+    assert all(value is made[0] for value in values)
+    assert lazy.value is lazy.force() is made[0]
+    with pytest.raises(TypeError):
+        LazyLock(3)
+    with pytest.raises(AttributeError):
+        lazy.value = 3
+
+
+@pytest.mark.parametrize("kind", [ZeroDivisionError, KeyboardInterrupt])
+def test_a_lazy_lock_is_poisoned_for_good(kind):
+    calls = []
+
+    def broken():
+        calls.append(1)
+        raise kind
+
+    lazy = LazyLock(broken)
+    with pytest.raises(kind) as first:
+        lazy.force()
+    for _ in range(2):
+        with pytest.raises(RuntimeError) as later:
+            lazy.value  # noqa: B018
+        assert later.value.__cause__ is first.value
+    assert calls == [1]
+
+
+def test_a_recursive_lazy_lock_raises():
+    lazy = LazyLock(lambda: lazy.value)
+    with pytest.raises(RuntimeError):
+        lazy.force()
+
+
+def test_waiters_of_a_failing_lazy_lock():
+    running = Running(lambda function: lazy.force(), fail=True)
+    lazy = LazyLock(running.function)
+    causes = []
+
+    def wait():
+        try:
+            lazy.force()
+        except RuntimeError as error:
+            causes.append(error.__cause__)
+
+    with running:
+        thread = threading.Thread(target=wait, daemon=True)
+        thread.start()
+        interrupted(lazy.force)
+        running.end()
+        thread.join(30)
+    assert causes == [running.outcome]
+
+
+def test_a_lazy_lock_lets_cycles_go():
+    class Value:
+        pass
+
+    def build():
+        value = Value()
+        value.lazy = LazyLock(lambda: value)
+        value.cell = OnceLock()
+        value.cell.set(value)
+        assert value.lazy.value is value
+        return weakref.ref(value)
+
+    gone = build()
+    gc.collect()
+    assert gone() is None
+
+
+# -- @once -------------------------------------------------------------------
+
+
+def test_once_runs_one_time(run_threads):
+    calls = []
+
+    @once
+    def load(a, b=0):
+        """Load it."""
+        calls.append((a, b))
+        return object()
+
+    results = run_threads(lambda i: load(i, b=i), count=8)
+    [(a, b)] = calls  # the first call's arguments win
+    assert a == b
+    assert all(result is results[0] for result in results)
+    assert load() is results[0]
+    assert load("any", 1, x=3) is results[0]
+    assert load.__name__ == "load"
+    assert load.__doc__ == "Load it."
+    assert callable(load)
+    assert load.__wrapped__(1) is not results[0]
+    with pytest.raises(TypeError):
+        once(3)
+
+
+def test_once_keeps_an_exception_and_its_traceback():
+    calls = []
+
+    @once
+    def broken():
+        calls.append(1)
+        raise ZeroDivisionError("once")
+
+    errors, depths = [], []
+    for _ in range(20):
+        with pytest.raises(ZeroDivisionError) as caught:
+            broken()
+        errors.append(caught.value)
+        depths.append(len(traceback.extract_tb(caught.value.__traceback__)))
+    assert calls == [1]
+    assert all(error is errors[0] for error in errors)
+    assert len(set(depths[1:])) == 1
+    assert depths[1] <= depths[0]
+    assert "broken" in {frame.name for frame in traceback.extract_tb(errors[0].__traceback__)}
+    try:
+        raise KeyError
+    except KeyError:
+        with pytest.raises(ZeroDivisionError):
+            broken()
+    assert errors[0].__context__ is None
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_once_does_not_keep_what_is_no_error(kind):
+    attempts = []
+
+    @once
+    def flaky():
+        attempts.append(1)
+        if len(attempts) < 3:
+            raise kind
+        return "fine"
+
+    for _ in range(2):
+        with pytest.raises(kind):
+            flaky()
+    assert flaky() == flaky() == "fine"
+    assert len(attempts) == 3
+
+
+def test_everybody_gets_the_same_exception():
+    @once
+    def broken():
+        return running.function()
+
+    running = Running(lambda function: broken(), fail=True)
+    errors = []
+
+    def call():
+        try:
+            broken()
+        except ZeroDivisionError as error:
+            errors.append(error)
+
+    with running:
+        threads = [threading.Thread(target=call, daemon=True) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        interrupted(broken)
+        running.end()
+        for thread in threads:
+            thread.join(30)
+            assert not thread.is_alive()
+    assert len(errors) == 4
+    assert all(error is running.outcome for error in errors)
+
+
+def test_a_recursive_once_raises():
+    @once
+    def recursive():
+        return recursive()
+
+    with pytest.raises(RuntimeError):
+        recursive()
+
+
+@once
+def at_module_level():
+    return 1
+
+
+def test_once_in_a_class_and_pickled():
+    class Thing:
+        @once
+        def first(self):
+            return self
+
+    one, two = Thing(), Thing()
+    assert one.first() is one
+    assert two.first() is one
+    assert Thing.first is Thing.__dict__["first"]
+    assert pickle.loads(pickle.dumps(at_module_level)) is at_module_level
+
+
+# -- lazy_property -----------------------------------------------------------
+
+
+class Lazy:
+    def __init__(self, make):
+        self.make = make
+
+    @lazy_property
+    def value(self):
+        """What it makes."""
+        return self.make()
+
+
+def test_lazy_property(run_threads):
+    made = []
+
+    def make():
+        made.append(object())
+        return made[-1]
+
+    instance = Lazy(make)
+    values = run_threads(lambda i: instance.value, count=8)
+    assert len(made) == 1
+    assert all(value is made[0] for value in values)
+    assert instance.__dict__["value"] is made[0]
+    assert isinstance(Lazy.value, lazy_property)
+    assert Lazy.value.__doc__ == "What it makes."
+    del instance.value
+    assert instance.value is made[1]
+    instance.value = 3
+    assert instance.value == 3
+    with pytest.raises(TypeError):
+        lazy_property(3)
+
+
+def test_lazy_property_keeps_no_exception():
+    attempts = []
+
+    def make():
+        attempts.append(1)
+        if len(attempts) < 3:
+            raise ZeroDivisionError
+        return len(attempts)
+
+    instance = Lazy(make)
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            instance.value  # noqa: B018
+    assert instance.value == instance.value == 3
+
+
+def test_a_recursive_lazy_property_raises():
+    instance = Lazy(lambda: instance.value)
+    with pytest.raises(RuntimeError):
+        instance.value  # noqa: B018
+    instance.make = lambda: 1
+    assert instance.value == 1
+
+
+def test_instances_never_wait_for_one_another():
+    running = Running(lambda function: slow.value)
+    slow = Lazy(running.function)
+    with running:
+        # While `slow` is being made, others are, also one that is made in between.
+        quick = [Lazy(lambda i=i: i) for i in range(10)]
+        assert [instance.value for instance in quick] == list(range(10))
+        nested = Lazy(lambda: quick[3].value + 1)
+        assert nested.value == 4
+        interrupted(lambda: slow.value)
+        running.end()
+    assert slow.value == "made"
+
+
+def test_waiters_of_a_failing_lazy_property_try_themselves(run_threads):
+    running = Running(lambda function: instance.value, fail=True)
+    instance = Lazy(running.function)
+    got = []
+    with running:
+        threads = [
+            threading.Thread(target=lambda: got.append(instance.value), daemon=True)
+            for _ in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        instance.make = lambda: got.append("again") or 5
+        running.end()
+        for thread in threads:
+            thread.join(30)
+            assert not thread.is_alive()
+    assert got == ["again", 5, 5, 5, 5]
+
+
+def test_lazy_property_and_slots():
+    class Without:
+        __slots__ = ()
+
+        @lazy_property
+        def value(self):
+            return 1
+
+    class With:
+        __slots__ = ("__dict__",)
+
+        @lazy_property
+        def value(self):
+            return 1
+
+    with pytest.raises(TypeError, match="__dict__"):
+        Without().value  # noqa: B018
+    assert With().value == 1
