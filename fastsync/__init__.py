@@ -4,6 +4,8 @@ Everything is imported when it is first used, so `import fastsync` costs next to
 changes nothing: `install()` is what swaps the locks inside `threading`.
 """
 
+import sys as _sys
+
 __version__ = "0.1.0"
 
 # Public name -> the submodule that holds it.
@@ -30,6 +32,9 @@ _HOME |= dict.fromkeys(
     ReentrantMutexGuard""".split(),
     "mutex",
 )
+_HOME |= dict.fromkeys(
+    ["LazyLock", "Once", "OnceLock", "OnceState", "lazy_property", "once"], "once"
+)
 _SUBMODULES = frozenset({"threading"})
 
 __all__ = sorted(["__version__", "get_include", *_HOME])
@@ -54,3 +59,18 @@ def __getattr__(name):
 
 def __dir__():
     return sorted({*globals(), *_HOME, *_SUBMODULES})
+
+
+class _Package(type(_sys)):
+    """A package in which the decorator `once` is not hidden by the submodule of that name.
+
+    The import system sets the attribute to the submodule whenever that is first imported.
+    """
+
+    def __setattr__(self, name, value):
+        if name == "once" and isinstance(value, type(_sys)):
+            value = value.once
+        super().__setattr__(name, value)
+
+
+_sys.modules[__name__].__class__ = _Package
