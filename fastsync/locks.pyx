@@ -25,6 +25,12 @@ cdef enum:
     SPIN_ROUNDS = 40
     SPIN_PAUSES = 100
 
+# The same for a permit or an event, which is on its way less often: long enough
+# for a Semaphore that is used as a lock, and the rest of the polling is done
+# detached, after queueing (FS_SPIN).
+cdef enum:
+    WAIT_ROUNDS = 10
+
 
 # -- mutex -------------------------------------------------------------------
 
@@ -249,7 +255,7 @@ cdef int condvar_wait(fs_condvar* c, fs_mutex* m, int64_t deadline, int flags) n
     call.mutex = m
     call.bad_mutex = call.requeued = False
     result = park(<uintptr_t>c, condvar_enter, condvar_release, condvar_wait_ended,
-                  &call, 0, deadline, flags, &token)
+                  &call, 0, deadline, flags | FS_SPIN, &token)
     if result == FS_PARK_INVALID:
         if condvar_forget_ghosts(c):
             return condvar_wait(c, m, deadline, flags)
@@ -373,7 +379,7 @@ cdef void semaphore_wait_ended(void* ctx, uintptr_t key, bint was_last) noexcept
 
 
 cdef int semaphore_acquire_slow(fs_semaphore* s, int64_t deadline, int flags) noexcept nogil:
-    cdef int rounds = SPIN_ROUNDS if fs_may_spin() else 0
+    cdef int rounds = WAIT_ROUNDS if fs_may_spin() else 0
     cdef int spun = 0
     cdef int result, i
     cdef uintptr_t token
@@ -396,7 +402,7 @@ cdef int semaphore_acquire_slow(fs_semaphore* s, int64_t deadline, int flags) no
             if not fs_u64_cas_relaxed(&s.state, &seen, seen | FS_SEMAPHORE_PARKED):
                 continue
         result = park(<uintptr_t>s, semaphore_still_empty, NULL, semaphore_wait_ended,
-                      s, 0, deadline, flags, &token)
+                      s, 0, deadline, flags | FS_SPIN, &token)
         if result == FS_PARK_UNPARKED:
             if token == FS_TOKEN_HANDOFF:
                 return FS_ACQUIRED
@@ -484,7 +490,7 @@ cdef void event_wait_ended(void* ctx, uintptr_t key, bint was_last) noexcept nog
 
 
 cdef int event_wait_slow(fs_event* e, int64_t deadline, int flags) noexcept nogil:
-    cdef int rounds = SPIN_ROUNDS if fs_may_spin() else 0
+    cdef int rounds = WAIT_ROUNDS if fs_may_spin() else 0
     cdef int spun = 0
     cdef int result, i
     cdef uintptr_t token
@@ -507,7 +513,7 @@ cdef int event_wait_slow(fs_event* e, int64_t deadline, int flags) noexcept nogi
         if seen == FS_EVENT_SET:
             continue
         result = park(<uintptr_t>e, event_still_clear, NULL, event_wait_ended,
-                      e, 0, deadline, flags | FS_KEEP_PLACE, &token)
+                      e, 0, deadline, flags | FS_KEEP_PLACE | FS_SPIN, &token)
         if result == FS_PARK_UNPARKED:
             if token == FS_TOKEN_NORMAL:
                 continue  # event_reset()
