@@ -27,9 +27,7 @@ def colors_of(contestants, ranks):
     chosen = {}
     for name in contestants:
         rank = ranks.get(name)
-        chosen[name] = (
-            next(shades) if rank == "ours" else COLORS.get(rank) or next(rest)
-        )
+        chosen[name] = next(shades) if rank == "ours" else COLORS.get(rank) or next(rest)
     return chosen
 
 
