@@ -100,13 +100,14 @@ def bars(results, folder, name, title, unit, chosen):
     height = sum(len(shown) for _, _, shown in rows) * 0.2 + len(rows) * 0.22 + 0.7
     figure, axes = plt.subplots(figsize=(7.4, height), layout="constrained")
     y, ticks = 0.0, []
-    low = min(value for _, _, shown in rows for _, value, _ in shown)
+    scale = 1e9 if unit == "nanoseconds" else 1
+    low = scale * min(value for _, _, shown in rows for _, value, _ in shown)
     for label, value_unit, shown in rows:
         ticks.append((y + (len(shown) - 1) / 2, label))
         for who, value, color in shown:
-            axes.barh(y, value, height=0.86, color=color)
+            axes.barh(y, value * scale, height=0.86, color=color)
             note = f" {summary.human(value, value_unit)}  {who}"
-            axes.text(value, y, note, va="center", fontsize=7)
+            axes.text(value * scale, y, note, va="center", fontsize=7)
             y += 1
         y += 1.1
     axes.set_xscale("log")
@@ -115,7 +116,7 @@ def bars(results, folder, name, title, unit, chosen):
     axes.set_yticks([tick for tick, _ in ticks], [label for _, label in ticks])
     axes.invert_yaxis()
     axes.margins(y=0.01)
-    axes.set(title=title, xlabel=unit)
+    axes.set(title=title, xlabel=f"{unit}, logarithmic")
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", alpha=0.25)
     save(figure, folder, name)
@@ -155,14 +156,14 @@ def draw(data, folder):
         if result["kind"] == "op":
             families.setdefault(result["case"].partition(".")[0], []).append(result)
     for family, members in families.items():
-        title = f"Time an operation, one thread: {family}"
-        bars(members, folder, f"time-{family}", title, "seconds", lambda _: True)
+        title = plain(summary.FAMILIES.get(family, family))
+        bars(members, folder, f"time-{family}", title, "nanoseconds", lambda _: True)
     bars(
         results,
         folder,
         "time-waiting",
         "Threads that wait for one another",
-        "seconds",
+        "nanoseconds",
         lambda result: result["case"].partition(".")[0] in ("pingpong", "barrier"),
     )
     bars(

@@ -218,23 +218,22 @@ def main(argv=None):
     if not cases:
         say("no such case; --list names them")
         return 2
-    about = introduce(cases, arguments.tiny)
     started = time.time()
-    results = []
-    for case in cases:
-        for threads in thread_counts(case, arguments):
-            results.append(measure(case, threads, arguments))
-            say("\n" + "\n".join(summary.table(results[-1])))
-    say(f"\n{len(results)} results in {time.time() - started:.0f} s")
     data = {
         "format": FORMAT,
         "taken": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(started)),
         "command": " ".join(argv if argv is not None else sys.argv[1:]),
-        "machine": about,
-        "results": results,
+        "machine": introduce(cases, arguments.tiny),
+        "results": [],
     }
-    if arguments.json:
-        Path(arguments.json).write_text(json.dumps(data, indent=1) + "\n")
+    results = data["results"]
+    for case in cases:
+        for threads in thread_counts(case, arguments):
+            results.append(measure(case, threads, arguments))
+            say("\n" + "\n".join(summary.table(results[-1])))
+            if arguments.json:  # each time, so that a run that is stopped leaves what it has
+                Path(arguments.json).write_text(json.dumps(data, indent=1) + "\n")
+    say(f"\n{len(results)} results in {time.time() - started:.0f} s")
     if arguments.compare:
         compare(results, arguments.compare)
     if arguments.plots:

@@ -4,6 +4,31 @@ from statistics import median
 
 from harness import LESS_IS_BETTER
 
+# What the part of a case's name before the dot stands for.
+FAMILIES = {
+    "with": "`with`, one thread",
+    "pair": "Taking and releasing, one thread",
+    "event": "Event, one thread",
+    "condition": "Condition, one thread",
+    "new": "Creating",
+    "shared": "Threads on one object",
+    "private": "Threads on objects of their own",
+    "hog": "A hog",
+    "pingpong": "Threads that take turns",
+    "barrier": "Barrier",
+    "wakeup": "Waking up in a crowd",
+    "program": "Whole programs through `python -m fastsync`",
+    "memory": "Memory",
+    "start": "Starting",
+    "size": "Size",
+}
+
+METRICS = {
+    "fairness": "slowest/fastest",
+    "longest": "longest wait",
+    "first": "thread 0",
+    "rest": "other threads",
+}
 MARKS = {True: "met", False: "MISSED", None: ""}
 
 
@@ -116,9 +141,7 @@ def two(value):
 
 def goal_text(result, goal):
     reached, met, other = judge(result, goal)
-    what = {"value": "", "first": "thread 0 ", "rest": "other threads "}.get(
-        goal["metric"], goal["metric"] + " "
-    )
+    what = "" if goal["metric"] == "value" else METRICS[goal["metric"]] + " "
     than = f" of {other}" if goal["of"] else ""
     limit = f"{sign(result, goal['metric'])} {goal['limit']:g}{than}"
     if goal["of"] is None:

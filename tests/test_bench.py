@@ -43,3 +43,13 @@ def test_an_unknown_case_is_refused(run_python):
     done = run_python(BENCH / "run.py", "--case", "no.such", check=False)
     assert done.returncode == 2
     assert "no such case" in done.stdout
+
+
+def test_the_report_is_written(tmp_path, run_python):
+    pytest.importorskip("matplotlib")
+    file = tmp_path / "results.json"
+    run_python(BENCH / "run.py", "--tiny", "--case", "with", "--json", file, timeout=80)
+    run_python(BENCH / "report.py", file, tmp_path, timeout=80)
+    page = (tmp_path / "performance.md").read_text()
+    assert "`with Lock()`" in page and sys.version.split()[0] in page
+    assert (tmp_path / "performance" / "time-with.svg").exists()
