@@ -8,28 +8,23 @@ from fastsync.c_atomic cimport (
     fs_u64_load_relaxed, fs_uptr_load_relaxed, fs_uptr_store_relaxed,
 )
 from fastsync.c_wait cimport FS_FOREVER
-from fastsync.c_python cimport fs_may_spin
+from fastsync.c_python cimport PyThreadState, fs_attach, fs_detach, fs_may_spin
 from fastsync.parking cimport (
-    FS_ACQUIRED, FS_ERROR, FS_KEEP_PLACE, FS_PARK_INTERRUPTED, FS_PARK_INVALID,
+    FS_ACQUIRED, FS_ERROR, FS_FIRST, FS_KEEP_PLACE, FS_PARK_INTERRUPTED, FS_PARK_INVALID,
     FS_PARK_TIMED_OUT, FS_PARK_UNPARKED, FS_PARK_UNPARKED_INTERRUPTED,
     FS_PLAIN, FS_REQUEUE_ABORT, FS_REQUEUE_ALL, FS_REQUEUE_UNPARK_ONE_REST,
     FS_SPIN, FS_STOP, FS_TIMEOUT, FS_TOKEN_HANDOFF, FS_TOKEN_NORMAL, FS_UNPARK,
-    fs_unpark_result, park, unpark_all, unpark_filter, unpark_one, unpark_requeue,
+    fs_unpark_result, park, spin_round, unpark_all, unpark_filter, unpark_one, unpark_requeue,
 )
 
 
-# How long a thread that finds the lock held looks again before it parks:
-# SPIN_ROUNDS looks, SPIN_PAUSES pause instructions apart.  Chosen with
-# `bench/run.py --case contended`; docs/performance.md says against what.
-cdef enum:
-    SPIN_ROUNDS = 40
-    SPIN_PAUSES = 100
-
-# The same for a permit or an event, which is on its way less often: long enough
-# for a Semaphore that is used as a lock, and the rest of the polling is done
-# detached, after queueing (FS_SPIN).
+# How long a thread that waits for a permit or an event looks for it before it
+# parks: WAIT_ROUNDS looks, WAIT_PAUSES pause instructions apart.  Long enough for
+# a Semaphore that is used as a lock; the rest of the polling is done detached,
+# after queueing (FS_SPIN).  A mutex has spin_round().
 cdef enum:
     WAIT_ROUNDS = 10
+    WAIT_PAUSES = 100
 
 
 # -- mutex -------------------------------------------------------------------
@@ -47,10 +42,39 @@ cdef void mutex_wait_ended(void* ctx, uintptr_t key, bint was_last) noexcept nog
         fs_u8_fetch_and_relaxed(&(<fs_mutex*>ctx).state, <uint8_t>~FS_MUTEX_PARKED)
 
 
+# A flag of mutex_lock_slow besides those of park(): see mutex_lock_inner.
+cdef enum:
+    TAKE_ATTACHED = 1024
+
+
+cdef inline void mutex_lock_inner(fs_mutex* m) noexcept nogil:
+    """mutex_lock for a lock of our own: never taken while detached.
+
+    A fork of free-threaded Python stops the others where they are attached, so
+    that the child finds such a lock free."""
+    if not mutex_try_lock(m):
+        mutex_lock_slow(m, FS_FOREVER, TAKE_ATTACHED)
+
+
+cdef bint mutex_spin(fs_mutex* m, int64_t deadline, int flags) noexcept nogil:
+    """Look for a while whether it gets free; whether it is ours now."""
+    cdef PyThreadState* state = fs_detach()
+    cdef bint taken = False
+    cdef int round = 0
+    while not taken and spin_round(round, deadline):
+        round += 1
+        # Look first: a failed CAS would take the line away from the owner.
+        if not mutex_is_locked(m):
+            if flags & TAKE_ATTACHED:
+                break
+            taken = mutex_try_lock(m)
+    fs_attach(state)
+    return taken
+
+
 cdef int mutex_lock_slow(fs_mutex* m, int64_t deadline, int flags) noexcept nogil:
-    cdef int rounds = SPIN_ROUNDS if fs_may_spin() else 0
-    cdef int spun = 0
-    cdef int result, i
+    cdef bint spin = fs_may_spin()
+    cdef int result
     cdef uintptr_t token
     cdef uint8_t seen = fs_u8_load_relaxed(&m.state)  # relaxed: the CAS decides
     while True:
@@ -62,31 +86,33 @@ cdef int mutex_lock_slow(fs_mutex* m, int64_t deadline, int flags) noexcept nogi
             continue
         if deadline == 0:
             return FS_TIMEOUT
+        if spin:
+            # Held.  Also when others are parked: they are out of the way, and
+            # eventual fairness sees to them.
+            spin = False
+            if mutex_spin(m, deadline, flags):
+                return FS_ACQUIRED
+            seen = fs_u8_load_relaxed(&m.state)
+            continue
         if not seen & FS_MUTEX_PARKED:
-            # Held, and nobody has given up spinning yet.
-            if spun < rounds:
-                spun += 1
-                for i in range(SPIN_PAUSES):
-                    fs_pause()
-                seen = fs_u8_load_relaxed(&m.state)
-                continue
             # relaxed: announces us; park() validates under the bucket lock
             if not fs_u8_cas_relaxed(&m.state, &seen, seen | FS_MUTEX_PARKED):
                 continue
         result = park(<uintptr_t>m, mutex_still_held, NULL, mutex_wait_ended,
                       m, 0, deadline, flags, &token)
-        if result == FS_PARK_UNPARKED or result == FS_PARK_UNPARKED_INTERRUPTED:
-            if result == FS_PARK_UNPARKED_INTERRUPTED:
-                return mutex_decline(m, token)
+        if result == FS_PARK_UNPARKED:
             if token == FS_TOKEN_HANDOFF:
                 # It never became free: the unlocker left LOCKED set for us, and
                 # waking us ordered its section before ours.
                 return FS_ACQUIRED
+            flags |= FS_FIRST  # overtaken, perhaps; our place is at the head
+        elif result == FS_PARK_UNPARKED_INTERRUPTED:
+            return mutex_decline(m, token)
         elif result == FS_PARK_TIMED_OUT:
             return FS_TIMEOUT
         elif result == FS_PARK_INTERRUPTED:
             return FS_ERROR
-        spun = 0
+        spin = fs_may_spin()
         seen = fs_u8_load_relaxed(&m.state)
 
 
@@ -395,7 +421,7 @@ cdef int semaphore_acquire_slow(fs_semaphore* s, int64_t deadline, int flags) no
         if not seen & FS_SEMAPHORE_PARKED:
             if spun < rounds:
                 spun += 1
-                for i in range(SPIN_PAUSES):
+                for i in range(WAIT_PAUSES):
                     fs_pause()
                 continue
             # relaxed: announces us; park() validates under the bucket lock
@@ -504,7 +530,7 @@ cdef int event_wait_slow(fs_event* e, int64_t deadline, int flags) noexcept nogi
         if seen == 0:
             if spun < rounds:
                 spun += 1
-                for i in range(SPIN_PAUSES):
+                for i in range(WAIT_PAUSES):
                     fs_pause()
                 continue
             # relaxed: announces us; park() validates under the bucket lock
@@ -550,13 +576,13 @@ cdef int barrier_unlock(void* ctx) noexcept nogil:
 cdef int barrier_enter(fs_barrier* b, int flags) noexcept nogil:
     """Take the lock when no action runs: 0, or -1 with an exception set."""
     cdef int result
-    mutex_lock(&b.lock)
+    mutex_lock_inner(&b.lock)
     while b.running:
         result = park(<uintptr_t>&b.running, NULL, barrier_unlock, NULL, b, 0,
                       FS_FOREVER, flags, NULL)
         if result == FS_PARK_INTERRUPTED or result == FS_PARK_UNPARKED_INTERRUPTED:
             return -1
-        mutex_lock(&b.lock)
+        mutex_lock_inner(&b.lock)
     return 0
 
 
@@ -603,7 +629,7 @@ cdef int barrier_arrive(
             return <int>outcome
         if result == FS_PARK_UNPARKED_INTERRUPTED:
             return FS_ERROR
-        mutex_lock(&b.lock)
+        mutex_lock_inner(&b.lock)
         if b.generation == generation and b.running and result == FS_PARK_TIMED_OUT:
             # Everybody is here; only the action keeps us.  Not our timeout.
             deadline = FS_FOREVER
@@ -631,7 +657,7 @@ cdef int barrier_arrive(
 cdef int barrier_open(fs_barrier* b) noexcept nogil:
     """Let the round through, after FS_BARRIER_LAST: 0, or -1 if aborted meanwhile."""
     cdef bint broken
-    mutex_lock(&b.lock)
+    mutex_lock_inner(&b.lock)
     broken = b.broken
     if not broken:
         barrier_finish(b, FS_BARRIER_PASSED)
@@ -642,7 +668,7 @@ cdef int barrier_open(fs_barrier* b) noexcept nogil:
 
 cdef void barrier_abort(fs_barrier* b) noexcept nogil:
     """Break it.  While an action runs, nobody gets in before it has ended."""
-    mutex_lock(&b.lock)
+    mutex_lock_inner(&b.lock)
     b.broken = True
     barrier_finish(b, FS_BARRIER_BROKEN)
     mutex_unlock_inner(&b.lock)
@@ -660,7 +686,7 @@ cdef int barrier_reset(fs_barrier* b, int flags) noexcept nogil:
 
 cdef uint32_t barrier_waiting(fs_barrier* b) noexcept nogil:
     cdef uint32_t count
-    mutex_lock(&b.lock)
+    mutex_lock_inner(&b.lock)
     count = 0 if b.running else b.count
     mutex_unlock_inner(&b.lock)
     return count
@@ -668,7 +694,7 @@ cdef uint32_t barrier_waiting(fs_barrier* b) noexcept nogil:
 
 cdef bint barrier_is_broken(fs_barrier* b) noexcept nogil:
     cdef bint broken
-    mutex_lock(&b.lock)
+    mutex_lock_inner(&b.lock)
     broken = b.broken
     mutex_unlock_inner(&b.lock)
     return broken
@@ -676,7 +702,7 @@ cdef bint barrier_is_broken(fs_barrier* b) noexcept nogil:
 
 cdef void barrier_reinit(fs_barrier* b, uint32_t parties) noexcept nogil:
     """As new; who waits sees a broken barrier."""
-    mutex_lock(&b.lock)
+    mutex_lock_inner(&b.lock)
     if b.count != 0:
         barrier_finish(b, FS_BARRIER_BROKEN)
     b.parties = parties

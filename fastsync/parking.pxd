@@ -10,7 +10,8 @@ this module, no blocking.
 """
 from libc.stdint cimport int64_t, uintptr_t
 
-from fastsync.c_wait cimport FS_FOREVER, fs_now
+from fastsync.c_atomic cimport fs_pause
+from fastsync.c_wait cimport FS_FOREVER, fs_now, fs_yield
 
 # The address that threads park on: of a lock word, or of anything else that is
 # the caller's own.  Its C name, like those of the lock words, carries the API's
@@ -32,6 +33,7 @@ cdef enum:
     FS_SIGNALS = 1  # run Python signal handlers while waiting (needs a thread state)
     FS_SPIN = 2     # poll a little, detached, before sleeping
     FS_KEEP_PLACE = 4  # stay queued while signal handlers run: see park()
+    FS_FIRST = 8    # park at the head: for who was woken there and overtaken
 
 # What a blocking operation answers.
 cdef enum:
@@ -60,7 +62,7 @@ ctypedef struct fs_unpark_result:
     size_t unparked
     size_t requeued
     bint have_more   # exact: somebody is still parked on this key
-    bint be_fair     # eventual fairness asks for a hand-over now
+    bint be_fair     # eventual fairness asks for a hand-over now: it waited long
 
 # Under the bucket lock, before queueing: False refuses to park.
 ctypedef bint (*fs_validate)(void* ctx) noexcept nogil
@@ -101,3 +103,30 @@ cdef inline int64_t deadline_after(int64_t ns) noexcept nogil:
     if ns <= 0:
         return 0
     return FS_FOREVER if ns >= FS_FOREVER - now else now + ns
+
+
+# How long to look at a word before parking on it: two looks, 8 us apart, then
+# 40, with the processor offered to others in between.  A long pause lets the
+# owner work undisturbed and is over when it stops for a moment; the yields let
+# an owner run that has lost its processor, and take turns with many threads.
+# docs/spin-policy.md has the numbers, and what was tried instead.
+cdef enum:
+    FS_SPIN_LOOKS = 2
+    FS_SPIN_PAUSES = 300
+    FS_SPIN_ROUNDS = 42
+
+
+cdef inline bint spin_round(int round, int64_t deadline) noexcept nogil:
+    """Wait a little; False when it is time to park.
+
+    Only detached: a thread that spins attached keeps the collector waiting.
+    """
+    cdef int i
+    if round < FS_SPIN_LOOKS:
+        for i in range(FS_SPIN_PAUSES):
+            fs_pause()
+        return True
+    if round >= FS_SPIN_ROUNDS or (deadline != FS_FOREVER and fs_now() >= deadline):
+        return False
+    fs_yield()
+    return True

@@ -63,10 +63,11 @@ cdef enum:
     BUCKET_BITS = 12
     BUCKETS = 4096
 
-# Eventual fairness, as parking_lot has it: at a random moment up to a
-# millisecond after the last one, an unlock that finds a waiter hands over.
-# Shorter costs throughput (a hand-over is a context switch), longer fairness.
-cdef int64_t FAIR_NS = 1000000
+# Eventual fairness: an unlock hands over to a first waiter that has been queued
+# for so long.  A hand-over is a context switch, 10 us or more: shorter would cost
+# sections that are long themselves, longer would let one thread keep the others
+# waiting.  docs/spin-policy.md has the numbers.
+cdef int64_t FAIR_NS = 200000
 
 # How long a parked thread polls before it sleeps, when its caller expects a
 # quick answer (FS_SPIN): 5 us where a pause takes 25 ns; a sleep and its end
@@ -88,12 +89,11 @@ cdef struct fs_waiter:
     fs_waiter* tail      # of a head: the end of its queue
     uintptr_t park_token
     uintptr_t unpark_token
+    int64_t since        # when it was queued
 
 cdef struct fs_bucket:
     fs_bucket_lock lock
     fs_waiter* first
-    int64_t fair_at
-    uint32_t random
 
 cdef fs_bucket table[BUCKETS]
 cdef uintptr_t main_thread = 0
@@ -207,18 +207,8 @@ cdef void unlink(fs_bucket* bucket, fs_waiter* w) noexcept nogil:
     link[0] = heir
 
 
-cdef bint due_for_fairness(fs_bucket* bucket) noexcept nogil:
-    cdef int64_t now = fs_now()
-    cdef uint32_t x
-    if now < bucket.fair_at:
-        return False
-    x = bucket.random
-    x ^= x << 13
-    x ^= x >> 17
-    x ^= x << 5
-    bucket.random = x
-    bucket.fair_at = now + x % <uint32_t>FAIR_NS
-    return True
+cdef inline bint has_waited_long(const fs_waiter* w) noexcept nogil:
+    return fs_now() - w.since >= FAIR_NS
 
 
 cdef void wake_list(fs_waiter* w) noexcept nogil:
@@ -270,11 +260,15 @@ cdef int park(
         return FS_PARK_INVALID
     fs_waitword_init(&self.word)
     self.park_token = park_token
+    self.since = fs_now()
     self.unpark_token = FS_TOKEN_NORMAL
     self.away = wait.signals and wait.stays
     # relaxed: only this thread's own fork can change what it sees
     self.born = fs_u32_load_relaxed(&epoch)
-    enqueue(bucket, key, &self)
+    if flags & FS_FIRST:
+        enqueue_first(bucket, key, &self)
+    else:
+        enqueue(bucket, key, &self)
     unlock_bucket(bucket)
 
     if before_sleep != NULL and before_sleep(ctx) != 0:
@@ -469,7 +463,7 @@ cdef size_t unpark_one(fs_key key, fs_unparked callback, void* ctx) noexcept nog
         unlink(bucket, w)
         result.unparked = 1
         result.have_more = w.next != NULL
-        result.be_fair = due_for_fairness(bucket)
+        result.be_fair = has_waited_long(w)
         w.next = NULL
     if callback != NULL:
         token = callback(ctx, &result)
@@ -526,7 +520,7 @@ cdef size_t unpark_filter(
             result.unparked += 1
         w = next
     result.have_more = find(bucket, key)[0] != NULL
-    result.be_fair = result.unparked != 0 and due_for_fairness(bucket)
+    result.be_fair = woken != NULL and has_waited_long(woken)
     if callback != NULL:
         token = callback(ctx, &result)
     w = woken
@@ -580,7 +574,7 @@ cdef size_t unpark_requeue(
             enqueue(target, to_key, w)
             result.requeued += 1
     result.have_more = find(source, from_key)[0] != NULL
-    result.be_fair = woken != NULL and due_for_fairness(source)
+    result.be_fair = woken != NULL and has_waited_long(woken)
     if callback != NULL:
         token = callback(ctx, &result)
     if woken != NULL:
@@ -622,8 +616,6 @@ cdef void reset_table() noexcept nogil:
     for i in range(BUCKETS):
         fs_bucket_lock_init(&table[i].lock)
         table[i].first = NULL
-        table[i].fair_at = 0
-        table[i].random = i + 1  # xorshift may not start at 0
 
 
 cdef void after_fork_in_child() noexcept nogil:
