@@ -194,11 +194,14 @@ cdef inline float fs_f32_fetch_min_order(fs_atomic_f32* a, float v, int order) n
 # first, then notify; any order of the change will do, because both sides go
 # through the bucket lock of the word's address.
 
+# A word of any type.  Its C name carries the API's series: see fs_key in parking.pxd.
+ctypedef void* fs_word "fastsync_0_1_word"
+
 cdef int word_wait(
-    void* word, int kind, uint64_t expected, int order, int64_t deadline, int flags,
+    fs_word word, int kind, uint64_t expected, int order, int64_t deadline, int flags,
 ) noexcept nogil
-cdef bint word_notify_one(void* word) noexcept nogil    # whether there was one
-cdef size_t word_notify_all(void* word) noexcept nogil  # how many there were
+cdef bint word_notify_one(fs_word word) noexcept nogil    # whether there was one
+cdef size_t word_notify_all(fs_word word) noexcept nogil  # how many there were
 
 cdef inline int fs_i8_wait(fs_atomic_i8* a, int8_t expected, int64_t deadline, int flags) noexcept nogil:
     return word_wait(a, FS_I8, <uint64_t><int64_t>expected, FS_SEQ_CST, deadline, flags)

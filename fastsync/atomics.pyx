@@ -361,7 +361,7 @@ cdef bint still_expected(void* ctx) noexcept nogil:
 
 
 cdef int word_wait(
-    void* word, int kind, uint64_t expected, int order, int64_t deadline, int flags,
+    fs_word word, int kind, uint64_t expected, int order, int64_t deadline, int flags,
 ) noexcept nogil:
     """As described in atomics.pxd."""
     cdef wait_call call
@@ -386,11 +386,11 @@ cdef int word_wait(
             deadline = 0  # look once more
 
 
-cdef bint word_notify_one(void* word) noexcept nogil:
+cdef bint word_notify_one(fs_word word) noexcept nogil:
     return unpark_one(<uintptr_t>word, NULL, NULL) != 0
 
 
-cdef size_t word_notify_all(void* word) noexcept nogil:
+cdef size_t word_notify_all(fs_word word) noexcept nogil:
     return unpark_all(<uintptr_t>word, FS_TOKEN_NORMAL)
 
 

@@ -6,7 +6,7 @@ told that the table's members are plain addresses: the types are the header's.
 """
 from cpython.pycapsule cimport PyCapsule_New
 
-from fastsync cimport locks, parking
+from fastsync cimport locks, parking, rwlock
 from fastsync.c_wait cimport fs_now
 
 cdef extern from "fastsync/fastsync.h" nogil:
@@ -23,6 +23,8 @@ cdef extern from "fastsync/fastsync.h" nogil:
     ctypedef struct fs_event:
         pass
     ctypedef struct fs_barrier:
+        pass
+    ctypedef struct fs_rwlock:
         pass
     ctypedef struct fs_unpark_result:
         pass
@@ -52,6 +54,16 @@ cdef extern from "fastsync/fastsync.h" nogil:
         void* unpark_filter
         void* unpark_requeue
         void* parked_count
+        void* rwlock_read_until
+        void* rwlock_try_read
+        void* rwlock_unlock_read
+        void* rwlock_write_until
+        void* rwlock_try_write
+        void* rwlock_unlock_write
+        void* rwlock_downgrade
+        void* rwlock_upgradable_read_until
+        void* rwlock_unlock_upgradable
+        void* rwlock_upgrade_until
 
 cdef fs_table filled
 
@@ -81,6 +93,16 @@ cdef void fill(fs_table* t) noexcept:
     t.unpark_filter = <void*>parking.unpark_filter
     t.unpark_requeue = <void*>parking.unpark_requeue
     t.parked_count = <void*>parking.parked_count
+    t.rwlock_read_until = <void*>rwlock.rwlock_read_until
+    t.rwlock_try_read = <void*>rwlock.rwlock_try_read
+    t.rwlock_unlock_read = <void*>rwlock.rwlock_unlock_read
+    t.rwlock_write_until = <void*>rwlock.rwlock_write_until
+    t.rwlock_try_write = <void*>rwlock.rwlock_try_write
+    t.rwlock_unlock_write = <void*>rwlock.rwlock_unlock_write
+    t.rwlock_downgrade = <void*>rwlock.rwlock_downgrade
+    t.rwlock_upgradable_read_until = <void*>rwlock.rwlock_upgradable_read_until
+    t.rwlock_unlock_upgradable = <void*>rwlock.rwlock_unlock_upgradable
+    t.rwlock_upgrade_until = <void*>rwlock.rwlock_upgrade_until
 
 
 cdef int check_layout() except -1:
@@ -90,6 +112,7 @@ cdef int check_layout() except -1:
             or sizeof(fs_semaphore) != sizeof(locks.fs_semaphore)
             or sizeof(fs_event) != sizeof(locks.fs_event)
             or sizeof(fs_barrier) != sizeof(locks.fs_barrier)
+            or sizeof(fs_rwlock) != sizeof(rwlock.fs_rwlock)
             or sizeof(fs_unpark_result) != sizeof(parking.fs_unpark_result)):
         raise ImportError("fastsync.h and the .pxd files disagree about a word's size")
     return 0

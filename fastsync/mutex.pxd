@@ -84,17 +84,17 @@ cdef class Condvar:
 
 # The words inside, to be locked in nogil code against Python threads.  A hold
 # taken there has no guard; it ends there.
-cdef inline fs_mutex* mutex_word(Mutex m) noexcept:
+cdef inline fs_mutex* mutex_word(Mutex m) noexcept nogil:
     return &m.word
 
 
-cdef inline fs_mutex* fair_mutex_word(FairMutex m) noexcept:
+cdef inline fs_mutex* fair_mutex_word(FairMutex m) noexcept nogil:
     return &m.word
 
 
-cdef inline fs_remutex* reentrant_mutex_word(ReentrantMutex m) noexcept:
+cdef inline fs_remutex* reentrant_mutex_word(ReentrantMutex m) noexcept nogil:
     return &m.word
 
 
-cdef inline fs_condvar* condvar_word(Condvar c) noexcept:
+cdef inline fs_condvar* condvar_word(Condvar c) noexcept nogil:
     return &c.word

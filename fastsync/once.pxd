@@ -42,7 +42,7 @@ cdef enum:
     FS_ONCE_RUN = 16
     FS_ONCE_RUN_POISONED = 17  # the same, after a failure
 
-ctypedef struct fs_once:
+ctypedef struct fs_once "fastsync_0_1_once":
     fs_atomic_u8 state
 
 cdef int once_begin(fs_once* o, bint force, int64_t deadline, int flags) noexcept nogil

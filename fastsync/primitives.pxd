@@ -51,3 +51,22 @@ cdef class Barrier(_Extensible):
     cdef object action
     cdef object timeout
     cdef fs_barrier barrier
+
+
+# The words inside, to lock nogil against Python threads that use the object.
+# They stay where they are as long as the object lives: keep a reference.
+
+cdef inline fs_mutex* lock_word(Lock lock) noexcept nogil:
+    return &lock.mutex
+
+
+cdef inline fs_remutex* rlock_word(RLock lock) noexcept nogil:
+    return &lock.remutex
+
+
+cdef inline fs_semaphore* semaphore_word(Semaphore semaphore) noexcept nogil:
+    return &semaphore.semaphore
+
+
+cdef inline fs_event* event_word(Event event) noexcept nogil:
+    return &event.event

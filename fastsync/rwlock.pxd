@@ -64,7 +64,7 @@ cdef enum:
 cdef enum:
     FS_RWLOCK_FULL = 2
 
-ctypedef struct fs_rwlock:
+ctypedef struct fs_rwlock "fastsync_0_1_rwlock":
     fs_atomic_uptr state
 
 cdef int rwlock_read_slow(
@@ -357,11 +357,11 @@ cdef enum:
     FS_SHARDS = 8            # as crossbeam's; more only makes writing slower
     FS_SHARD_PADDING = 15    # 128 bytes in all: the hardware fetches lines in pairs
 
-ctypedef struct fs_shard:
+ctypedef struct fs_shard "fastsync_0_1_shard":
     fs_rwlock lock
     uintptr_t padding[FS_SHARD_PADDING]
 
-ctypedef struct fs_sharded:
+ctypedef struct fs_sharded "fastsync_0_1_sharded":
     uintptr_t padding[FS_SHARD_PADDING]   # away from what stands before it
     fs_shard shard[FS_SHARDS]
 
@@ -423,9 +423,9 @@ cdef class _Mapped(_Guard):
 
 
 # The words of the objects, for nogil code.  The object must stay alive.
-cdef inline fs_rwlock* rwlock_word(RwLock rw) noexcept:
+cdef inline fs_rwlock* rwlock_word(RwLock rw) noexcept nogil:
     return &rw.word
 
 
-cdef inline fs_sharded* sharded_words(ShardedLock s) noexcept:
+cdef inline fs_sharded* sharded_words(ShardedLock s) noexcept nogil:
     return &s.shards

@@ -246,6 +246,49 @@ def test_a_package_waits_for_another(structures, borrower):
     assert borrower.unlock(where) == -1
 
 
+def test_words_of_python_objects(borrower):
+    """Cython code locks the word of an object nogil, Python threads use `with` on it."""
+    from fastsync import AtomicI64, Mutex, RwLock
+    from fastsync.threading import Lock
+
+    times = 2000
+    lock, rwlock, mutex, number = Lock(), RwLock(None), Mutex([0]), AtomicI64(0)
+    boxes = ([0], [0], [0])
+
+    def with_lock():
+        for _ in range(times):
+            with lock:
+                boxes[0][0] += 1
+
+    def with_rwlock():
+        for _ in range(times):
+            with rwlock.write():
+                boxes[1][0] += 1
+
+    def with_mutex():
+        for _ in range(times):
+            with mutex:
+                boxes[2][0] += 1
+
+    run_threads(
+        2
+        * [
+            with_mutex,
+            lambda: borrower.add_with_mutex(mutex, boxes[2], times),
+            with_lock,
+            with_rwlock,
+            lambda: borrower.add_with_lock(lock, boxes[0], times),
+            lambda: borrower.add_with_rwlock(rwlock, boxes[1], times),
+            lambda: borrower.bump_atomic(number, times),
+            lambda: [number.fetch_add(1) for _ in range(times)],
+        ]
+    )
+    assert boxes == ([4 * times], [4 * times], [4 * times])
+    assert number.load() == 4 * times
+    with pytest.raises(TypeError):
+        borrower.add_with_lock(threading.Lock(), boxes[0], 1)
+
+
 # -- data structures -----------------------------------------------------------------------
 
 
@@ -290,6 +333,15 @@ def test_few_locks_many_threads(structures):
     table = structures.StripedMap(2)
     run_threads(lambda i: table.count_random(i + 1, 5000, 16), 8)
     assert table.totals() == (16, 8 * 5000)
+
+
+def test_reader_writer_cache(structures):
+    cache = structures.Cache()
+    assert run_threads(lambda i: cache.check_squares(i, 20_000, 400), 8) == [0] * 8
+    assert cache.misses > 256
+    calm = structures.Cache()
+    assert run_threads(lambda i: calm.check_squares(i, 20_000, 200), 8) == [0] * 8
+    assert calm.misses == 200
 
 
 @pytest.mark.parametrize("workers", [1, 8])
@@ -419,6 +471,15 @@ def test_header_from_c(plain_c):
 
 def test_header_from_cpp(plain_cpp):
     assert max(run_threads(lambda i: plain_cpp.push(i * 5000, 5000), 4)) == 20_000
+
+
+# -- the example -----------------------------------------------------------------------------
+
+
+def test_the_example(tmp_path):
+    shutil.copytree(SOURCES.parents[1] / "examples" / "cython_histogram", tmp_path / "example")
+    run("setup.py", "-q", "build_ext", "--inplace", cwd=tmp_path / "example")
+    assert run("demo.py", cwd=tmp_path / "example") == "800000 values in 8 threads, mean 0.5003\n"
 
 
 # -- other ways to build ---------------------------------------------------------------------

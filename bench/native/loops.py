@@ -13,7 +13,8 @@ from libc.stdlib cimport calloc, free
 from fastsync.c_atomic cimport *
 from fastsync.c_wait cimport fs_now
 from fastsync.locks cimport *
-{imports}
+from fastsync.rwlock cimport *
+
 cdef extern from "<pthread.h>" nogil:
     ctypedef struct pthread_mutex_t:
         pass
@@ -233,6 +234,13 @@ if sys.version_info >= (3, 13):
     MUTEXES["PyMutex"] = ("PyMutex", "PyMutex_Lock(&s.lock)", "PyMutex_Unlock(&s.lock)")
 
 RWLOCKS = {
+    "fastsync": (
+        "fs_rwlock",
+        "rwlock_write(&s.lock)",
+        "rwlock_unlock_write(&s.lock)",
+        "rwlock_read(&s.lock)",
+        "rwlock_unlock_read(&s.lock)",
+    ),
     "pthread": (
         "pthread_rwlock_t",
         "pthread_rwlock_wrlock(&s.lock)",
@@ -283,7 +291,7 @@ STEPS = {
 
 def source():
     """Give the text of loops.pyx."""
-    parts = [HEAD.format(imports="")]
+    parts = [HEAD.format()]
     for name, (type_, lock, unlock) in MUTEXES.items():
         words = {"type": type_, "lock": lock, "unlock": unlock, "read": "pass", "unread": "pass"}
         parts.append(LOCK_LOOP.format(name=f"mutex_{name}", **words))

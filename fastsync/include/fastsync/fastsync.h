@@ -69,6 +69,8 @@ typedef struct {
     fs_mutex lock;
 } fs_barrier;
 
+typedef struct { fs_atomic_uptr state; } fs_rwlock;
+
 /* -- the parking table's callbacks: see parking.pxd ------------------------- */
 
 #define FS_PARK_UNPARKED 0
@@ -129,6 +131,16 @@ typedef struct {
     size_t (*unpark_requeue)(uintptr_t from, uintptr_t to, size_t limit, fs_requeue_op,
                              fs_unparked, void *ctx);
     size_t (*parked_count)(uintptr_t key);
+    int (*rwlock_read_until)(fs_rwlock *, int64_t deadline, int flags);
+    int (*rwlock_try_read)(fs_rwlock *);
+    int (*rwlock_unlock_read)(fs_rwlock *);
+    int (*rwlock_write_until)(fs_rwlock *, int64_t deadline, int flags);
+    int (*rwlock_try_write)(fs_rwlock *);
+    int (*rwlock_unlock_write)(fs_rwlock *);
+    void (*rwlock_downgrade)(fs_rwlock *);
+    int (*rwlock_upgradable_read_until)(fs_rwlock *, int64_t deadline, int flags);
+    int (*rwlock_unlock_upgradable)(fs_rwlock *);
+    int (*rwlock_upgrade_until)(fs_rwlock *, int64_t deadline, int flags);
 } fs_table;
 
 #define FASTSYNC_CAPSULE "fastsync.capi.table"
@@ -347,6 +359,41 @@ FS_INLINE int fs_barrier_wait(fs_barrier *b) {
 }
 
 FS_INLINE void fs_barrier_abort(fs_barrier *b) { fastsync_table->barrier_abort(b); }
+
+/* -- reader-writer lock --------------------------------------------------------------------- */
+
+FS_INLINE int fs_rwlock_read_until(fs_rwlock *rw, int64_t deadline, int flags) {
+    return fastsync_table->rwlock_read_until(rw, deadline, flags);
+}
+FS_INLINE int fs_rwlock_read(fs_rwlock *rw) {
+    return fastsync_table->rwlock_read_until(rw, FS_FOREVER, FS_PLAIN);
+}
+FS_INLINE int fs_rwlock_try_read(fs_rwlock *rw) { return fastsync_table->rwlock_try_read(rw); }
+FS_INLINE int fs_rwlock_unlock_read(fs_rwlock *rw) {
+    return fastsync_table->rwlock_unlock_read(rw);
+}
+
+FS_INLINE int fs_rwlock_write_until(fs_rwlock *rw, int64_t deadline, int flags) {
+    return fastsync_table->rwlock_write_until(rw, deadline, flags);
+}
+FS_INLINE void fs_rwlock_write(fs_rwlock *rw) {
+    fastsync_table->rwlock_write_until(rw, FS_FOREVER, FS_PLAIN);
+}
+FS_INLINE int fs_rwlock_try_write(fs_rwlock *rw) { return fastsync_table->rwlock_try_write(rw); }
+FS_INLINE int fs_rwlock_unlock_write(fs_rwlock *rw) {
+    return fastsync_table->rwlock_unlock_write(rw);
+}
+
+FS_INLINE void fs_rwlock_downgrade(fs_rwlock *rw) { fastsync_table->rwlock_downgrade(rw); }
+FS_INLINE int fs_rwlock_upgradable_read(fs_rwlock *rw) {
+    return fastsync_table->rwlock_upgradable_read_until(rw, FS_FOREVER, FS_PLAIN);
+}
+FS_INLINE int fs_rwlock_unlock_upgradable(fs_rwlock *rw) {
+    return fastsync_table->rwlock_unlock_upgradable(rw);
+}
+FS_INLINE int fs_rwlock_upgrade(fs_rwlock *rw) {
+    return fastsync_table->rwlock_upgrade_until(rw, FS_FOREVER, FS_PLAIN);
+}
 
 /* -- C++ --------------------------------------------------------------------------------- */
 

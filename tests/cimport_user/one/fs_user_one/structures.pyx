@@ -8,6 +8,10 @@ from fastsync.locks cimport (
     FS_FOREVER, FS_PLAIN, fs_condvar, fs_mutex, condvar_notify_one, condvar_wait, mutex_lock,
     mutex_unlock,
 )
+from fastsync.rwlock cimport (
+    fs_rwlock, rwlock_downgrade, rwlock_read, rwlock_unlock_read, rwlock_unlock_upgradable,
+    rwlock_upgradable_read, rwlock_upgrade,
+)
 
 
 # -- bounded ring buffer: one mutex, two condition variables -------------------
@@ -163,6 +167,59 @@ cdef class StripedMap:
                 values += n.value
                 n = n.next
         return keys, values
+
+
+# -- a cache: many read, few write -----------------------------------------------
+
+cdef struct entry:
+    int64_t key
+    int64_t value
+
+
+cdef class Cache:
+    """Squares of small numbers, computed by the first who asks; direct-mapped."""
+    cdef fs_rwlock lock
+    cdef entry entries[256]
+    cdef fs_atomic_i64 missed
+
+    cdef int64_t square(self, int64_t key) noexcept nogil:
+        cdef entry* e = &self.entries[key & 255]
+        cdef int64_t value
+        rwlock_read(&self.lock)
+        if e.key == key and e.value != 0:
+            value = e.value
+            rwlock_unlock_read(&self.lock)
+            return value
+        rwlock_unlock_read(&self.lock)
+        # Nobody else writes between the look and the upgrade.
+        rwlock_upgradable_read(&self.lock)
+        if e.key == key and e.value != 0:
+            value = e.value
+            rwlock_unlock_upgradable(&self.lock)
+            return value
+        rwlock_upgrade(&self.lock)
+        e.key = key
+        e.value = value = key * key
+        fs_i64_fetch_add_relaxed(&self.missed, 1)  # relaxed: only counted
+        rwlock_downgrade(&self.lock)
+        if e.key != key:
+            value = -1  # another writer got in: downgrade is broken
+        rwlock_unlock_read(&self.lock)
+        return value
+
+    def check_squares(self, uint64_t seed, int64_t times, int64_t keys):
+        """Ask for `times` squares: how many were wrong."""
+        cdef int64_t wrong = 0, i, key
+        with nogil:
+            for i in range(times):
+                seed = seed * 6364136223846793005u + 1442695040888963407u
+                key = 1 + <int64_t>((seed >> 33) % <uint64_t>keys)
+                wrong += self.square(key) != key * key
+        return wrong
+
+    @property
+    def misses(self):
+        return fs_i64_fetch_add_relaxed(&self.missed, 0)
 
 
 # -- parallel for: ranges with an atomic index, stolen from when one's own is done ---
