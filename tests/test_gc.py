@@ -1,0 +1,362 @@
+"""The collector and the locks: tracked only when it matters, collected when in a cycle."""
+
+import gc
+import sys
+import threading
+import weakref
+
+import pytest
+from conftest import background, run_threads, wait_asleep, wait_until
+
+import fastsync.threading as fs
+
+EXTENSIBLE = {
+    "Condition": fs.Condition,
+    "Semaphore": fs.Semaphore,
+    "BoundedSemaphore": fs.BoundedSemaphore,
+    "Event": fs.Event,
+    "Barrier": lambda: fs.Barrier(2),
+}
+ALL = {"Lock": fs.Lock, "RLock": fs.RLock, **EXTENSIBLE}
+
+
+class Witness:
+    """Something to die with a cycle; `dead` counts, as weak references are cleared too early."""
+
+    dead = 0
+
+    def __del__(self):
+        Witness.dead += 1
+
+
+def collected(make_cycle, count=10):
+    """How many of `count` cycles that hold a Witness the collector frees."""
+    gc.collect()
+    before, objects = Witness.dead, len(gc.get_objects())
+    for _ in range(count):
+        make_cycle(Witness())
+    for _ in range(3):
+        gc.collect()
+    assert len(gc.get_objects()) - objects < count, "cycles are still alive"
+    return Witness.dead - before == count
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_new_object_is_not_tracked(name):
+    thing = ALL[name]()
+    assert not gc.is_tracked(thing)
+
+
+@pytest.mark.parametrize("name", EXTENSIBLE)
+def test_object_is_tracked_once_it_has_attributes(name):
+    for touch in (lambda x: setattr(x, "a", 1), vars, lambda x: setattr(x, "__dict__", {})):
+        thing = EXTENSIBLE[name]()
+        touch(thing)
+        assert gc.is_tracked(thing)
+        gc.collect()
+
+
+def test_condition_is_tracked_once_it_refers_to_a_lock():
+    assert gc.is_tracked(fs.Condition(fs.Lock()))
+    condition = fs.Condition()
+    repr(condition)
+    assert gc.is_tracked(condition)
+    assert gc.is_tracked(fs.Barrier(1, print))
+
+
+@pytest.mark.parametrize("name", EXTENSIBLE)
+def test_cycle_through_the_attributes_is_collected(name):
+    def make_cycle(witness):
+        thing = EXTENSIBLE[name]()
+        thing.me, thing.witness = thing, witness
+
+    assert collected(make_cycle)
+
+
+@pytest.mark.parametrize("base", ["RLock", *EXTENSIBLE])
+def test_cycle_through_a_subclass_is_collected(base):
+    kind = type(ALL[base]())
+
+    class Sub(kind):
+        def __init__(self, *arguments):
+            if kind is not fs.RLock:
+                super().__init__(*arguments)
+
+    class Slots(kind):
+        __slots__ = ("me", "witness")
+
+    arguments = (2,) if base == "Barrier" else ()
+    for cls in (Sub, Slots):
+
+        def make_cycle(witness, cls=cls):
+            thing = cls(*arguments)
+            thing.me, thing.witness = thing, witness
+
+        assert collected(make_cycle)
+
+
+def test_condition_and_its_lock_object_are_collected():
+    def make_cycle(witness):
+        condition = fs.Condition()
+        repr(condition)
+        weakref.finalize(condition, lambda witness: None, witness)
+
+    assert collected(make_cycle)
+
+    def with_view_outside(witness):
+        view = fs.Condition()._lock
+        with view:
+            pass
+
+    for _ in range(100):
+        with_view_outside(None)
+    gc.collect()
+
+
+def test_lock_object_of_a_condition_keeps_it_alive():
+    view = fs.Condition()._lock
+    gc.collect()
+    with view:
+        assert view._is_owned()
+
+
+def test_cycle_through_the_lock_of_a_condition_is_collected():
+    class Sub(fs.RLock):
+        pass
+
+    class Duck:
+        def __init__(self):
+            self.lock = threading.Lock()
+            self.acquire, self.release = self.lock.acquire, self.lock.release
+
+    for make in (Sub, Duck):
+
+        def make_cycle(witness, make=make):
+            lock = make()
+            lock.condition, lock.witness = fs.Condition(lock), witness
+
+        assert collected(make_cycle)
+
+
+def test_cycle_through_the_action_of_a_barrier_is_collected():
+    class Sub(fs.Barrier):
+        def __init__(self, witness):
+            super().__init__(2, self.act)
+            self.witness = witness
+
+        def act(self):
+            pass
+
+    assert collected(Sub)
+
+    def built_in(witness):
+        barrier = fs.Barrier(2)
+        barrier.witness = witness
+        barrier.__init__(2, barrier.abort)
+
+    assert collected(built_in)
+
+    def closure(witness):
+        barrier = fs.Barrier(2, lambda: (barrier, witness))
+
+    assert collected(closure)
+
+
+def test_cycle_between_event_and_its_condition_is_collected():
+    def make_cycle(witness):
+        event = fs.Event()
+        event._cond.event = event
+        event.witness = witness
+
+    assert collected(make_cycle)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_object_survives_collections_while_a_thread_waits_on_it(name):
+    thing = ALL[name]()
+    if name not in ("Lock", "RLock"):
+        thing.me = thing
+
+    def wait():
+        if name in ("Event", "Barrier"):
+            thing.wait(20)
+        elif name == "Condition":
+            with thing:
+                assert thing.wait(20)
+        else:
+            assert thing.acquire(timeout=20)
+            thing.release()
+
+    def end():
+        if name == "Event":
+            thing.set()
+        elif name == "Barrier":
+            thing.wait(20)
+        elif name == "Condition":
+            with thing:
+                thing.notify()
+        else:
+            thing.release()
+
+    if name not in ("Event", "Barrier", "Condition"):
+        thing.acquire()
+    with background(wait) as threads:
+        wait_asleep(*threads)
+        for _ in range(3):
+            gc.collect()
+        end()
+
+
+def test_waiter_alone_keeps_the_object_alive():
+    results, started = [], []
+
+    def wait():
+        condition = fs.Condition()
+        condition.me = condition
+        started.append(weakref.ref(condition))
+        with condition:
+            results.append(condition.wait(20))
+
+    with background(wait):
+        wait_until(lambda: started and len(started[0]()._waiters) == 1)
+        for _ in range(3):
+            gc.collect()
+        condition = started[0]()
+        with condition:
+            condition.notify()
+        del condition
+    assert results == [True]
+
+
+def test_finalizer_in_a_cycle_may_use_every_primitive():
+    things = [make() for name, make in ALL.items() if name not in ("Event", "Barrier")]
+    event, done = fs.Event(), []
+
+    class Finalized:
+        def __init__(self):
+            self.me = self
+            self.condition = fs.Condition()
+            self.condition.owner = self
+
+        def __del__(self):
+            for thing in things:
+                if thing.acquire(timeout=10):
+                    thing.release()
+            event.set()
+            with self.condition:
+                self.condition.wait(0)
+                self.condition.notify_all()
+            repr(self.condition)
+            done.append(1)
+
+    def work(_):
+        for _ in range(5):
+            Finalized()
+            gc.collect()
+
+    run_threads(work, count=3)
+    gc.collect()
+    assert len(done) == 15 and event.is_set()
+
+
+def test_finalizer_may_resurrect_a_condition():
+    kept = []
+
+    class Sub(fs.Condition):
+        def __del__(self):
+            kept.append(self)
+
+    condition = Sub()
+    condition.me = condition
+    repr(condition)
+    del condition
+    gc.collect()
+    assert len(kept) == 1
+    with kept[0], kept[0]._lock:
+        assert kept[0].wait(0) is False
+        assert kept[0].me is kept[0]
+
+
+def test_weak_reference_callback_may_lock():
+    lock, condition, calls = fs.Lock(), fs.Condition(), []
+
+    def callback(_):
+        with lock, condition:
+            condition.notify_all()
+            calls.append(1)
+
+    for make in ALL.values():
+        thing = make()
+        reference = weakref.ref(thing, callback)
+        del thing
+        gc.collect()
+        assert reference() is None
+    assert len(calls) == len(ALL)
+
+
+def test_collection_is_not_held_up_by_waiters():
+    # A thread that waits attached would stop every collection until it is woken.
+    lock, event, condition = fs.Lock(), fs.Event(), fs.Condition()
+    lock.acquire()
+
+    def with_condition():
+        with condition:
+            condition.wait(20)
+
+    with background(
+        lambda: lock.acquire(timeout=20), lambda: event.wait(20), with_condition
+    ) as threads:
+        wait_asleep(*threads)
+        for _ in range(20):
+            gc.collect()
+        event.set()
+        lock.release()
+        with condition:
+            condition.notify()
+
+
+def test_collections_without_pause_do_not_disturb_contended_locks():
+    lock, condition, stop, total = fs.Lock(), fs.Condition(), threading.Event(), 0
+
+    def collect():
+        while not stop.is_set():
+            gc.collect(0 if sys.version_info >= (3, 14) else 2)
+
+    def work(_):
+        nonlocal total
+        for i in range(300):
+            with lock:
+                total += 1
+            with condition:
+                condition.notify()
+                if i % 50 == 0:
+                    condition.wait(0.001)
+
+    with background(collect):
+        run_threads(work, count=3)
+        stop.set()
+    assert total == 900
+
+
+def test_dictionary_may_be_replaced_and_read_at_once():
+    for make in EXTENSIBLE.values():
+        thing = make()
+
+        def work(i, thing=thing):
+            for n in range(200):
+                if i == 0:
+                    thing.__dict__ = {"name": n}
+                elif i == 1:
+                    vars(thing).get("name")
+                else:
+                    getattr(thing, "name", None)
+
+        run_threads(work, count=3)
+
+
+def test_dictionary_must_be_one():
+    condition = fs.Condition()
+    for value in (1, None, "x"):
+        with pytest.raises(TypeError):
+            condition.__dict__ = value
+    assert vars(condition) == {}
