@@ -2,9 +2,10 @@
 # nothing has changed. What takes more than two lines is in tools/.
 SHELL := bash
 ARGS ?=
+SECONDS ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help venvs venv venv-gil demo test test-pthread test-cpython bench bench-quick bench-peers \
+.PHONY: help venvs venv venv-gil demo test test-pthread test-cpython stress bench bench-quick bench-peers \
 	bench-report bench-native headers-check models tsan asan lint format clean
 
 help: ## list the targets
@@ -47,6 +48,10 @@ bench-report: ## measure on an optimized 3.13t and write docs/performance.md and
 
 bench-native: venv ## measure the raw locks beside Rust's, C's and CPython's own
 	@tools/bench_native.sh .venv $(ARGS)
+
+stress: venvs ## run the storms, each for SECONDS=10, on both builds (ARGS="..." names some)
+	@for venv in .venv .venv-gil; do \
+	$$venv/bin/python tools/stress.py --seconds $(SECONDS) $(ARGS) || exit 1; done
 
 headers-check: venv ## compile the extensions against the headers of 3.14t and 3.15t
 	@tools/check_headers.sh .venv

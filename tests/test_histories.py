@@ -127,7 +127,7 @@ def record(scripts, perform):
             notes.append((thread, call, result, begin, clock()))
         return notes
 
-    return sum(run_threads(run, count=len(scripts)), [])
+    return [note for notes in run_threads(run, count=len(scripts)) for note in notes]
 
 
 def refused(call, error):
