@@ -374,17 +374,20 @@ cdef inline bint event_wait_for(fs_event* e, int64_t ns) noexcept nogil:
 #
 # `lock` guards the rest and is never held across a wait.  A round: `count`
 # arrivals of `parties`; the last one sets `running`, acts, and opens (it alone
-# clears `running`).  `generation` counts rounds that ended, `broken_at` is the
-# last of them that did not pass.  Waiters
-# of a round are parked on the barrier's address and woken with its outcome as
-# the token, so they never look at the fields again and no draining phase is
-# needed.  Who arrives while `running` is parked on the address of `running`.
+# clears `running`).  `generation` counts rounds that ended.  Waiters of a round
+# are parked on the barrier's address and woken with its outcome as the token,
+# so they need not look at the fields again.  Those who gave up as it ended do:
+# they are `draining`, and learn from `passed` how it ended.  Who arrives while
+# the barrier is running or draining is parked on the address of `running`.
+# `epoch` is the fork_epoch() that all this is of: the child of a fork starts over.
 
 ctypedef struct fs_barrier "fastsync_0_1_barrier":
     uint32_t parties
     uint32_t count
     uint32_t generation
-    uint32_t broken_at
+    uint32_t draining
+    uint32_t epoch
+    bint passed
     bint running
     bint broken
     fs_mutex lock
@@ -409,8 +412,9 @@ cdef bint barrier_is_broken(fs_barrier* b) noexcept nogil
 cdef inline void barrier_init(fs_barrier* b, uint32_t parties) noexcept nogil:
     b.parties = parties
     b.count = 0
-    b.generation = 1
-    b.broken_at = 0
+    b.generation = b.draining = 0
+    b.epoch = 0  # set by the first who comes
+    b.passed = False
     b.running = b.broken = False
 
 

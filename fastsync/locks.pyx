@@ -1,5 +1,5 @@
 """Slow paths of the raw locks in locks.pxd: the state tables stand there."""
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
 
 from fastsync.c_atomic cimport (
     fs_pause, fs_u8_cas_acquire, fs_u8_cas_relaxed, fs_u8_fetch_and_relaxed,
@@ -14,7 +14,8 @@ from fastsync.parking cimport (
     FS_PARK_TIMED_OUT, FS_PARK_UNPARKED, FS_PARK_UNPARKED_INTERRUPTED,
     FS_PLAIN, FS_REQUEUE_ABORT, FS_REQUEUE_ALL, FS_REQUEUE_UNPARK_ONE_REST,
     FS_SPIN, FS_STOP, FS_TIMEOUT, FS_TOKEN_HANDOFF, FS_TOKEN_NORMAL, FS_UNPARK,
-    fs_unpark_result, park, spin_round, unpark_all, unpark_filter, unpark_one, unpark_requeue,
+    fs_unpark_result, fork_epoch, park, spin_round, unpark_all, unpark_filter,
+    unpark_one, unpark_requeue,
 )
 
 
@@ -577,7 +578,12 @@ cdef int barrier_enter(fs_barrier* b, int flags) noexcept nogil:
     """Take the lock when no action runs: 0, or -1 with an exception set."""
     cdef int result
     mutex_lock_inner(&b.lock)
-    while b.running:
+    if b.epoch != fork_epoch():
+        # The child of a fork: whoever was on the way does not exist here.
+        b.epoch = fork_epoch()
+        b.running = False
+        b.count = b.draining = 0
+    while b.running or b.draining:
         result = park(<uintptr_t>&b.running, NULL, barrier_unlock, NULL, b, 0,
                       FS_FOREVER, flags, NULL)
         if result == FS_PARK_INTERRUPTED or result == FS_PARK_UNPARKED_INTERRUPTED:
@@ -586,22 +592,34 @@ cdef int barrier_enter(fs_barrier* b, int flags) noexcept nogil:
     return 0
 
 
-cdef void barrier_finish(fs_barrier* b, uintptr_t outcome) noexcept nogil:
+cdef void barrier_finish(fs_barrier* b, uintptr_t outcome, uint32_t awake) noexcept nogil:
     """End the round, under the lock: wake its waiters.
 
     Under the lock, because whoever is parked after it belongs to another round.
+    `awake`: how many of the round were not going to sleep (who runs the action,
+    or has timed out and calls this).  Those who are neither woken nor awake gave
+    up in this moment, and wait for the lock.
     """
-    if outcome == FS_BARRIER_BROKEN:
-        b.broken_at = b.generation
+    cdef size_t known
+    if b.count == 0:
+        return
+    known = unpark_all(<uintptr_t>b, outcome) + awake
+    b.draining = b.count - <uint32_t>known if b.count > known else 0
+    b.passed = outcome == FS_BARRIER_PASSED
     b.generation += 1
     b.count = 0
-    unpark_all(<uintptr_t>b, outcome)
 
 
 cdef void barrier_stop_running(fs_barrier* b) noexcept nogil:
-    """Under the lock: let those in who wait for the action to end."""
+    """Under the lock: the action has ended."""
     b.running = False
-    unpark_all(<uintptr_t>&b.running, FS_TOKEN_NORMAL)
+    barrier_let_in(b)
+
+
+cdef void barrier_let_in(fs_barrier* b) noexcept nogil:
+    """Under the lock: wake those who wait for the next round, if it may begin."""
+    if not b.running and not b.draining:
+        unpark_all(<uintptr_t>&b.running, FS_TOKEN_NORMAL)
 
 
 cdef int barrier_arrive(
@@ -609,6 +627,7 @@ cdef int barrier_arrive(
 ) noexcept nogil:
     cdef uint32_t generation
     cdef uintptr_t outcome
+    cdef bint raised
     cdef int result
     if barrier_enter(b, flags) < 0:
         return FS_ERROR
@@ -635,20 +654,22 @@ cdef int barrier_arrive(
             deadline = FS_FOREVER
             continue
         break
-    if result == FS_PARK_TIMED_OUT:
-        if b.generation == generation:
-            b.broken = True
-            barrier_finish(b, FS_BARRIER_BROKEN)
-            result = FS_BARRIER_BROKEN
-        elif <int32_t>(b.broken_at - generation) >= 0:
-            result = FS_BARRIER_BROKEN
-        else:
-            # The round was complete between our deadline and the lock.
-            result = FS_BARRIER_PASSED
-    else:
-        # A signal handler raised: this thread leaves, the others wait on.
-        if b.generation == generation and not b.running:
+    # A signal handler raised: this thread leaves, the others wait on.
+    raised = result != FS_PARK_TIMED_OUT
+    if b.generation != generation:
+        # The round has ended between our giving up and the lock.
+        result = FS_BARRIER_PASSED if b.passed else FS_BARRIER_BROKEN
+        if b.draining != 0:
+            b.draining -= 1
+            barrier_let_in(b)
+    elif raised:
+        if b.count != 0:
             b.count -= 1
+    else:
+        b.broken = True
+        barrier_finish(b, FS_BARRIER_BROKEN, 1)
+        result = FS_BARRIER_BROKEN
+    if raised:
         result = FS_ERROR
     mutex_unlock_inner(&b.lock)
     return result
@@ -660,7 +681,7 @@ cdef int barrier_open(fs_barrier* b) noexcept nogil:
     mutex_lock_inner(&b.lock)
     broken = b.broken
     if not broken:
-        barrier_finish(b, FS_BARRIER_PASSED)
+        barrier_finish(b, FS_BARRIER_PASSED, 1)
     barrier_stop_running(b)
     mutex_unlock_inner(&b.lock)
     return -1 if broken else 0
@@ -670,7 +691,7 @@ cdef void barrier_abort(fs_barrier* b) noexcept nogil:
     """Break it.  While an action runs, nobody gets in before it has ended."""
     mutex_lock_inner(&b.lock)
     b.broken = True
-    barrier_finish(b, FS_BARRIER_BROKEN)
+    barrier_finish(b, FS_BARRIER_BROKEN, b.running)
     mutex_unlock_inner(&b.lock)
 
 
@@ -679,7 +700,8 @@ cdef int barrier_reset(fs_barrier* b, int flags) noexcept nogil:
     if barrier_enter(b, flags) < 0:
         return -1
     b.broken = False
-    barrier_finish(b, FS_BARRIER_BROKEN)
+    barrier_finish(b, FS_BARRIER_BROKEN, 0)
+    barrier_let_in(b)
     mutex_unlock_inner(&b.lock)
     return 0
 
@@ -703,8 +725,7 @@ cdef bint barrier_is_broken(fs_barrier* b) noexcept nogil:
 cdef void barrier_reinit(fs_barrier* b, uint32_t parties) noexcept nogil:
     """As new; who waits sees a broken barrier."""
     mutex_lock_inner(&b.lock)
-    if b.count != 0:
-        barrier_finish(b, FS_BARRIER_BROKEN)
+    barrier_finish(b, FS_BARRIER_BROKEN, b.running)
     b.parties = parties
     b.broken = b.running  # then the round that is about to end does not pass
     mutex_unlock_inner(&b.lock)

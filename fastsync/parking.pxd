@@ -8,7 +8,7 @@ Callbacks run under a bucket lock (``fs_before_sleep`` excepted): they may only
 look at and change lock words.  No Python, no allocation, no call back into
 this module, no blocking.
 """
-from libc.stdint cimport int64_t, uintptr_t
+from libc.stdint cimport int64_t, uint32_t, uintptr_t
 
 from fastsync.c_atomic cimport fs_pause
 from fastsync.c_wait cimport FS_FOREVER, fs_now, fs_yield
@@ -93,6 +93,8 @@ cdef size_t unpark_requeue(
     fs_key from_key, fs_key to_key, size_t limit, fs_requeue_op choose,
     fs_unparked callback, void* ctx,
 ) noexcept nogil
+# How many forks made this process, on the child's side, since the table exists.
+cdef uint32_t fork_epoch() noexcept nogil
 cdef size_t parked_count(fs_key key) noexcept nogil
 
 # Time.  A deadline is absolute, in nanoseconds of time.monotonic()'s clock;

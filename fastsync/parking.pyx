@@ -599,6 +599,10 @@ cdef size_t parked_count(fs_key key) noexcept nogil:
 
 # -- fork, set-up ------------------------------------------------------
 
+cdef uint32_t fork_epoch() noexcept nogil:
+    return fs_u32_load_relaxed(&epoch)  # relaxed: changes while there is one thread
+
+
 cdef void before_fork() noexcept nogil:
     cdef int i
     for i in range(BUCKETS):

@@ -63,7 +63,9 @@ typedef struct {
     uint32_t parties;
     uint32_t count;
     uint32_t generation;
-    uint32_t broken_at;
+    uint32_t draining;
+    uint32_t epoch;
+    int passed;
     int running;
     int broken;
     fs_mutex lock;
