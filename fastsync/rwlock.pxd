@@ -1,7 +1,8 @@
 """The raw reader-writer lock, one machine word, and its Python types.
 
 As in locks.pxd: a zero-filled word is a valid, free lock that must not move
-while anybody waits; all functions may be called with or without an attached
+while anybody waits, and must outlive every call on it (the last reader touches
+it once more after the writer it woke may be running); all functions may be called with or without an attached
 thread state; deadlines are absolute nanoseconds of time.monotonic()'s clock;
 `flags` is FS_PLAIN, or FS_SIGNALS for a caller that can raise.
 
