@@ -26,7 +26,9 @@ from cpython.buffer cimport (
     PyObject_GetBuffer,
 )
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc
+from cpython.long cimport PyLong_FromLongLong
 from cpython.number cimport PyNumber_AsSsize_t
+from cpython.object cimport PyObject
 from libc.math cimport NAN, isinf, isnan
 from libc.stdint cimport (
     INT64_MAX, INT64_MIN, UINT64_MAX,
@@ -45,6 +47,7 @@ from fastsync.atomics cimport (
     cas_word, check_shared, kind_size, load_order, notify_word, order_code, store_order,
     to_bits, to_python, update_word, wait_word,
 )
+from fastsync.c_python cimport fs_small_int
 
 cdef extern from "fastsync/atomic.h" nogil:
     int64_t fs_i64_load_relaxed(const fs_atomic_i64*) noexcept
@@ -575,12 +578,12 @@ cdef _Items values_of(int kind, object source):
     return items
 
 
-cdef int64_t lowest_of(int kind) noexcept:
+cdef inline int64_t lowest_of(int kind) noexcept:
     return -(<int64_t>1 << (8 * kind_size(kind) - 1)) if kind < FS_I64 else (
         INT64_MIN if kind == FS_I64 else 0)
 
 
-cdef int64_t highest_of(int kind) noexcept:
+cdef inline int64_t highest_of(int kind) noexcept:
     if kind == FS_I64 or kind == FS_U64:
         return INT64_MAX
     return (<int64_t>1 << (8 * kind_size(kind) - (1 if kind < FS_U8 else 0))) - 1
@@ -621,8 +624,28 @@ cdef int operate_at(AtomicArray array, operation op, object indices, object valu
 
 # -- the array -----------------------------------------------------------------------
 
+cdef inline int bits_of(int kind, object value, uint64_t* bits) except -1:
+    """to_bits, without a call for a small int."""
+    cdef int64_t number
+    if (not is_float(kind) and fs_small_int(<PyObject*>value, &number)
+            and lowest_of(kind) <= number <= highest_of(kind)):
+        bits[0] = <uint64_t>number
+        return 0
+    return to_bits(kind, value, bits)
+
+
+cdef inline object value_of(int kind, uint64_t bits):
+    """to_python, without a call into the other module for a signed integer."""
+    return PyLong_FromLongLong(<int64_t>bits) if kind <= FS_I64 else to_python(kind, bits)
+
+
 cdef void* item(AtomicArray self, object index) except NULL:
-    cdef Py_ssize_t i = PyNumber_AsSsize_t(index, IndexError)
+    cdef int64_t small
+    cdef Py_ssize_t i
+    if fs_small_int(<PyObject*>index, &small):
+        i = <Py_ssize_t>small
+    else:
+        i = PyNumber_AsSsize_t(index, IndexError)
     if i < 0:
         i += self.count
     if i < 0 or i >= self.count:
@@ -636,8 +659,8 @@ cdef object fetch(AtomicArray self, object index, object value, object ordering,
     cdef uint64_t bits
     if is_float(self.kind) and not (op == ADD or op == SUB or op == MAX or op == MIN):
         raise TypeError(f"{NAME_OF_KIND[self.kind]} has no {OPERATION_NAMES[op]}")
-    to_bits(self.kind, value, &bits)
-    return to_python(self.kind, apply(word, self.kind, op, bits, order))
+    bits_of(self.kind, value, &bits)
+    return value_of(self.kind, apply(word, self.kind, op, bits, order))
 
 
 @cython.final
@@ -720,11 +743,11 @@ cdef class AtomicArray:
         return self.count
 
     def __getitem__(self, index):
-        return to_python(self.kind, fs_word_load(item(self, index), self.kind, FS_SEQ_CST))
+        return value_of(self.kind, fs_word_load(item(self, index), self.kind, FS_SEQ_CST))
 
     def load(self, index, ordering=...):
         """Return the item. ValueError for Release and AcqRel."""
-        return to_python(
+        return value_of(
             self.kind, fs_word_load(item(self, index), self.kind, load_order(ordering)))
 
     def store(self, index, value, ordering=...):
@@ -732,7 +755,7 @@ cdef class AtomicArray:
         cdef void* word = item(self, index)
         cdef int order = store_order(ordering)
         cdef uint64_t bits
-        to_bits(self.kind, value, &bits)
+        bits_of(self.kind, value, &bits)
         fs_word_store(word, self.kind, bits, order)
 
     def swap(self, index, value, ordering=...):
@@ -740,8 +763,8 @@ cdef class AtomicArray:
         cdef void* word = item(self, index)
         cdef int order = order_code(ordering)
         cdef uint64_t bits
-        to_bits(self.kind, value, &bits)
-        return to_python(self.kind, fs_word_exchange(word, self.kind, bits, order))
+        bits_of(self.kind, value, &bits)
+        return value_of(self.kind, fs_word_exchange(word, self.kind, bits, order))
 
     def compare_exchange(self, index, current, new, success=..., failure=...):
         """Set `new` if the item is `current`; return (succeeded, previous)."""
@@ -753,7 +776,13 @@ cdef class AtomicArray:
 
     def compare_and_set(self, index, current, new, success=..., failure=...):
         """Set `new` if the item is `current`; return whether it was."""
-        return cas_word(item(self, index), self.kind, current, new, success, failure, False)[0]
+        cdef void* word = item(self, index)
+        cdef int ok = order_code(success)
+        cdef int fail = failure_order(failure)
+        cdef uint64_t seen, wanted
+        bits_of(self.kind, current, &seen)
+        bits_of(self.kind, new, &wanted)
+        return fs_word_cas(word, self.kind, &seen, wanted, ok, fail)
 
     def fetch_add(self, index, value, ordering=...):
         """Add `value`, wrapping at the width; return the previous item."""
@@ -869,7 +898,7 @@ cdef class AtomicArray:
         """Store `value` in every item, one after the other."""
         cdef uint64_t bits
         cdef Py_ssize_t i
-        to_bits(self.kind, value, &bits)
+        bits_of(self.kind, value, &bits)
         with nogil:
             for i in range(self.count):
                 fs_word_store(self.data + i * self.size, self.kind, bits, FS_SEQ_CST)
