@@ -35,6 +35,7 @@ _HOME |= dict.fromkeys(
 _HOME |= dict.fromkeys(
     ["LazyLock", "Once", "OnceLock", "OnceState", "lazy_property", "once"], "once"
 )
+_HOME |= dict.fromkeys(["Parker", "Unparker", "WaitGroup"], "parker")
 _SUBMODULES = frozenset({"threading"})
 
 __all__ = sorted(["__version__", "get_include", *_HOME])
