@@ -36,7 +36,7 @@ _HOME |= dict.fromkeys(
     ["LazyLock", "Once", "OnceLock", "OnceState", "lazy_property", "once"], "once"
 )
 _HOME |= dict.fromkeys(["Parker", "Unparker", "WaitGroup"], "parker")
-_SUBMODULES = frozenset({"threading"})
+_SUBMODULES = frozenset({"deadlock", "threading"})
 
 __all__ = sorted(["__version__", "get_include", *_HOME])
 

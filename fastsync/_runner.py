@@ -12,10 +12,10 @@ from importlib.machinery import BuiltinImporter, SourceFileLoader, SourcelessFil
 from importlib.util import MAGIC_NUMBER
 
 USAGE = """\
-usage: python [interpreter options] -m fastsync [--] script.py [argument ...]
-       python [interpreter options] -m fastsync -m module [argument ...]
-       python [interpreter options] -m fastsync -c code [argument ...]
-       python [interpreter options] -m fastsync - [argument ...]
+usage: python [interpreter options] -m fastsync [--deadlocks] [--] script.py [argument ...]
+       python [interpreter options] -m fastsync [--deadlocks] -m module [argument ...]
+       python [interpreter options] -m fastsync [--deadlocks] -c code [argument ...]
+       python [interpreter options] -m fastsync [--deadlocks] - [argument ...]
        python -m fastsync --info | --help | --version
 """
 
@@ -26,6 +26,7 @@ Run a Python program, unchanged, with fastsync's locks in place of threading's.
   -m module   a module or package, by name
   -c code     the program as a string
   -           the program is read from standard input
+  --deadlocks report deadlocks and locks taken in both orders, on stderr, as they come up
   --info      print what would be replaced, and on what Python, one fact a line
   --version   print the version of fastsync
   --help      print this text
@@ -35,6 +36,9 @@ Run a Python program, unchanged, with fastsync's locks in place of threading's.
 def main():
     """Do what the command line says."""
     arguments = sys.argv[1:]
+    deadlocks = arguments[:1] == ["--deadlocks"]
+    if deadlocks:
+        del arguments[0]
     if not arguments:
         _refuse("a program to run is missing")
     first, rest = arguments[0], arguments[1:]
@@ -61,6 +65,10 @@ def main():
     from fastsync import _install
 
     _install.install()
+    if deadlocks:
+        from fastsync import deadlock
+
+        deadlock.watch()
     function, values = run
     function(values[0], values[1:])
 

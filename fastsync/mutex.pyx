@@ -1434,7 +1434,7 @@ cdef bint wait(Condvar c, object guard, int64_t deadline) except -1:
     if not tracing():
         outcome = wait_with(c, <_Mutex>mutex, deadline)
     else:
-        trace_wait_condition(<object>mutex, FS_EXCLUSIVE)
+        trace_wait_condition(<object>mutex, FS_EXCLUSIVE, &(<_Mutex>mutex).word)
         outcome = wait_with(c, <_Mutex>mutex, deadline)
         trace_waited(<object>mutex, FS_EXCLUSIVE, True)
     resume(<PyObject*>guard, &block)

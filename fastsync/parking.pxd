@@ -96,6 +96,11 @@ cdef size_t unpark_requeue(
 # How many forks made this process, on the child's side, since the table exists.
 cdef uint32_t fork_epoch() noexcept nogil
 cdef size_t parked_count(fs_key key) noexcept nogil
+# Show every thread that is parked and sleeps, under its bucket lock: for
+# callbacks as above.
+cdef void visit_parked(
+    void (*visit)(void* ctx, uintptr_t key, uintptr_t thread) noexcept nogil, void* ctx,
+) noexcept nogil
 
 # Time.  A deadline is absolute, in nanoseconds of time.monotonic()'s clock;
 # FS_FOREVER never comes, 0 says not to wait at all.

@@ -80,6 +80,7 @@ cdef enum:
 cdef struct fs_waiter:
     fs_waitword word
     fs_atomic_uptr key   # changed by a requeue, under both bucket locks
+    uintptr_t thread     # whose it is
     uint32_t born        # the epoch it was queued in
     bint queued          # guarded by the bucket lock of `key`
     bint away            # queued, but running signal handlers; guarded likewise
@@ -259,6 +260,7 @@ cdef int park(
         unlock_bucket(bucket)
         return FS_PARK_INVALID
     fs_waitword_init(&self.word)
+    self.thread = fs_thread_id()
     self.park_token = park_token
     self.since = fs_now()
     self.unpark_token = FS_TOKEN_NORMAL
@@ -595,6 +597,25 @@ cdef size_t parked_count(fs_key key) noexcept nogil:
         w = w.next
     unlock_bucket(bucket)
     return count
+
+
+cdef void visit_parked(
+    void (*visit)(void* ctx, uintptr_t key, uintptr_t thread) noexcept nogil, void* ctx,
+) noexcept nogil:
+    cdef fs_waiter* head
+    cdef fs_waiter* w
+    cdef int i
+    for i in range(BUCKETS):
+        fs_bucket_lock_acquire(&table[i].lock)
+        head = table[i].first
+        while head != NULL:
+            w = head
+            while w != NULL:
+                if not w.away:
+                    visit(ctx, key_of(w), w.thread)
+                w = w.next
+            head = head.sibling
+        fs_bucket_lock_release(&table[i].lock)
 
 
 # -- fork, set-up ------------------------------------------------------

@@ -26,6 +26,10 @@ from fastsync.slots cimport (
     fs_call, make_constructor, make_context_manager, make_lazy_dict, make_patchable,
     rename_type, weakrefs_offset,
 )
+from fastsync.trace cimport (
+    FS_EXCLUSIVE, FS_REENTRANT, trace_disowned, trace_released, trace_released_all,
+    trace_wait, trace_wait_condition, trace_waited, trace_waited_all, tracing,
+)
 from fastsync.timeouts cimport lock_deadline, wait_deadline
 
 from fastsync._pin import register_pinnable
@@ -129,14 +133,41 @@ cdef str stock_name(object self):
 
 # -- Lock --------------------------------------------------------------------
 
+# `lock` is the object that the deadlock detector knows the word by: see trace.pxd.
+cdef inline bint word_acquire(object lock, fs_mutex* m, int64_t deadline) except -1:
+    cdef int outcome
+    if not tracing():
+        return checked(mutex_lock_until(m, deadline, FS_SIGNALS))
+    trace_wait(lock, FS_EXCLUSIVE, deadline)
+    outcome = mutex_lock_until(m, deadline, FS_SIGNALS)
+    trace_waited(lock, FS_EXCLUSIVE, outcome == FS_ACQUIRED)
+    return checked(outcome)
+
+
+cdef int word_retake(object lock, fs_mutex* m) except -1:
+    """As word_acquire, but no signal handler ends it."""
+    if tracing():
+        trace_wait(lock, FS_EXCLUSIVE, FS_FOREVER)
+    mutex_lock(m)
+    if tracing():
+        trace_waited(lock, FS_EXCLUSIVE, True)
+    return 0
+
+
+cdef inline int word_release(object lock, fs_mutex* m) except -1:
+    if tracing() and mutex_is_locked(m):
+        trace_released(lock, FS_EXCLUSIVE)
+    if mutex_unlock(m) < 0:
+        raise RuntimeError("release unlocked lock")
+    return 0
+
+
 cdef inline bint lock_acquire(Lock self, int64_t deadline) except -1:
-    return checked(mutex_lock_until(&self.mutex, deadline, FS_SIGNALS))
+    return word_acquire(self, &self.mutex, deadline)
 
 
 cdef inline int lock_release(Lock self) except -1:
-    if mutex_unlock(&self.mutex) < 0:
-        raise RuntimeError("release unlocked lock")
-    return 0
+    return word_release(self, &self.mutex)
 
 
 cdef PyObject* lock_call(
@@ -207,6 +238,8 @@ takes the lock next (release / acquire ordering)."""
         lock_release(self)
 
     def _at_fork_reinit(self):
+        if tracing():
+            trace_disowned(self)
         mutex_reset(&self.mutex)
 
     def __reduce__(self):
@@ -219,13 +252,21 @@ takes the lock next (release / acquire ordering)."""
 
 # -- RLock -------------------------------------------------------------------
 
-cdef inline bint remutex_acquire(fs_remutex* m, int64_t deadline) except -1:
+cdef inline bint remutex_acquire(object lock, fs_remutex* m, int64_t deadline) except -1:
+    cdef int outcome
     if m.count == UINT32_MAX and remutex_is_mine(m):
         raise OverflowError("Internal lock count overflowed")
-    return checked(remutex_lock_until(m, deadline, FS_SIGNALS))
+    if not tracing():
+        return checked(remutex_lock_until(m, deadline, FS_SIGNALS))
+    trace_wait(lock, FS_REENTRANT, deadline)
+    outcome = remutex_lock_until(m, deadline, FS_SIGNALS)
+    trace_waited(lock, FS_REENTRANT, outcome == FS_ACQUIRED)
+    return checked(outcome)
 
 
-cdef inline int remutex_release(fs_remutex* m) except -1:
+cdef inline int remutex_release(object lock, fs_remutex* m) except -1:
+    if tracing() and remutex_is_mine(m):
+        trace_released(lock, FS_REENTRANT)
     if remutex_unlock(m) < 0:
         raise RuntimeError("cannot release un-acquired lock")
     return 0
@@ -245,23 +286,29 @@ cdef uint32_t remutex_let_go(fs_remutex* m) noexcept nogil:
     return count
 
 
-cdef object remutex_release_save(fs_remutex* m):
+cdef object remutex_release_save(object lock, fs_remutex* m):
     cdef uint32_t count
     if not remutex_is_mine(m):
         raise RuntimeError("cannot release un-acquired lock")
+    if tracing():
+        trace_released_all(lock)
     count = remutex_let_go(m)
     mutex_unlock(&m.mutex)
     return (count, fs_thread_id())
 
 
-cdef int remutex_acquire_restore(fs_remutex* m, object state) except -1:
+cdef int remutex_acquire_restore(object lock, fs_remutex* m, object state) except -1:
     cdef uint32_t count
     count, _ = state
     if count == 0:
         raise ValueError("the depth to restore must be at least 1")
+    if tracing():
+        trace_wait(lock, FS_REENTRANT, FS_FOREVER)
     # Without signal handlers, as the original: this re-takes what was held.
     mutex_lock(&m.mutex)
     remutex_own(m, count)
+    if tracing():
+        trace_waited_all(lock, FS_REENTRANT, count)
     return 0
 
 
@@ -277,10 +324,10 @@ cdef PyObject* rlock_call(
 ) except NULL:
     cdef size_t nargs = PyVectorcall_NARGS(nargsf)
     if names == NULL and nargs == 0:
-        remutex_acquire(&(<RLock>self).remutex, FS_FOREVER)
+        remutex_acquire(<object>self, &(<RLock>self).remutex, FS_FOREVER)
         return Py_NewRef(Py_True)
     if names == NULL and nargs == 3:
-        remutex_release(&(<RLock>self).remutex)
+        remutex_release(<object>self, &(<RLock>self).remutex)
         return Py_NewRef(Py_None)
     refuse_call(nargs)
 
@@ -325,22 +372,22 @@ ordering is Lock's."""
         levels.
         """
         if timeout is UNSET and blocking is True:
-            return remutex_acquire(&self.remutex, FS_FOREVER)
-        return remutex_acquire(&self.remutex, lock_deadline(blocking, timeout))
+            return remutex_acquire(self, &self.remutex, FS_FOREVER)
+        return remutex_acquire(self, &self.remutex, lock_deadline(blocking, timeout))
 
     def release(self):
         """Go one level up, at the last let go; RuntimeError for who is not the owner."""
-        remutex_release(&self.remutex)
+        remutex_release(self, &self.remutex)
 
     def locked(self):
         """Whether somebody holds it, at this moment."""
         return mutex_is_locked(&self.remutex.mutex)
 
     def __enter__(self, blocking=True, timeout=-1):
-        return remutex_acquire(&self.remutex, lock_deadline(blocking, timeout))
+        return remutex_acquire(self, &self.remutex, lock_deadline(blocking, timeout))
 
     def __exit__(self, exc_type=None, exc_value=None, traceback=None):
-        remutex_release(&self.remutex)
+        remutex_release(self, &self.remutex)
 
     def _is_owned(self):
         return remutex_is_mine(&self.remutex)
@@ -349,12 +396,14 @@ ordering is Lock's."""
         return self.remutex.count if remutex_is_mine(&self.remutex) else 0
 
     def _release_save(self):
-        return remutex_release_save(&self.remutex)
+        return remutex_release_save(self, &self.remutex)
 
     def _acquire_restore(self, state):
-        remutex_acquire_restore(&self.remutex, state)
+        remutex_acquire_restore(self, &self.remutex, state)
 
     def _at_fork_reinit(self):
+        if tracing():
+            trace_disowned(self)
         remutex_reset(&self.remutex)
 
     def __reduce__(self):
@@ -387,21 +436,23 @@ cdef class _ConditionLock:
 
     def acquire(self, blocking=True, timeout=-1):
         """As RLock.acquire()."""
-        return remutex_acquire(condition_word(self), lock_deadline(blocking, timeout))
+        return remutex_acquire(
+            self.condition, condition_word(self), lock_deadline(blocking, timeout))
 
     def release(self):
         """As RLock.release()."""
-        remutex_release(condition_word(self))
+        remutex_release(self.condition, condition_word(self))
 
     def locked(self):
         """As RLock.locked()."""
         return mutex_is_locked(&condition_word(self).mutex)
 
     def __enter__(self, blocking=True, timeout=-1):
-        return remutex_acquire(condition_word(self), lock_deadline(blocking, timeout))
+        return remutex_acquire(
+            self.condition, condition_word(self), lock_deadline(blocking, timeout))
 
     def __exit__(self, exc_type=None, exc_value=None, traceback=None):
-        remutex_release(condition_word(self))
+        remutex_release(self.condition, condition_word(self))
 
     def _is_owned(self):
         return remutex_is_mine(condition_word(self))
@@ -410,10 +461,10 @@ cdef class _ConditionLock:
         return condition_word(self).count if remutex_is_mine(condition_word(self)) else 0
 
     def _release_save(self):
-        return remutex_release_save(condition_word(self))
+        return remutex_release_save(self.condition, condition_word(self))
 
     def _acquire_restore(self, state):
-        remutex_acquire_restore(condition_word(self), state)
+        remutex_acquire_restore(self.condition, condition_word(self), state)
 
     def _at_fork_reinit(self):
         remutex_reset(condition_word(self))
@@ -430,26 +481,30 @@ cdef PyObject* condition_lock_call(
 ) except NULL:
     cdef size_t nargs = PyVectorcall_NARGS(nargsf)
     if names == NULL and nargs == 0:
-        remutex_acquire(condition_word(<_ConditionLock>self), FS_FOREVER)
+        remutex_acquire(
+            (<_ConditionLock>self).condition, condition_word(<_ConditionLock>self), FS_FOREVER)
         return Py_NewRef(Py_True)
     if names == NULL and nargs == 3:
-        remutex_release(condition_word(<_ConditionLock>self))
+        remutex_release((<_ConditionLock>self).condition, condition_word(<_ConditionLock>self))
         return Py_NewRef(Py_None)
     refuse_call(nargs)
 
 
+cdef inline PyObject* traced(Condition self) noexcept:
+    """What the deadlock detector knows the lock by."""
+    return <PyObject*>self if self.remutex == &self.own else <PyObject*>self.lock
+
+
 cdef inline bint condition_acquire(Condition self, int64_t deadline) except -1:
     if self.remutex != NULL:
-        return remutex_acquire(self.remutex, deadline)
-    return checked(mutex_lock_until(self.mutex, deadline, FS_SIGNALS))
+        return remutex_acquire(<object>traced(self), self.remutex, deadline)
+    return word_acquire(<object>traced(self), self.mutex, deadline)
 
 
 cdef inline int condition_release(Condition self) except -1:
     if self.remutex != NULL:
-        return remutex_release(self.remutex)
-    if mutex_unlock(self.mutex) < 0:
-        raise RuntimeError("release unlocked lock")
-    return 0
+        return remutex_release(<object>traced(self), self.remutex)
+    return word_release(<object>traced(self), self.mutex)
 
 
 cdef inline bint condition_is_owned(Condition self) except -1:
@@ -507,15 +562,21 @@ cdef bint condition_wait(Condition self, int64_t deadline) except -1:
     cdef fs_remutex* remutex = self.remutex
     cdef uint32_t count = 0
     cdef int outcome
+    cdef object lock = None  # while the detector is on
     if deadline == 0:
         deadline = 1  # the past: give the lock up and take it again, at once
     if mutex == NULL:
         return condition_wait_foreign(self, deadline)
+    if tracing():
+        lock = <object>traced(self)
+        trace_wait_condition(lock, FS_EXCLUSIVE if remutex == NULL else FS_REENTRANT, mutex)
     if remutex != NULL:
         count = remutex_let_go(remutex)
     outcome = condvar_wait(&self.waiters, mutex, deadline, FS_SIGNALS)
     if remutex != NULL:
         remutex_own(remutex, count)
+    if lock is not None:
+        trace_waited(lock, FS_EXCLUSIVE if remutex == NULL else FS_REENTRANT, True)
     if outcome == FS_CONDVAR_BAD_MUTEX:
         raise RuntimeError("the lock of a Condition was exchanged while threads wait on it")
     return checked(outcome)
@@ -699,7 +760,7 @@ notified.  Ordering: the lock's."""
 
     def _release_save(self):
         if self.remutex != NULL:
-            return remutex_release_save(self.remutex)
+            return remutex_release_save(<object>traced(self), self.remutex)
         if self.mutex != NULL:
             condition_release(self)
         else:
@@ -707,9 +768,9 @@ notified.  Ordering: the lock's."""
 
     def _acquire_restore(self, state):
         if self.remutex != NULL:
-            remutex_acquire_restore(self.remutex, state)
+            remutex_acquire_restore(<object>traced(self), self.remutex, state)
         elif self.mutex != NULL:
-            mutex_lock(self.mutex)
+            word_retake(<object>traced(self), self.mutex)
         else:
             self.lock.acquire()
 

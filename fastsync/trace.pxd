@@ -20,11 +20,10 @@ all that they cost while the detector is off:
 The order is what makes a report exact: a lock is noted as held after it was
 taken and until just before it is let go, so what is noted is true.  `lock` is
 the object whose memory holds the lock word (a thread counts as waiting for it
-only while it is parked on an address inside the object); it must support weak
-references.  All hooks need an attached thread state, none raises, and an
+only while it is parked on an address inside the object).  All hooks need an attached thread state, none raises, and an
 exception that is set stays set.  Re-entrant locks report every level.
 """
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint32_t
 
 from fastsync.c_atomic cimport fs_atomic_u8, fs_u8_load_relaxed
 
@@ -54,12 +53,16 @@ cdef void trace_waited(object lock, int kind, bint acquired) noexcept
 cdef void trace_acquired(object lock, int kind) noexcept
 # Before letting go, once it is certain that it will be; by any thread.
 cdef void trace_released(object lock, int kind) noexcept
+# The same for a re-entrant lock, all its levels at once.
+cdef void trace_waited_all(object lock, int kind, uint32_t depth) noexcept
+cdef void trace_released_all(object lock) noexcept
 # The thread holds it in another way now (a downgrade: before it; an upgrade
 # that did not wait: after it).  After one that waited: trace_waited(lock,
 # FS_UPGRADE, True) says so already.
 cdef void trace_changed(object lock, int held, int now) noexcept
 # Nobody in particular holds it any more (a guard was leaked).
 cdef void trace_disowned(object lock) noexcept
-# In place of trace_released and trace_wait when a condition variable lets the
-# lock go and takes it back by itself; trace_waited(lock, kind, True) follows.
-cdef void trace_wait_condition(object lock, int kind) noexcept
+# In place of trace_released and trace_wait when a condition variable lets all
+# levels of the lock go and takes them back by itself; `word` is where it parks
+# for that.  trace_waited(lock, kind, True) follows.
+cdef void trace_wait_condition(object lock, int kind, void* word) noexcept
