@@ -23,24 +23,10 @@ PYTEST = ["pytest", "-q", "-p", "no:cacheprovider", "--timeout=120", "-o", "addo
 
 # Name and version: what the tests need beyond the package, and what pytest is told to run.
 SUITES = {
-    "aiologic==0.17.1": (["pytest-asyncio", "anyio"], ["tests"]),
-    "apscheduler==3.11.3": (["pytest-asyncio", "pytz"], ["tests"]),
     "cachetools==8.0.2": ([], ["tests"]),
-    "cheroot==11.1.2": (
-        ["jaraco.text", "portend", "requests", "requests-unixsocket", "urllib3", "trustme"],
-        ["cheroot/test"],
-    ),
-    "dogpile.cache==1.5.0": (["mako"], ["tests"]),
     "janus==2.0.0": (["pytest-asyncio"], ["tests"]),
-    "joblib==1.6.0": ([], ["joblib/test/test_parallel.py"]),
-    "pebble==5.2.3": ([], ["test"]),
-    "persist-queue==1.1.0": ([], ["persistqueue/tests"]),
-    "portalocker==4.4.2": ([], ["portalocker_tests"]),
     "pykka==4.5.0": (["pytest-mock"], ["tests"]),
-    "readerwriterlock==1.0.10": ([], ["tests"]),
-    "urllib3==2.8.0": (["trustme", "tornado"], ["test/test_connectionpool.py"]),
     "waitress==3.0.2": ([], ["tests"]),
-    "watchdog==7.1.0": (["flaky"], ["tests"]),
 }
 
 
@@ -62,7 +48,7 @@ def environment(work, python):
 def unpack(work, python, requirement):
     """Return the folder of the package's source distribution."""
     folder = work / requirement.replace("==", "-")
-    if not folder.exists():
+    if not any(folder.glob("*.tar.gz")):
         name = requirement.split("==")[0]
         get = ["download", "-q", "--no-deps", "--no-binary", name, "-d", folder, requirement]
         run([python, "-m", "pip", *get], check=True)
