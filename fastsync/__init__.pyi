@@ -1,3 +1,4 @@
+from fastsync import deadlock as deadlock
 from fastsync import threading as threading
 from fastsync._install import install, installed, uninstall
 from fastsync._pin import is_pinned, pin
@@ -40,6 +41,7 @@ from fastsync.once import (
     lazy_property,
     once,
 )
+from fastsync.parker import Parker, Unparker, WaitGroup
 from fastsync.rwlock import (
     LockView,
     MappedReadGuard,
@@ -84,13 +86,16 @@ __all__ = [
     "OnceLock",
     "OnceState",
     "Ordering",
+    "Parker",
     "ReadGuard",
     "ReentrantMutex",
     "ReentrantMutexGuard",
     "RwLock",
     "ShardedLock",
     "ShardedWriteGuard",
+    "Unparker",
     "UpgradableReadGuard",
+    "WaitGroup",
     "Weak",
     "WriteGuard",
     "__version__",

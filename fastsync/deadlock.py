@@ -369,7 +369,7 @@ def _indented(stack):
 
 # -- watch -------------------------------------------------------------------
 
-_watches = set()
+_watches: "set[Watch]" = set()
 
 
 class Watch:
