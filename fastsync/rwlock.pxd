@@ -1,10 +1,11 @@
 """The raw reader-writer lock, one machine word, and its Python types.
 
 As in locks.pxd: a zero-filled word is a valid, free lock that must not move
-while anybody waits, and must outlive every call on it (the last reader touches
-it once more after the writer it woke may be running); all functions may be called with or without an attached
+while anybody waits; all functions may be called with or without an attached
 thread state; deadlines are absolute nanoseconds of time.monotonic()'s clock;
-`flags` is FS_PLAIN, or FS_SIGNALS for a caller that can raise.
+`flags` is FS_PLAIN, or FS_SIGNALS for a caller that can raise.  The word must
+outlive every call on it: the last reader touches it once more while the writer
+that it wakes may be running.
 
 The lock is task-fair: a writer that waits stops new readers (not recursive
 ones), and a queue is served in its order, readers that stand together
