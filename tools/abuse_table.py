@@ -82,8 +82,8 @@ x = {make}
 
 # Name, what is done, what it needs of the type: t(ake), r(elease), w(ait).
 ABUSES = [
-    ("release unheld", "{release}", "r"),
-    ("foreign release", "{take}; in_thread(lambda: x.release())", "tr"),
+    ("release unheld", "{unheld}", "r"),
+    ("foreign release", "{take}; in_thread(lambda: {release})", "tr"),
     ("negative timeout", "{hold}; result = {wait:-1.5}", "w"),
     ("NaN timeout", "{hold}; result = {wait:float('nan')}", "w"),
     ("infinite timeout", "{hold}; result = {wait:float('inf')}", "w"),
@@ -143,17 +143,19 @@ def source_of(abuse, module, make, take, release, wait):
         hold = "pass"
     elif take and take != "x.acquire()":
         hold = f"in_thread(lambda: globals().update(g={take.partition('= ')[2]}))"
+    # A guard is let go twice: before there is one, nothing can be.
+    unheld = f"{take}; {release}; {release}" if take and take.startswith("g = ") else release
     block = f"{hold}; {Wait(wait or 'None'):20}"
     body = abuse.format(
-        take=take, release=release, wait=Wait(wait or ""), hold=hold, **SNIPPETS
+        take=take, release=release, unheld=unheld, wait=Wait(wait or ""), hold=hold, **SNIPPETS
     ) if "{" in abuse else abuse  # fmt: skip
     return (
         PRELUDE.format(module=module, make=make, block=block)
-        + "result = None\ntry:\n"
+        + "result = ...\ntry:\n"
         + textwrap.indent(body.replace("; try:", "\ntry:").replace("; pid", "\npid"), "    ")
         + "\nexcept BaseException as error:\n"
         + "    print('raises', type(error).__name__, flush=True)\n"
-        + "else:\n    print('accepted' if result is None else result, flush=True)\n"
+        + "else:\n    print('accepted' if result is ... else result, flush=True)\n"
     )
 
 
