@@ -19,10 +19,10 @@ from fastsync.parking cimport (
 )
 
 
-# How long a thread that waits for a permit or an event looks for it before it
-# parks: WAIT_ROUNDS looks, WAIT_PAUSES pause instructions apart.  Long enough for
-# a Semaphore that is used as a lock; the rest of the polling is done detached,
-# after queueing (FS_SPIN).  A mutex has spin_round().
+# How long a thread that waits for a permit looks for it before it parks:
+# WAIT_ROUNDS looks, WAIT_PAUSES pause instructions apart.  For a Semaphore that is
+# used as a lock: without them two threads get half as far.  The rest of the
+# polling is done detached, after queueing (FS_SPIN).  A mutex has spin_round().
 cdef enum:
     WAIT_ROUNDS = 10
     WAIT_PAUSES = 100
@@ -517,9 +517,7 @@ cdef void event_wait_ended(void* ctx, uintptr_t key, bint was_last) noexcept nog
 
 
 cdef int event_wait_slow(fs_event* e, int64_t deadline, int flags) noexcept nogil:
-    cdef int rounds = WAIT_ROUNDS if fs_may_spin() else 0
-    cdef int spun = 0
-    cdef int result, i
+    cdef int result
     cdef uintptr_t token
     cdef uint8_t seen
     while True:
@@ -529,11 +527,6 @@ cdef int event_wait_slow(fs_event* e, int64_t deadline, int flags) noexcept nogi
             return FS_TIMEOUT
         seen = fs_u8_load_relaxed(&e.state)  # relaxed: the CAS decides
         if seen == 0:
-            if spun < rounds:
-                spun += 1
-                for i in range(WAIT_PAUSES):
-                    fs_pause()
-                continue
             # relaxed: announces us; park() validates under the bucket lock
             fs_u8_cas_relaxed(&e.state, &seen, FS_EVENT_PARKED)
             continue

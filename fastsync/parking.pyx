@@ -50,7 +50,7 @@ from fastsync.c_wait cimport (
     fs_bucket_lock, fs_bucket_lock_init, fs_bucket_lock_acquire,
     fs_bucket_lock_release, fs_waitword, fs_waitword_init, fs_waitword_woken,
     fs_waitword_wait, fs_waitword_wake, fs_waitword_destroy,
-    fs_now, fs_thread_id, fs_at_fork,
+    fs_now, fs_thread_id, fs_at_fork, fs_yield,
 )
 from fastsync.c_python cimport (
     PyThreadState, PyErr_CheckSignals, fs_attach, fs_attached, fs_detach,
@@ -70,12 +70,13 @@ cdef enum:
 cdef int64_t FAIR_NS = 200000
 
 # How long a parked thread polls before it sleeps, when its caller expects a
-# quick answer (FS_SPIN): 5 us where a pause takes 25 ns; a sleep and its end
-# take longer.  More is better for threads that take turns, and worse for a
-# bounded queue, whose threads then wake each other for every item instead of
-# for a batch: see docs/performance.md.
+# quick answer (FS_SPIN): some 20 us, longer than a sleeper takes to run again,
+# or two threads that take turns would never leave off sleeping.  The yields are
+# what makes it cheap: others run where there are some, so that those who feed
+# a bounded queue still work in batches.  docs/performance.md compares.
 cdef enum:
-    SPIN_PAUSES = 200
+    SPIN_YIELDS = 20
+    SPIN_LOOKS = 20
 
 cdef struct fs_waiter:
     fs_waitword word
@@ -98,8 +99,6 @@ cdef struct fs_bucket:
 
 cdef fs_bucket table[BUCKETS]
 cdef uintptr_t main_thread = 0
-cdef fs_atomic_u32 spinners       # how many threads poll now
-cdef uint32_t spinner_limit = 0   # one core is left for who shall wake them
 cdef fs_atomic_u32 epoch  # counts forks on the child's side
 
 
@@ -388,14 +387,13 @@ cdef int handlers_outside(fs_waiter* self, fs_wait* wait) noexcept nogil:
 
 cdef void spin(fs_waiter* self) noexcept nogil:
     """Wait a little, detached, for a wake-up that is likely to come at once."""
-    cdef int i
-    # relaxed: a limit on waste, that orders nothing
-    if fs_u32_fetch_add_relaxed(&spinners, 1) < spinner_limit:
-        for i in range(SPIN_PAUSES):
+    cdef int i, look
+    for i in range(SPIN_YIELDS):
+        for look in range(SPIN_LOOKS):
             if fs_waitword_woken(&self.word):
-                break
+                return
             fs_pause()
-    fs_u32_fetch_add_relaxed(&spinners, <uint32_t>-1)
+        fs_yield()
 
 
 cdef void await_waker(fs_waiter* self) noexcept nogil:
@@ -647,7 +645,6 @@ cdef void after_fork_in_child() noexcept nogil:
     global main_thread
     reset_table()
     main_thread = fs_thread_id()
-    fs_u32_store_relaxed(&spinners, 0)  # relaxed: there is one thread
     fs_u32_fetch_add_relaxed(&epoch, 1)  # relaxed: there is one thread
 
 
@@ -656,17 +653,8 @@ def wait_backend():
     return (<bytes>FS_WAIT_BACKEND).decode()
 
 
-cdef int usable_cores() except -1:
-    import os
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not everywhere
-        return os.cpu_count() or 1
-
-
 cdef int set_up() except -1:
-    global main_thread, spinner_limit
-    spinner_limit = usable_cores() - 1
+    global main_thread
     try:
         from _thread import _get_main_thread_ident
         main_thread = _get_main_thread_ident()
