@@ -85,6 +85,7 @@ cdef struct fs_waiter:
     uint32_t born        # the epoch it was queued in
     bint queued          # guarded by the bucket lock of `key`
     bint away            # queued, but running signal handlers; guarded likewise
+    fs_waiter* outer     # in `handling`
     fs_waiter* next
     fs_waiter* prev
     fs_waiter* sibling   # of a head: the next key's head
@@ -99,6 +100,8 @@ cdef struct fs_bucket:
 
 cdef fs_bucket table[BUCKETS]
 cdef uintptr_t main_thread = 0
+# The main thread's waiters that stay queued while it runs signal handlers.
+cdef fs_waiter* handling = NULL
 cdef fs_atomic_u32 epoch  # counts forks on the child's side
 
 
@@ -274,7 +277,7 @@ cdef int park(
 
     if before_sleep != NULL and before_sleep(ctx) != 0:
         result = FS_PARK_INTERRUPTED
-    elif self.away and PyErr_CheckSignals() < 0:
+    elif self.away and run_handlers(&self) < 0:
         result = FS_PARK_INTERRUPTED
     else:
         if self.away:
@@ -344,10 +347,21 @@ cdef int handlers_in_place(fs_waiter* self, fs_wait* wait) noexcept nogil:
         # what we waited for has come, so the handlers can wait for us.
         wait.signals = False
         return FS_SIGNALLED
-    if PyErr_CheckSignals() < 0:
+    if run_handlers(self) < 0:
         return FS_PARK_INTERRUPTED
     come_back(self)
     return FS_SIGNALLED
+
+
+cdef int run_handlers(fs_waiter* self) noexcept nogil:
+    """PyErr_CheckSignals(), with the record queued, also in the child if one forks."""
+    global handling
+    cdef int result
+    self.outer = handling
+    handling = self
+    result = PyErr_CheckSignals()
+    handling = self.outer
+    return result
 
 
 cdef void come_back(fs_waiter* self) noexcept nogil:
@@ -642,10 +656,18 @@ cdef void reset_table() noexcept nogil:
 
 
 cdef void after_fork_in_child() noexcept nogil:
-    global main_thread
+    global main_thread, handling
+    cdef fs_waiter* w
     reset_table()
-    main_thread = fs_thread_id()
     fs_u32_fetch_add_relaxed(&epoch, 1)  # relaxed: there is one thread
+    if main_thread != fs_thread_id():
+        main_thread = fs_thread_id()
+        handling = NULL  # of a thread that does not exist here
+    # At once, as what the handler does next may wake them.
+    w = handling
+    while w != NULL:
+        requeue_after_fork(w)
+        w = w.outer
 
 
 def wait_backend():

@@ -473,6 +473,42 @@ print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
         assert done.stdout.strip() == "7", (make, done.stderr)
 
 
+def test_wake_up_in_the_child_while_the_handler_that_forked_still_runs_is_not_lost():
+    # The child queued its waiter again only after the handler.
+    for make, wait, end in (
+        ("Event()", "assert thing.wait(10)", "thing.set(); thing.clear()"),
+        ("Condition()", "with thing: assert thing.wait(10)", "with thing: thing.notify()"),
+    ):
+        source = f"""
+import os, signal, threading as stock, time, warnings
+import fastsync.threading as threading
+warnings.simplefilter("ignore")
+thing, parent = threading.{make}, os.getpid()
+
+def end():
+    {end}
+
+def handler(*_):
+    global pid
+    pid = os.fork()
+    if pid == 0:
+        thread = stock.Thread(target=end)
+        thread.start()
+        thread.join()
+
+signal.signal(signal.SIGALRM, handler)
+signal.setitimer(signal.ITIMER_REAL, 0.1)
+timer = stock.Timer(1, end)
+timer.start()
+{wait}
+if os.getpid() != parent:
+    os._exit(7)
+timer.join()
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+        assert run_python("-c", source).stdout.strip() == "7", make
+
+
 @pytest.mark.parametrize("name", ["Lock", "RLock", "Condition", "Semaphore", "Event", "Barrier"])
 def test_ctrl_c_ends_the_process(name):
     wait = {
