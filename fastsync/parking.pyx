@@ -318,11 +318,16 @@ cdef int sleep(fs_waiter* self, fs_wait* wait, int64_t deadline, int flags) noex
     """UNPARKED or TIMED_OUT, still detached; INTERRUPTED, attached, with an
     exception set; or how the queue was left already."""
     cdef int result
+    cdef bint poll = flags & FS_SPIN
     while True:
         wait.state = fs_detach()
-        if flags & FS_SPIN:
+        result = FS_SIGNALLED
+        if poll:
             spin(self)
-        result = fs_waitword_wait(&self.word, deadline, wait.signals)
+        # A signal that came while we polled will not end the sleep: look first.
+        if not (poll and wait.signals) or fs_waitword_woken(&self.word):
+            result = fs_waitword_wait(&self.word, deadline, wait.signals)
+        poll = False
         while result == FS_SIGNALLED and not wait.signals:
             result = fs_waitword_wait(&self.word, deadline, False)
         if result == FS_WOKEN:

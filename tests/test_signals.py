@@ -18,9 +18,14 @@ class Interrupted(Exception):
     pass
 
 
+handled = 0
+
+
 @contextlib.contextmanager
 def handling(handler, signum=signal.SIGUSR1):
     def handle(*_):
+        global handled
+        handled += 1
         handler()
 
     before = signal.signal(signum, handle)
@@ -44,8 +49,18 @@ def raise_interrupted():
     raise Interrupted
 
 
-def kill_main():
+def kill_main_once():
     os.kill(os.getpid(), signal.SIGUSR1)
+
+
+def kill_main():
+    """Signal until the handler runs: one that comes just before the sleep is seen with the next."""
+    before = handled
+    while handled == before:
+        kill_main_once()
+        patience = time.monotonic() + 0.5
+        while handled == before and time.monotonic() < patience:
+            time.sleep(0.001)
 
 
 def held(lock):
@@ -188,7 +203,7 @@ def test_wake_up_that_meets_an_exception_is_passed_on(impl):
                     wait_asleep(main),
                     other.start(),
                     wait_asleep(other),
-                    kill_main(),
+                    kill_main_once(),
                     lock.release(),
                 )
             ):
