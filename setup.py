@@ -5,6 +5,7 @@ Switches, all environment variables:
     FASTSYNC_SANITIZE=thread|address  instrument the extensions
     FASTSYNC_WAIT=pthread             sleep on pthread conditions instead of the platform's own wait
     FASTSYNC_DEFINES="NAME=1 OTHER"   more C macros
+    FASTSYNC_ONLY="parking locks"     these modules and no others
 """
 
 import os
@@ -22,6 +23,7 @@ DEBUG = os.environ.get("FASTSYNC_DEBUG", "0") not in ("", "0")
 SANITIZE = os.environ.get("FASTSYNC_SANITIZE", "")
 WAIT = os.environ.get("FASTSYNC_WAIT", "")
 DEFINES = os.environ.get("FASTSYNC_DEFINES", "").split()
+ONLY = os.environ.get("FASTSYNC_ONLY", "").split()
 
 # Objects built with other switches must never pass for up to date: one folder for each set.
 SWITCHES = "-".join(filter(None, ["debug" * DEBUG, SANITIZE, WAIT, *DEFINES])) or "plain"
@@ -96,7 +98,7 @@ def extensions():
     stamp()
     headers = glob("fastsync/include/fastsync/*.h")
     shared = {"include_dirs": ["fastsync/include"], "depends": headers, "define_macros": MACROS}
-    names = sorted(os.path.basename(path)[: -len(".pyx")] for path in glob("fastsync/*.pyx"))
+    names = ONLY or sorted(os.path.basename(path)[:-4] for path in glob("fastsync/*.pyx"))
     modules = [Extension(f"fastsync.{name}", [f"fastsync/{name}.pyx"], **shared) for name in names]
     return cythonize(modules, build_dir="build/cython", nthreads=2, compiler_directives=DIRECTIVES)
 

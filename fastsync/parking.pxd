@@ -93,14 +93,7 @@ cdef size_t unpark_requeue(
     fs_key from_key, fs_key to_key, size_t limit, fs_requeue_op choose,
     fs_unparked callback, void* ctx,
 ) noexcept nogil
-# How many forks made this process, on the child's side, since the table exists.
-cdef uint32_t fork_epoch() noexcept nogil
 cdef size_t parked_count(fs_key key) noexcept nogil
-# Show every thread that is parked and sleeps, under its bucket lock: for
-# callbacks as above.
-cdef void visit_parked(
-    void (*visit)(void* ctx, uintptr_t key, uintptr_t thread) noexcept nogil, void* ctx,
-) noexcept nogil
 
 # Time.  A deadline is absolute, in nanoseconds of time.monotonic()'s clock;
 # FS_FOREVER never comes, 0 says not to wait at all.
@@ -137,3 +130,14 @@ cdef inline bint spin_round(int round, int64_t deadline) noexcept nogil:
         return False
     fs_yield()
     return True
+
+
+# -- between the modules of this package; not for others ---------------------
+
+# How many forks made this process, on the child's side, since the table exists.
+cdef uint32_t fork_epoch() noexcept nogil
+# Show every thread that is parked and sleeps, under its bucket lock: for
+# callbacks as above.
+cdef void visit_parked(
+    void (*visit)(void* ctx, uintptr_t key, uintptr_t thread) noexcept nogil, void* ctx,
+) noexcept nogil

@@ -1,5 +1,6 @@
 """Short forms of the jobs that `make models`, `make tsan` and `make asan` run at length."""
 
+import faulthandler
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ TOOLS = Path(__file__).resolve().parent.parent / "tools"
 
 
 def run_tool(*command):
+    faulthandler.cancel_dump_traceback_later()  # a build takes longer than a test may hang
     done = subprocess.run(
         [sys.executable, *map(str, command)], capture_output=True, text=True, timeout=600
     )
