@@ -23,8 +23,8 @@ from fastsync.c_wait cimport FS_FOREVER, fs_now, fs_thread_id
 from fastsync.locks cimport *
 from fastsync.parking cimport FS_SIGNALS, parked_count
 from fastsync.slots cimport (
-    fs_call, make_constructor, make_context_manager, make_lazy_dict, make_patchable,
-    rename_type, weakrefs_offset,
+    fs_call, fs_method, make_constructor, make_context_manager, make_lazy_dict,
+    make_patchable, rename_type, shorten, weakrefs_offset,
 )
 from fastsync.trace cimport (
     FS_EXCLUSIVE, FS_REENTRANT, trace_disowned, trace_released, trace_released_all,
@@ -207,8 +207,8 @@ takes the lock next (release / acquire ordering)."""
         ValueError for a timeout that is negative, NaN, or given to a call that
         does not block; OverflowError past TIMEOUT_MAX.
         """
-        if timeout is UNSET and blocking is True:
-            return lock_acquire(self, FS_FOREVER)
+        if timeout is UNSET:
+            return lock_acquire(self, FS_FOREVER if blocking else 0)
         return lock_acquire(self, lock_deadline(blocking, timeout))
 
     def release(self):
@@ -371,8 +371,8 @@ ordering is Lock's."""
         Arguments and errors as Lock.acquire(); OverflowError also past 2**32-1
         levels.
         """
-        if timeout is UNSET and blocking is True:
-            return remutex_acquire(self, &self.remutex, FS_FOREVER)
+        if timeout is UNSET:
+            return remutex_acquire(self, &self.remutex, FS_FOREVER if blocking else 0)
         return remutex_acquire(self, &self.remutex, lock_deadline(blocking, timeout))
 
     def release(self):
@@ -1167,6 +1167,57 @@ before a wait() happens before everything after any other wait() of the round.""
                 f"waiters={barrier_waiting(&self.barrier)}/{self.barrier.parties}>")
 
 
+# -- short ways: the plain calls of the most used methods, see shorten() -----
+
+cdef fs_method usual_lock_acquire
+cdef fs_method usual_rlock_acquire
+cdef fs_method usual_semaphore_acquire
+cdef fs_method usual_semaphore_release
+
+
+cdef PyObject* short_lock_acquire(
+    PyObject* self, PyObject** args, Py_ssize_t nargs, PyObject* names,
+) except NULL:
+    if nargs != 0 or names != NULL:
+        return usual_lock_acquire(self, args, nargs, names)
+    return lock_call(self, args, 0, NULL)
+
+
+cdef PyObject* short_rlock_acquire(
+    PyObject* self, PyObject** args, Py_ssize_t nargs, PyObject* names,
+) except NULL:
+    if nargs != 0 or names != NULL:
+        return usual_rlock_acquire(self, args, nargs, names)
+    return rlock_call(self, args, 0, NULL)
+
+
+cdef PyObject* short_semaphore_acquire(
+    PyObject* self, PyObject** args, Py_ssize_t nargs, PyObject* names,
+) except NULL:
+    if nargs != 0 or names != NULL:
+        return usual_semaphore_acquire(self, args, nargs, names)
+    return semaphore_call(self, args, 0, NULL)
+
+
+cdef PyObject* short_semaphore_release(
+    PyObject* self, PyObject** args, Py_ssize_t nargs, PyObject* names,
+) except NULL:
+    if nargs != 0 or names != NULL:
+        return usual_semaphore_release(self, args, nargs, names)
+    semaphore_give(<Semaphore>self, 1)
+    return Py_NewRef(Py_None)
+
+
+cdef int shorten_methods() except -1:
+    global usual_lock_acquire, usual_rlock_acquire
+    global usual_semaphore_acquire, usual_semaphore_release
+    usual_lock_acquire = shorten(Lock, "acquire", short_lock_acquire)
+    usual_rlock_acquire = shorten(RLock, "acquire", short_rlock_acquire)
+    usual_semaphore_acquire = shorten(Semaphore, "acquire", short_semaphore_acquire)
+    usual_semaphore_release = shorten(Semaphore, "release", short_semaphore_release)
+    return 0
+
+
 # -- set-up ------------------------------------------------------------------
 
 cdef inline Py_ssize_t offset(object probe, void* field) noexcept:
@@ -1186,6 +1237,7 @@ cdef int set_up() except -1:
     make_context_manager(Semaphore, offset(semaphore, &semaphore.call))
     make_context_manager(BoundedSemaphore, offset(semaphore, &semaphore.call))
     make_constructor(RLock, new_rlock)
+    shorten_methods()
     make_lazy_dict(Condition, attributes_at)
     make_lazy_dict(Semaphore, attributes_at)
     make_lazy_dict(BoundedSemaphore, attributes_at)

@@ -5,6 +5,7 @@ ctypedef PyObject* (*fs_call)(PyObject*, PyObject**, size_t, PyObject*) except N
 
 ctypedef int (*fs_traverse)(PyObject*, visitproc, void*) noexcept
 ctypedef int (*fs_clear)(PyObject*) noexcept
+ctypedef PyObject* (*fs_method)(PyObject*, PyObject**, Py_ssize_t, PyObject*) except NULL
 
 # `with x:` without a bound method for each end: see slots.pyx.
 cdef int make_context_manager(type cls, Py_ssize_t vectorcall_offset) except -1
@@ -20,6 +21,8 @@ cdef int make_lazy_dict(type cls, Py_ssize_t dict_offset) except -1
 cdef int make_constructor(type cls, fs_call make) except -1
 # Attributes of the type can be set, as of a class written in Python.
 cdef int make_patchable(type cls) except -1
+# Let a method's plainest call take a shorter way; gives the way that it had, for the others.
+cdef fs_method shorten(type cls, str name, fs_method short) except NULL
 # What the type calls itself: the standard library's name.
 cdef int rename_type(type cls, const char* name) except -1
 # tp_weaklistoffset.

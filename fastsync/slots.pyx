@@ -34,6 +34,14 @@ cdef extern from "Python.h":
         void (*tp_dealloc)(PyObject*) noexcept
         PyObject* (*tp_alloc)(PyTypeObject*, Py_ssize_t) except NULL
     RawType* Py_TYPE(PyObject*) noexcept
+    ctypedef void* PyCFunction
+    ctypedef struct PyMethodDef:
+        PyCFunction ml_meth
+        int ml_flags
+    ctypedef struct PyMethodDescrObject:
+        PyMethodDef* d_method
+    int METH_FASTCALL
+    int METH_KEYWORDS
     unsigned long Py_TPFLAGS_HAVE_VECTORCALL
     unsigned long Py_TPFLAGS_IMMUTABLETYPE
     unsigned long Py_TPFLAGS_METHOD_DESCRIPTOR
@@ -128,6 +136,16 @@ cdef int make_lazy_dict(type cls, Py_ssize_t dict_offset) except -1:
 cdef int make_constructor(type cls, fs_call make) except -1:
     (<RawType*><PyObject*>cls).tp_vectorcall = <vectorcallfunc>make
     return 0
+
+
+cdef fs_method shorten(type cls, str name, fs_method short) except NULL:
+    # The usual way unpacks arguments that are hardly ever given.  The method
+    # descriptor and its signature stay.
+    cdef PyMethodDef* method = (<PyMethodDescrObject*><PyObject*>cls.__dict__[name]).d_method
+    cdef fs_method usual = <fs_method>method.ml_meth
+    if method.ml_flags == METH_FASTCALL | METH_KEYWORDS:
+        method.ml_meth = <PyCFunction>short
+    return usual
 
 
 cdef int rename_type(type cls, const char* name) except -1:
