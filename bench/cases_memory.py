@@ -37,7 +37,7 @@ def case(name, limit=None, arguments=(), **peers):
         unit="B",
         goals=goals,
         rounds=1,
-        title=f"Bytes a {name}",
+        title=f"Bytes: {name}",
     )
 
 

@@ -135,11 +135,11 @@ def crowd(results, folder):
         axes.plot(xs, values, color=color, marker="o", markersize=4, label=name)
     axes.set(
         xscale="log",
-        yscale="log",
         xlabel="other threads parked, each on a lock of its own",
         ylabel="round trip of two threads, us",
         title="Wake-up time as sleepers grow",
     )
+    axes.set_ylim(bottom=0)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
     save(figure, folder, "wakeup")

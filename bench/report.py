@@ -56,8 +56,8 @@ def judged(data):
             reached, met, other = summary.judge(result, goal)
             if reached is None:
                 continue
-            number = summary.two if goal["of"] else lambda v, u=result["unit"]: summary.human(v, u)
-            limit = f"{summary.sign(result, goal['metric'])} {number(goal['limit'])}"
+            limit = summary.goal_number(result, goal, goal["limit"])
+            limit = f"{summary.sign(result, goal['metric'])} {limit}"
             what = result["title"] or result["case"]
             threads = f", {result['threads']} threads" if result["threads"] else ""
             metric = "" if goal["metric"] == "value" else f": {summary.METRICS[goal['metric']]}"
@@ -66,7 +66,7 @@ def judged(data):
                 [
                     what + threads + who + metric,
                     f"{limit} of {other}" if goal["of"] else limit,
-                    number(reached),
+                    summary.goal_number(result, goal, reached),
                     "met" if met else "**missed**",
                 ],
                 met,

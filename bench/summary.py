@@ -17,6 +17,14 @@ FAMILIES = {
     "pingpong": "Threads that take turns",
     "barrier": "Barrier",
     "wakeup": "Waking up in a crowd",
+    "atomic": "Atomics",
+    "counter": "Counter",
+    "array": "AtomicArray",
+    "mutex": "Mutex",
+    "condvar": "Condvar",
+    "rwlock": "RwLock",
+    "sharded": "ShardedLock",
+    "once": "Once and lazy values",
     "program": "Whole programs through `python -m fastsync`",
     "memory": "Memory",
     "start": "Starting",
@@ -139,16 +147,21 @@ def two(value):
     return f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
 
 
+def goal_number(result, goal, value):
+    """A limit or what was reached: a ratio, or, compared with nobody, a quantity."""
+    if goal["of"] or goal["metric"] == "fairness":
+        return two(value)
+    return human(value, "s" if goal["metric"] == "longest" else result["unit"])
+
+
 def goal_text(result, goal):
     reached, met, other = judge(result, goal)
     what = "" if goal["metric"] == "value" else METRICS[goal["metric"]] + " "
     than = f" of {other}" if goal["of"] else ""
-    limit = f"{sign(result, goal['metric'])} {goal['limit']:g}{than}"
-    if goal["of"] is None:
-        limit = f"{sign(result, goal['metric'])} {human(goal['limit'], result['unit'])}"
+    limit = f"{sign(result, goal['metric'])} {goal_number(result, goal, goal['limit'])}{than}"
     if reached is None:
         return f"{what}goal {limit}: not measured"
-    shown = two(reached) if goal["of"] else human(reached, result["unit"])
+    shown = goal_number(result, goal, reached)
     who = "" if goal["who"] == "fastsync" else goal["who"] + ": "
     return f"{who}{what}{shown} (goal {limit}): {MARKS[met]}"
 
