@@ -40,6 +40,13 @@ def where(data):
         f"- `python bench/run.py {data['command'].split(' --json')[0]}`; `make bench-report` makes "
         "this page.",
     ]
+    if "--enable-optimizations" not in machine["build"]:
+        lines.append(
+            "- That is no optimized build (PGO and LTO), which most users have and the goals are "
+            "about: `make bench-report` makes one and measures there."
+        )
+    if data.get("note"):
+        lines.append(f"- {data['note']}")
     disturbed = sum(result["disturbed"] for result in data["results"])
     if disturbed:
         lines.append(

@@ -169,6 +169,7 @@ def parse(argv):
     parser.add_argument("--rounds", type=int, default=5, help="processes for each contestant")
     parser.add_argument("--samples", type=int, default=50, help="of an operation in a process")
     parser.add_argument("--patience", type=float, default=0, help="seconds to wait for quiet")
+    parser.add_argument("--note", metavar="TEXT", help="what the report shall say of this run")
     parser.add_argument("--json", metavar="FILE", help="write everything that was measured")
     parser.add_argument("--compare", metavar="FILE", help="the JSON of an earlier run")
     parser.add_argument("--plots", metavar="DIR", help="draw plots (needs matplotlib)")
@@ -223,6 +224,7 @@ def main(argv=None):
         "format": FORMAT,
         "taken": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(started)),
         "command": " ".join(argv if argv is not None else sys.argv[1:]),
+        "note": arguments.note,
         "machine": introduce(cases, arguments.tiny),
         "results": [],
     }
