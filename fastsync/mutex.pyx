@@ -32,7 +32,7 @@ the GIL that is so without BUSY.)  BUSY is over within instructions, and never
 inherited by a fork: other threads are stopped for it outside of such a step.
 """
 cimport cython
-from libc.stdint cimport UINT32_MAX, int64_t, uint32_t, uintptr_t
+from libc.stdint cimport UINT32_MAX, int64_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport free, malloc
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
@@ -1534,13 +1534,14 @@ def _waiters(mutex):
 # -- set-up ------------------------------------------------------------------
 
 cdef int set_up() except -1:
-    # An address inside an object at address 0 is an offset.
-    cdef PyObject* nowhere = NULL
-    cdef Py_ssize_t mutex = <Py_ssize_t>&(<_Mutex>nowhere).call
-    cdef Py_ssize_t guard = <Py_ssize_t>&(<MutexGuard>nowhere).call
-    cdef Py_ssize_t mapped = <Py_ssize_t>&(<MappedMutexGuard>nowhere).call
-    cdef Py_ssize_t reentrant = <Py_ssize_t>&(<ReentrantMutex>nowhere).call
-    cdef Py_ssize_t reentrant_guard = <Py_ssize_t>&(<ReentrantMutexGuard>nowhere).call
+    # Where an instance could be: the address of a field in it is its offset.
+    cdef uint64_t[64] room
+    cdef PyObject* probe = <PyObject*>room
+    cdef Py_ssize_t mutex = <char*>&(<_Mutex>probe).call - <char*>probe
+    cdef Py_ssize_t guard = <char*>&(<MutexGuard>probe).call - <char*>probe
+    cdef Py_ssize_t mapped = <char*>&(<MappedMutexGuard>probe).call - <char*>probe
+    cdef Py_ssize_t reentrant = <char*>&(<ReentrantMutex>probe).call - <char*>probe
+    cdef Py_ssize_t reentrant_guard = <char*>&(<ReentrantMutexGuard>probe).call - <char*>probe
     make_recycled(MutexGuard, guard_dealloc)
     make_recycled(ReentrantMutexGuard, reentrant_guard_dealloc)
     make_context_manager(Mutex, mutex)
