@@ -675,6 +675,17 @@ cdef void after_fork_in_child() noexcept nogil:
         w = w.outer
 
 
+cdef void count_one(void* ctx, uintptr_t key, uintptr_t thread) noexcept nogil:
+    (<size_t*>ctx)[0] += 1
+
+
+def parked_total():
+    """How many threads are parked at this moment, on any word: for tests of what is left behind."""
+    cdef size_t count = 0
+    visit_parked(count_one, &count)
+    return count
+
+
 def wait_backend():
     """The name of the platform wait that this build sleeps on."""
     return (<bytes>FS_WAIT_BACKEND).decode()

@@ -1,4 +1,4 @@
-"""Short forms of the jobs that `make models`, `make tsan` and `make asan` run at length."""
+"""Short forms of the jobs that `make models`, `make levels` and `make tsan` run at length."""
 
 import faulthandler
 import shutil
@@ -35,3 +35,10 @@ def test_the_mutex_model_holds_and_each_of_its_mutants_fails():
 def test_thread_sanitizer_is_silent_and_sees_a_planted_race():
     output = run_tool(TOOLS / "sanitize.py", "thread", "--rounds", "600", "--repeats", "1")
     assert "the planted race" in output and "clean" in output
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+@pytest.mark.xdist_group("trials")
+def test_nothing_grows_with_operations_or_threads():
+    output = run_tool("-P", TOOLS / "levels.py", "--operations", "50000", "--threads", "2000")
+    assert output.count("level") == len(output.splitlines()) > 15
