@@ -3,6 +3,7 @@
 import contextlib
 import faulthandler
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -13,6 +14,10 @@ import pytest
 
 # Far above what anything here takes, also on a busy machine; a hang ends the test, not the suite.
 DEADLINE = 30.0
+
+# Whoever runs the suite in a script's background has Ctrl-C ignored, and children inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def run_threads(functions, count=None, timeout=DEADLINE):
