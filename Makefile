@@ -5,7 +5,7 @@ ARGS ?=
 SECONDS ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help venvs venv venv-gil demo test test-pthread test-cpython stress bench bench-quick bench-peers \
+.PHONY: help venvs venv venv-gil demo test test-parallel test-pthread test-cpython stress bench bench-quick bench-peers \
 	bench-report bench-native headers-check models levels tsan asan lint format clean
 
 help: ## list the targets
@@ -29,6 +29,10 @@ test: venvs ## run all checks and the suite on both builds (ARGS="..." goes to p
 test-pthread: ## run the suite on 3.13t with the pthread wait backend
 	@FASTSYNC_WAIT=pthread tools/environment.sh .venv-pthread free
 	@tools/run_tests.sh .venv-pthread -- $(ARGS)
+
+test-parallel: ## run the suite on 3.13t with each test in four threads at once
+	@tools/environment.sh .venv-parallel free
+	@tools/run_parallel.sh .venv-parallel $(ARGS)
 
 test-cpython: venvs ## run CPython's own tests on fastsync, on both builds
 	@status=0; for venv in .venv .venv-gil; do \
@@ -75,4 +79,4 @@ format: venv-gil ## let ruff format the Python files
 	@.venv-gil/bin/ruff check -q --fix . ; .venv-gil/bin/ruff format -q .
 
 clean: ## remove the environments and everything built (the cached interpreter stays)
-	rm -rf .venv .venv-gil .venv-pthread .venv-optimized build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf .venv .venv-gil .venv-pthread .venv-parallel .venv-optimized build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
