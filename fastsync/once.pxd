@@ -106,5 +106,5 @@ cdef class LazyLock(_Once):
 
 
 # The byte of the object, for nogil code.  The object must stay alive.
-cdef inline fs_once* once_word(Once o) noexcept:
+cdef inline fs_once* once_word(Once o) noexcept nogil:
     return &o.once
