@@ -557,7 +557,8 @@ FS_INLINE int fs_once_is_done(const fs_once *o) {
 }
 
 FS_INLINE int fs_once_wait(fs_once *o, int64_t deadline, int flags) {
-    return fs_once_is_done(o) ? FS_ONCE_DONE : fastsync_table->once_wait_slow(o, deadline, flags);
+    return fs_likely(fs_once_is_done(o)) ? FS_ONCE_DONE
+                                         : fastsync_table->once_wait_slow(o, deadline, flags);
 }
 
 FS_INLINE int fs_once_begin(fs_once *o, int force, int64_t deadline, int flags) {
@@ -568,7 +569,7 @@ FS_INLINE int fs_once_retract(fs_once *o) { return fastsync_table->once_retract(
 
 FS_INLINE int fs_once_call(fs_once *o, int (*function)(void *), void *ctx) {
     int result;
-    if (fs_once_is_done(o)) {
+    if (fs_likely(fs_once_is_done(o))) {
         return FS_ONCE_DONE;
     }
     result = fs_once_begin(o, 0, FS_FOREVER, FS_PLAIN);
