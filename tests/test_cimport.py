@@ -8,6 +8,7 @@ import sys
 import sysconfig
 import threading
 import time
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -58,43 +59,50 @@ def install(source, target, work, *options, **environment):
 
 
 @pytest.fixture(scope="session")
-def users(tmp_path_factory):
-    """The folder in which the consumers are installed; importable."""
+def user(tmp_path_factory):
+    """Called with a consumer's folder and a module: builds the one, once, imports the other."""
     work = tmp_path_factory.mktemp("cimport")
     site = work / "site"
-    for name in ("one", "two", "plain"):
-        install(SOURCES / name, site, work)
+    build = cache(lambda name: install(SOURCES / name, site, work))
+
+    def built(name, module):
+        build(name)
+        return import_module(module)
+
     sys.path.insert(0, str(site))
-    yield site
+    yield built
     sys.path.remove(str(site))
 
 
 @pytest.fixture
-def structures(users):
-    return import_module("fs_user_one.structures")
+def structures(user):
+    return user("one", "fs_user_one.structures")
 
 
 @pytest.fixture
-def core(users):
-    return import_module("fs_user_one.core")
+def core(user):
+    return user("one", "fs_user_one.core")
 
 
 @pytest.fixture
-def borrower(users):
-    return import_module("fs_user_two.borrower")
+def borrower(user):
+    return user("two", "fs_user_two.borrower")
 
 
 @pytest.fixture
-def plain_c(users):
-    return import_module("fs_user_c")
+def plain_c(user):
+    return user("plain", "fs_user_c")
 
 
 @pytest.fixture
-def plain_cpp(users):
-    return import_module("fs_user_cpp")
+def plain_cpp(user):
+    return user("plain", "fs_user_cpp")
 
 
-def test_consumers_leave_the_gil_off(structures, borrower, plain_c, plain_cpp):
+# One build for each test: on a busy machine all of them take longer than a test may.
+@pytest.mark.parametrize("consumer", ["structures", "borrower", "plain_c", "plain_cpp"])
+def test_consumers_leave_the_gil_off(consumer, request):
+    request.getfixturevalue(consumer)
     if sysconfig.get_config_var("Py_GIL_DISABLED"):
         assert not sys._is_gil_enabled()
 
@@ -574,14 +582,9 @@ def test_header_from_cpp(plain_cpp):
     assert max(run_threads(lambda i: plain_cpp.push(i * 5000, 5000), 4)) == 20_000
 
 
-def test_header_with_pybind11(tmp_path):
+def test_header_with_pybind11(user):
     pytest.importorskip("pybind11")
-    install(SOURCES / "pybind", tmp_path / "site", tmp_path)
-    sys.path.insert(0, str(tmp_path / "site"))
-    try:
-        tally = import_module("fs_user_pybind").Tally()
-    finally:
-        sys.path.pop(0)
+    tally = user("pybind", "fs_user_pybind").Tally()
     if sysconfig.get_config_var("Py_GIL_DISABLED"):
         assert not sys._is_gil_enabled()
     assert not tally.wait_for(1, 0.001)
