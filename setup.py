@@ -61,15 +61,19 @@ def stamp():
     """Copy pyproject's version to where compilers and programs look for it.
 
     The series, "0.1", is in the C names of what other packages compile against: extensions made
-    for another series cannot be imported (fs_key in parking.pxd says how).
+    for another series cannot be imported (c_version.pxd and, for functions, fs_key in parking.pxd
+    say how).
     """
     with open("pyproject.toml", "rb") as file:
         version = tomllib.load(file)["project"]["version"]
-    series = re.findall(r"\d+", version)[:2]
+    numbers = re.findall(r"\d+", version)[:3]
+    series = numbers[:2]
     header = "fastsync/include/fastsync/version.h"
     copies = [(path, r"fastsync_\d+_\d+_", "fastsync_{}_{}_".format(*series)) for path in PXD]
     copies += [
+        ("fastsync/c_version.pxd", r"compiled_for_[\d_]+", "compiled_for_" + "_".join(numbers)),
         ("fastsync/__init__.py", r'__version__ = ".*"', f'__version__ = "{version}"'),
+        ("fastsync/__init__.py", r"_NUMBERS = .*", "_NUMBERS = ({}, {}, {})".format(*numbers)),
         (header, r'FASTSYNC_VERSION ".*"', f'FASTSYNC_VERSION "{version}"'),
         (header, r'FASTSYNC_SERIES ".*"', 'FASTSYNC_SERIES "{}.{}."'.format(*series)),
     ]

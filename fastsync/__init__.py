@@ -7,6 +7,7 @@ changes nothing: `install()` is what swaps the locks inside `threading`.
 import sys as _sys
 
 __version__ = "0.1.0"
+_NUMBERS = (0, 1, 0)
 
 # Public name -> the submodule that holds it.
 _HOME = {
@@ -48,7 +49,24 @@ def get_include():
     return os.path.join(os.path.dirname(os.path.abspath(__file__)), "include")
 
 
+def _compiled_for(name):
+    """Let an extension in that was compiled for this version, or for an earlier one of its series.
+
+    What is cimported from us asks the package for `_compiled_for_0_1_0` before anything else, see
+    c_version.pxd. The answer must be a type, and is not used.
+    """
+    wanted = tuple(map(int, name.removeprefix("_compiled_for_").split("_")))
+    if wanted[:2] == _NUMBERS[:2] and wanted <= _NUMBERS:
+        return object
+    raise ImportError(
+        f"this extension was compiled for fastsync {'.'.join(map(str, wanted))}, "
+        f"but fastsync {__version__} is installed"
+    )
+
+
 def __getattr__(name):
+    if name.startswith("_compiled_for_"):
+        return _compiled_for(name)
     if name in _SUBMODULES:
         return __import__(f"{__name__}.{name}", fromlist=["_"])
     if name not in _HOME:

@@ -1,6 +1,8 @@
 """The memory behind an AtomicArray."""
 cimport cython
 
+from fastsync cimport c_version  # so that versions are compared
+
 @cython.final
 cdef class AtomicArray:
     cdef char* data        # item 0

@@ -1,12 +1,11 @@
 """Atomics for Cython: words to embed, and the words inside Python's atomics.
 
-    from fastsync.atomics cimport fs_atomic_i64, fs_i64_fetch_add, i64_notify_all
+    from fastsync.atomics cimport fs_atomic_i64, fs_i64_fetch_add, fs_i64_wait, word_notify_all
 
-The integer and pointer operations are those of c_atomic_order.pxd, which this
+The operations are those of c_atomic_order.pxd and c_atomic_float.pxd, which this
 module passes on.  Everything here is ``noexcept nogil`` and inline, but for
 the waits: their slow path is in the one parking table.
 """
-from libc.math cimport isnan
 from libc.stdint cimport (
     int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t,
 )
@@ -14,175 +13,9 @@ from libc.string cimport memcpy
 cimport cython
 
 from fastsync.c_atomic cimport *
+from fastsync.c_atomic_float cimport *
 from fastsync.c_atomic_order cimport *
-
-# -- bool: a byte that is 0 or 1 ---------------------------------------------
-
-ctypedef fs_atomic_u8 fs_atomic_bool
-
-cdef inline bint fs_bool_load_order(const fs_atomic_bool* a, int order) noexcept nogil:
-    return fs_u8_load_order(a, order) != 0
-
-cdef inline void fs_bool_store_order(fs_atomic_bool* a, bint v, int order) noexcept nogil:
-    fs_u8_store_order(a, v, order)
-
-cdef inline bint fs_bool_exchange_order(fs_atomic_bool* a, bint v, int order) noexcept nogil:
-    return fs_u8_exchange_order(a, v, order) != 0
-
-cdef inline bint fs_bool_cas_order(
-    fs_atomic_bool* a, bint* expected, bint v, int success, int failure,
-) noexcept nogil:
-    cdef uint8_t seen = expected[0] != 0
-    cdef bint done = fs_u8_cas_order(a, &seen, v, success, failure)
-    expected[0] = seen != 0
-    return done
-
-cdef inline bint fs_bool_fetch_and_order(fs_atomic_bool* a, bint v, int order) noexcept nogil:
-    return fs_u8_fetch_and_order(a, v, order) != 0
-
-cdef inline bint fs_bool_fetch_or_order(fs_atomic_bool* a, bint v, int order) noexcept nogil:
-    return fs_u8_fetch_or_order(a, v, order) != 0
-
-cdef inline bint fs_bool_fetch_xor_order(fs_atomic_bool* a, bint v, int order) noexcept nogil:
-    return fs_u8_fetch_xor_order(a, v, order) != 0
-
-cdef inline bint fs_bool_fetch_nand_order(fs_atomic_bool* a, bint v, int order) noexcept nogil:
-    # not (x and True) is not x; not (x and False) is True
-    if v:
-        return fs_u8_fetch_xor_order(a, 1, order) != 0
-    return fs_u8_exchange_order(a, 1, order) != 0
-
-cdef inline bint fs_bool_fetch_not_order(fs_atomic_bool* a, int order) noexcept nogil:
-    return fs_u8_fetch_xor_order(a, 1, order) != 0
-
-
-# -- float: the bits in an integer word --------------------------------------
-
-ctypedef fs_atomic_u64 fs_atomic_f64
-ctypedef fs_atomic_u32 fs_atomic_f32
-
-cdef enum fs_fold:  # what a float read-modify-write does
-    FS_FOLD_ADD
-    FS_FOLD_SUB
-    FS_FOLD_MAX
-    FS_FOLD_MIN
-
-cdef inline uint64_t f64_bits(double x) noexcept nogil:
-    cdef uint64_t bits
-    memcpy(&bits, &x, sizeof(bits))
-    return bits
-
-cdef inline double f64_from_bits(uint64_t bits) noexcept nogil:
-    cdef double x
-    memcpy(&x, &bits, sizeof(x))
-    return x
-
-cdef inline uint32_t f32_bits(float x) noexcept nogil:
-    cdef uint32_t bits
-    memcpy(&bits, &x, sizeof(bits))
-    return bits
-
-cdef inline float f32_from_bits(uint32_t bits) noexcept nogil:
-    cdef float x
-    memcpy(&x, &bits, sizeof(x))
-    return x
-
-cdef inline double fold_f64(double old, double v, fs_fold fold) noexcept nogil:
-    """In max and min a number wins over NaN."""
-    if fold == FS_FOLD_ADD:
-        return old + v
-    if fold == FS_FOLD_SUB:
-        return old - v
-    if isnan(old):
-        return v
-    if fold == FS_FOLD_MAX:
-        return v if v > old else old
-    return v if v < old else old
-
-cdef inline float fold_f32(float old, float v, fs_fold fold) noexcept nogil:
-    if fold == FS_FOLD_ADD:
-        return old + v
-    if fold == FS_FOLD_SUB:
-        return old - v
-    return <float>fold_f64(old, v, fold)
-
-cdef inline double fs_f64_load_order(const fs_atomic_f64* a, int order) noexcept nogil:
-    return f64_from_bits(fs_u64_load_order(a, order))
-
-cdef inline void fs_f64_store_order(fs_atomic_f64* a, double v, int order) noexcept nogil:
-    fs_u64_store_order(a, f64_bits(v), order)
-
-cdef inline double fs_f64_exchange_order(fs_atomic_f64* a, double v, int order) noexcept nogil:
-    return f64_from_bits(fs_u64_exchange_order(a, f64_bits(v), order))
-
-cdef inline bint fs_f64_cas_order(
-    fs_atomic_f64* a, double* expected, double v, int success, int failure,
-) noexcept nogil:
-    """Compares the bits: NaN equals the same NaN, 0.0 is not -0.0."""
-    cdef uint64_t seen = f64_bits(expected[0])
-    cdef bint done = fs_u64_cas_order(a, &seen, f64_bits(v), success, failure)
-    expected[0] = f64_from_bits(seen)
-    return done
-
-cdef inline double fs_f64_fold_order(
-    fs_atomic_f64* a, double v, fs_fold fold, int order,
-) noexcept nogil:
-    cdef uint64_t seen = fs_u64_load_order(a, FS_RELAXED)  # relaxed: the CAS decides
-    while not fs_u64_cas_weak_order(
-            a, &seen, f64_bits(fold_f64(f64_from_bits(seen), v, fold)), order, FS_RELAXED):
-        pass
-    return f64_from_bits(seen)
-
-cdef inline double fs_f64_fetch_add_order(fs_atomic_f64* a, double v, int order) noexcept nogil:
-    return fs_f64_fold_order(a, v, FS_FOLD_ADD, order)
-
-cdef inline double fs_f64_fetch_sub_order(fs_atomic_f64* a, double v, int order) noexcept nogil:
-    return fs_f64_fold_order(a, v, FS_FOLD_SUB, order)
-
-cdef inline double fs_f64_fetch_max_order(fs_atomic_f64* a, double v, int order) noexcept nogil:
-    return fs_f64_fold_order(a, v, FS_FOLD_MAX, order)
-
-cdef inline double fs_f64_fetch_min_order(fs_atomic_f64* a, double v, int order) noexcept nogil:
-    return fs_f64_fold_order(a, v, FS_FOLD_MIN, order)
-
-cdef inline float fs_f32_load_order(const fs_atomic_f32* a, int order) noexcept nogil:
-    return f32_from_bits(fs_u32_load_order(a, order))
-
-cdef inline void fs_f32_store_order(fs_atomic_f32* a, float v, int order) noexcept nogil:
-    fs_u32_store_order(a, f32_bits(v), order)
-
-cdef inline float fs_f32_exchange_order(fs_atomic_f32* a, float v, int order) noexcept nogil:
-    return f32_from_bits(fs_u32_exchange_order(a, f32_bits(v), order))
-
-cdef inline bint fs_f32_cas_order(
-    fs_atomic_f32* a, float* expected, float v, int success, int failure,
-) noexcept nogil:
-    """Compares the bits, as fs_f64_cas_order."""
-    cdef uint32_t seen = f32_bits(expected[0])
-    cdef bint done = fs_u32_cas_order(a, &seen, f32_bits(v), success, failure)
-    expected[0] = f32_from_bits(seen)
-    return done
-
-cdef inline float fs_f32_fold_order(
-    fs_atomic_f32* a, float v, fs_fold fold, int order,
-) noexcept nogil:
-    cdef uint32_t seen = fs_u32_load_order(a, FS_RELAXED)  # relaxed: the CAS decides
-    while not fs_u32_cas_weak_order(
-            a, &seen, f32_bits(fold_f32(f32_from_bits(seen), v, fold)), order, FS_RELAXED):
-        pass
-    return f32_from_bits(seen)
-
-cdef inline float fs_f32_fetch_add_order(fs_atomic_f32* a, float v, int order) noexcept nogil:
-    return fs_f32_fold_order(a, v, FS_FOLD_ADD, order)
-
-cdef inline float fs_f32_fetch_sub_order(fs_atomic_f32* a, float v, int order) noexcept nogil:
-    return fs_f32_fold_order(a, v, FS_FOLD_SUB, order)
-
-cdef inline float fs_f32_fetch_max_order(fs_atomic_f32* a, float v, int order) noexcept nogil:
-    return fs_f32_fold_order(a, v, FS_FOLD_MAX, order)
-
-cdef inline float fs_f32_fetch_min_order(fs_atomic_f32* a, float v, int order) noexcept nogil:
-    return fs_f32_fold_order(a, v, FS_FOLD_MIN, order)
+from fastsync cimport c_version  # so that versions are compared
 
 
 # -- wait and notify ---------------------------------------------------------

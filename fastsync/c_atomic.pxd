@@ -4,6 +4,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t, int64_t, uintptr_t
 
 cdef extern from "fastsync/atomic.h" nogil:
     void fs_pause() noexcept
+    bint fs_likely(bint condition) noexcept   # lets what follows be the straight way
 
     ctypedef struct fs_atomic_u8:
         pass

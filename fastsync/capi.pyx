@@ -6,12 +6,34 @@ told that the table's members are plain addresses: the types are the header's.
 """
 from cpython.pycapsule cimport PyCapsule_New
 
-from fastsync cimport locks, parking, rwlock
-from fastsync.c_wait cimport fs_now
+from fastsync cimport atomics, locks, once, parking, rwlock
+from fastsync.atomics cimport _Atomic, word_address
+from fastsync.c_wait cimport fs_now, fs_thread_id
+from fastsync.mutex cimport (
+    Condvar, FairMutex, Mutex, ReentrantMutex, condvar_word, fair_mutex_word, mutex_word,
+    reentrant_mutex_word,
+)
+from fastsync.once cimport Once, once_word
+from fastsync.primitives cimport (
+    Event, Lock, RLock, Semaphore, event_word, lock_word, rlock_word, semaphore_word,
+)
+from fastsync.rwlock cimport RwLock, rwlock_word
 
 cdef extern from "fastsync/fastsync.h" nogil:
     const char* FASTSYNC_VERSION
     const char* FASTSYNC_CAPSULE
+    enum:
+        FS_OF_MUTEX
+        FS_OF_FAIR_MUTEX
+        FS_OF_REENTRANT_MUTEX
+        FS_OF_CONDVAR
+        FS_OF_RWLOCK
+        FS_OF_ONCE
+        FS_OF_LOCK
+        FS_OF_RLOCK
+        FS_OF_SEMAPHORE
+        FS_OF_EVENT
+        FS_OF_ATOMIC
     ctypedef struct fs_mutex:
         pass
     ctypedef struct fs_remutex:
@@ -26,83 +48,184 @@ cdef extern from "fastsync/fastsync.h" nogil:
         pass
     ctypedef struct fs_rwlock:
         pass
+    ctypedef struct fs_once:
+        pass
     ctypedef struct fs_unpark_result:
         pass
     ctypedef struct fs_table:
         const char* version
         size_t size
         void* now
+        void* thread_id
+        void* object_word
         void* mutex_lock_slow
         void* mutex_unlock_slow
+        void* mutex_reset
         void* remutex_lock_until
         void* remutex_try_lock
         void* remutex_unlock
+        void* remutex_unlock_fair
         void* condvar_wait
         void* condvar_notify_some
+        void* condvar_reset
         void* semaphore_acquire_slow
         void* semaphore_release
+        void* semaphore_set_value
         void* event_set
         void* event_clear
         void* event_wait_slow
+        void* event_reset
         void* barrier_arrive
         void* barrier_open
         void* barrier_abort
         void* barrier_reset
+        void* barrier_reinit
+        void* barrier_waiting
+        void* barrier_is_broken
+        void* rwlock_read_until
+        void* rwlock_read_recursive_until
+        void* rwlock_try_read
+        void* rwlock_try_read_recursive
+        void* rwlock_unlock_read
+        void* rwlock_bump_read
+        void* rwlock_write_until
+        void* rwlock_try_write
+        void* rwlock_unlock_write
+        void* rwlock_unlock_write_fair
+        void* rwlock_bump_write
+        void* rwlock_upgradable_read_until
+        void* rwlock_try_upgradable_read
+        void* rwlock_unlock_upgradable
+        void* rwlock_unlock_upgradable_fair
+        void* rwlock_bump_upgradable
+        void* rwlock_upgrade_until
+        void* rwlock_try_upgrade
+        void* rwlock_downgrade
+        void* rwlock_downgrade_to_upgradable
+        void* rwlock_downgrade_upgradable
+        void* rwlock_readers
+        void* rwlock_is_locked
+        void* rwlock_is_locked_exclusive
+        void* rwlock_reset
+        void* once_begin
+        void* once_wait_slow
+        void* once_end
+        void* once_retract
+        void* word_wait
+        void* word_notify_one
+        void* word_notify_all
         void* park
         void* unpark_one
         void* unpark_all
         void* unpark_filter
         void* unpark_requeue
         void* parked_count
-        void* rwlock_read_until
-        void* rwlock_try_read
-        void* rwlock_unlock_read
-        void* rwlock_write_until
-        void* rwlock_try_write
-        void* rwlock_unlock_write
-        void* rwlock_downgrade
-        void* rwlock_upgradable_read_until
-        void* rwlock_unlock_upgradable
-        void* rwlock_upgrade_until
+        void* spin_round
 
 cdef fs_table filled
+
+
+cdef void* atomic_word(object o, int kind) except NULL:
+    cdef _Atomic atomic = <_Atomic?>o
+    if atomic.kind != kind:
+        raise TypeError(f"an atomic of another type is needed, not {type(o).__name__}")
+    return word_address(atomic)
+
+
+cdef void* object_word(object o, int type_) except NULL:
+    """Where the word of an object is; TypeError when it is not of that type."""
+    if type_ == FS_OF_MUTEX:
+        return mutex_word(<Mutex?>o)
+    if type_ == FS_OF_FAIR_MUTEX:
+        return fair_mutex_word(<FairMutex?>o)
+    if type_ == FS_OF_REENTRANT_MUTEX:
+        return reentrant_mutex_word(<ReentrantMutex?>o)
+    if type_ == FS_OF_CONDVAR:
+        return condvar_word(<Condvar?>o)
+    if type_ == FS_OF_RWLOCK:
+        return rwlock_word(<RwLock?>o)
+    if type_ == FS_OF_ONCE:
+        return once_word(<Once?>o)
+    if type_ == FS_OF_LOCK:
+        return lock_word(<Lock?>o)
+    if type_ == FS_OF_RLOCK:
+        return rlock_word(<RLock?>o)
+    if type_ == FS_OF_SEMAPHORE:
+        return semaphore_word(<Semaphore?>o)
+    if type_ == FS_OF_EVENT:
+        return event_word(<Event?>o)
+    return atomic_word(o, type_ - FS_OF_ATOMIC)
+
 
 cdef void fill(fs_table* t) noexcept:
     t.version = FASTSYNC_VERSION
     t.size = sizeof(fs_table)
     t.now = <void*>fs_now
+    t.thread_id = <void*>fs_thread_id
+    t.object_word = <void*>object_word
     t.mutex_lock_slow = <void*>locks.mutex_lock_slow
     t.mutex_unlock_slow = <void*>locks.mutex_unlock_slow
+    t.mutex_reset = <void*>locks.mutex_reset
     t.remutex_lock_until = <void*>locks.remutex_lock_until
     t.remutex_try_lock = <void*>locks.remutex_try_lock
     t.remutex_unlock = <void*>locks.remutex_unlock
+    t.remutex_unlock_fair = <void*>locks.remutex_unlock_fair
     t.condvar_wait = <void*>locks.condvar_wait
     t.condvar_notify_some = <void*>locks.condvar_notify_some
+    t.condvar_reset = <void*>locks.condvar_reset
     t.semaphore_acquire_slow = <void*>locks.semaphore_acquire_slow
     t.semaphore_release = <void*>locks.semaphore_release
+    t.semaphore_set_value = <void*>locks.semaphore_set_value
     t.event_set = <void*>locks.event_set
     t.event_clear = <void*>locks.event_clear
     t.event_wait_slow = <void*>locks.event_wait_slow
+    t.event_reset = <void*>locks.event_reset
     t.barrier_arrive = <void*>locks.barrier_arrive
     t.barrier_open = <void*>locks.barrier_open
     t.barrier_abort = <void*>locks.barrier_abort
     t.barrier_reset = <void*>locks.barrier_reset
+    t.barrier_reinit = <void*>locks.barrier_reinit
+    t.barrier_waiting = <void*>locks.barrier_waiting
+    t.barrier_is_broken = <void*>locks.barrier_is_broken
+    t.rwlock_read_until = <void*>rwlock.rwlock_read_until
+    t.rwlock_read_recursive_until = <void*>rwlock.rwlock_read_recursive_until
+    t.rwlock_try_read = <void*>rwlock.rwlock_try_read
+    t.rwlock_try_read_recursive = <void*>rwlock.rwlock_try_read_recursive
+    t.rwlock_unlock_read = <void*>rwlock.rwlock_unlock_read
+    t.rwlock_bump_read = <void*>rwlock.rwlock_bump_read
+    t.rwlock_write_until = <void*>rwlock.rwlock_write_until
+    t.rwlock_try_write = <void*>rwlock.rwlock_try_write
+    t.rwlock_unlock_write = <void*>rwlock.rwlock_unlock_write
+    t.rwlock_unlock_write_fair = <void*>rwlock.rwlock_unlock_write_fair
+    t.rwlock_bump_write = <void*>rwlock.rwlock_bump_write
+    t.rwlock_upgradable_read_until = <void*>rwlock.rwlock_upgradable_read_until
+    t.rwlock_try_upgradable_read = <void*>rwlock.rwlock_try_upgradable_read
+    t.rwlock_unlock_upgradable = <void*>rwlock.rwlock_unlock_upgradable
+    t.rwlock_unlock_upgradable_fair = <void*>rwlock.rwlock_unlock_upgradable_fair
+    t.rwlock_bump_upgradable = <void*>rwlock.rwlock_bump_upgradable
+    t.rwlock_upgrade_until = <void*>rwlock.rwlock_upgrade_until
+    t.rwlock_try_upgrade = <void*>rwlock.rwlock_try_upgrade
+    t.rwlock_downgrade = <void*>rwlock.rwlock_downgrade
+    t.rwlock_downgrade_to_upgradable = <void*>rwlock.rwlock_downgrade_to_upgradable
+    t.rwlock_downgrade_upgradable = <void*>rwlock.rwlock_downgrade_upgradable
+    t.rwlock_readers = <void*>rwlock.rwlock_readers
+    t.rwlock_is_locked = <void*>rwlock.rwlock_is_locked
+    t.rwlock_is_locked_exclusive = <void*>rwlock.rwlock_is_locked_exclusive
+    t.rwlock_reset = <void*>rwlock.rwlock_reset
+    t.once_begin = <void*>once.once_begin
+    t.once_wait_slow = <void*>once.once_wait_slow
+    t.once_end = <void*>once.once_end
+    t.once_retract = <void*>once.once_retract
+    t.word_wait = <void*>atomics.word_wait
+    t.word_notify_one = <void*>atomics.word_notify_one
+    t.word_notify_all = <void*>atomics.word_notify_all
     t.park = <void*>parking.park
     t.unpark_one = <void*>parking.unpark_one
     t.unpark_all = <void*>parking.unpark_all
     t.unpark_filter = <void*>parking.unpark_filter
     t.unpark_requeue = <void*>parking.unpark_requeue
     t.parked_count = <void*>parking.parked_count
-    t.rwlock_read_until = <void*>rwlock.rwlock_read_until
-    t.rwlock_try_read = <void*>rwlock.rwlock_try_read
-    t.rwlock_unlock_read = <void*>rwlock.rwlock_unlock_read
-    t.rwlock_write_until = <void*>rwlock.rwlock_write_until
-    t.rwlock_try_write = <void*>rwlock.rwlock_try_write
-    t.rwlock_unlock_write = <void*>rwlock.rwlock_unlock_write
-    t.rwlock_downgrade = <void*>rwlock.rwlock_downgrade
-    t.rwlock_upgradable_read_until = <void*>rwlock.rwlock_upgradable_read_until
-    t.rwlock_unlock_upgradable = <void*>rwlock.rwlock_unlock_upgradable
-    t.rwlock_upgrade_until = <void*>rwlock.rwlock_upgrade_until
+    t.spin_round = <void*>parking.spin_round
 
 
 cdef int check_layout() except -1:
@@ -113,11 +236,21 @@ cdef int check_layout() except -1:
             or sizeof(fs_event) != sizeof(locks.fs_event)
             or sizeof(fs_barrier) != sizeof(locks.fs_barrier)
             or sizeof(fs_rwlock) != sizeof(rwlock.fs_rwlock)
+            or sizeof(fs_once) != sizeof(once.fs_once)
             or sizeof(fs_unpark_result) != sizeof(parking.fs_unpark_result)):
         raise ImportError("fastsync.h and the .pxd files disagree about a word's size")
     return 0
 
 
+cdef int check_complete(void** entries) except -1:
+    cdef size_t i
+    for i in range(sizeof(fs_table) // sizeof(void*)):
+        if entries[i] == NULL:
+            raise ImportError(f"entry {i} of the C API's table is missing")
+    return 0
+
+
 check_layout()
 fill(&filled)
+check_complete(<void**>&filled)
 table = PyCapsule_New(&filled, FASTSYNC_CAPSULE, NULL)

@@ -8,7 +8,7 @@ its own initialization: it waits for ever.  The Python types do.
 from libc.stdint cimport int64_t, uint8_t
 
 from fastsync.c_atomic cimport (
-    fs_atomic_u8, fs_atomic_uptr, fs_u8_load_acquire,
+    fs_atomic_u8, fs_atomic_uptr, fs_likely, fs_u8_load_acquire,
 )
 from fastsync.c_wait cimport FS_FOREVER
 from fastsync.parking cimport FS_ERROR, FS_PLAIN, FS_SIGNALS, FS_TIMEOUT
@@ -61,7 +61,7 @@ cdef inline bint once_is_done(const fs_once* o) noexcept nogil:
 cdef inline int once_wait(fs_once* o, int64_t deadline, int flags) noexcept nogil:
     """Wait until it has run: FS_ONCE_DONE, FS_ONCE_POISON when it failed,
     FS_TIMEOUT, or FS_ERROR (a signal handler raised)."""
-    if once_is_done(o):
+    if fs_likely(once_is_done(o)):
         return FS_ONCE_DONE
     return once_wait_slow(o, deadline, flags)
 
@@ -74,7 +74,7 @@ cdef inline int once_call(
     FS_ONCE_DONE; or FS_ONCE_POISON when it has answered, now or before, anything
     but 0."""
     cdef int result
-    if once_is_done(o):
+    if fs_likely(once_is_done(o)):
         return FS_ONCE_DONE
     result = once_begin(o, False, FS_FOREVER, FS_PLAIN)
     if result == FS_ONCE_RUN:
@@ -106,5 +106,5 @@ cdef class LazyLock(_Once):
 
 
 # The byte of the object, for nogil code.  The object must stay alive.
-cdef inline fs_once* once_word(Once o) noexcept:
+cdef inline fs_once* once_word(Once o) noexcept nogil:
     return &o.once

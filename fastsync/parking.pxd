@@ -11,6 +11,7 @@ this module, no blocking.
 from libc.stdint cimport int64_t, uint32_t, uintptr_t
 
 from fastsync.c_atomic cimport fs_pause
+from fastsync cimport c_version  # so that versions are compared
 from fastsync.c_wait cimport FS_FOREVER, fs_now, fs_yield
 
 # The address that threads park on: of a lock word, or of anything else that is

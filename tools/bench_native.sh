@@ -32,7 +32,8 @@ build_rust() {
     rm -rf "$work/rust"
     cp -r "$sources/rust" "$work/rust" # cargo writes a lock file that depends on the system
     : >"$work/cargo.log"
-    logged "$work/cargo.log" "building the Rust programs" \
+    # Aligned as the loops of setup.py are.
+    RUSTFLAGS="-C llvm-args=-align-loops=64" logged "$work/cargo.log" "building the Rust programs" \
         cargo build --release --offline --config "$config" --target-dir "$work/target" \
         --manifest-path "$work/rust/Cargo.toml" || return 0
     printf '%s\n' "$work/target/release/fastsync-bench-native"

@@ -9,10 +9,13 @@ import sys
 HEAD = '''# Written by loops.py; do not edit.
 cimport cython
 from libc.stdint cimport int64_t, uint64_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport free
+from libc.string cimport memset
 from fastsync.c_atomic cimport *
-from fastsync.c_wait cimport fs_now
+from fastsync.c_atomic_order cimport *
+from fastsync.c_wait cimport fs_now, fs_yield
 from fastsync.locks cimport *
+from fastsync.once cimport *
 from fastsync.rwlock cimport *
 
 cdef extern from "<pthread.h>" nogil:
@@ -28,11 +31,18 @@ cdef extern from "<pthread.h>" nogil:
     int pthread_rwlock_wrlock(pthread_rwlock_t*)
     int pthread_rwlock_unlock(pthread_rwlock_t*)
     int pthread_cond_wait(pthread_cond_t*, pthread_mutex_t*)
+    int pthread_cond_signal(pthread_cond_t*)
     int pthread_cond_broadcast(pthread_cond_t*)
+
+cdef extern from "<stdlib.h>" nogil:
+    void* aligned_alloc(size_t, size_t)
 
 cdef extern from *:
     """
     #include <stdatomic.h>
+    #include <fastsync/atomic.h>
+    /* On lines of its own, as a test's words are. */
+    static struct {{ _Alignas(128) fs_atomic_u8 value; char rest[127]; }} stopping;
     typedef struct {{ atomic_llong value; }} c11_i64;
     #if PY_VERSION_HEX < 0x030D0000
     typedef struct {{ char bits; }} PyMutex;
@@ -50,17 +60,22 @@ cdef extern from *:
     long long c11_add "atomic_fetch_add_explicit"(long long*, long long, int) nogil
     bint c11_cas "atomic_compare_exchange_strong_explicit"(
         long long*, long long*, long long, int, int) nogil
+    struct padded_flag:
+        fs_atomic_u8 value
+    padded_flag stopping
     int c11_relaxed "memory_order_relaxed"
     int c11_acquire "memory_order_acquire"
     int c11_acq_rel "memory_order_acq_rel"
 
-# `stop` and a test's words are kept off everybody else's lines.
-cdef struct padded_flag:
-    char before[300]
-    fs_atomic_u8 value
-    char after[300]
+# A test's words begin a pair of cache lines and share it with nobody, here and in Rust.
+cdef enum:
+    LINES = 128
 
-cdef padded_flag stopping
+cdef void* padded(size_t size) except NULL:
+    cdef void* words = aligned_alloc(LINES, (size + LINES - 1) // LINES * LINES)
+    if words == NULL:
+        raise MemoryError
+    return memset(words, 0, size)
 
 def stop():
     fs_u8_store_relaxed(&stopping.value, 1)  # relaxed: read by loops that only count
@@ -90,15 +105,13 @@ cdef class Cell:
 # A case's class: `{name}`, its word's type, and what enters and leaves.
 LOCK_LOOP = """
 cdef struct {name}_words:
-    char before[300]
     {type} lock
     double value
-    char after[300]
 
 cdef class {name}(Cell):
     cdef {name}_words* s
     def __cinit__(self):
-        self.s = <{name}_words*>calloc(1, sizeof({name}_words))
+        self.s = <{name}_words*>padded(sizeof({name}_words))
     def __dealloc__(self):
         free(self.s)
     @cython.cdivision(True)
@@ -166,16 +179,14 @@ cdef class mutex_cython_pymutex(Cell):
 # Threads in a ring: each waits for its turn, then gives it to the next.
 CONDVAR_LOOP = """
 cdef struct {name}_words:
-    char before[300]
     {type} lock
-    {condvar} changed
     size_t turn
-    char after[300]
+    {condvar} changed[8]
 
 cdef class {name}(Cell):
     cdef {name}_words* s
     def __cinit__(self):
-        self.s = <{name}_words*>calloc(1, sizeof({name}_words))
+        self.s = <{name}_words*>padded(sizeof({name}_words))
     def __dealloc__(self):
         free(self.s)
     @cython.cdivision(True)
@@ -198,18 +209,17 @@ cdef class {name}(Cell):
 # What does not block: one step until the time is up.
 STEP_LOOP = """
 cdef struct {name}_words:
-    char before[300]
     {type} word
     int64_t runs
-    char after[300]
 
-cdef void {name}_first(void* ctx) noexcept nogil:
+cdef int {name}_first(void* ctx) noexcept nogil:
     (<{name}_words*>ctx).runs += 1
+    return 0
 
 cdef class {name}(Cell):
     cdef {name}_words* s
     def __cinit__(self):
-        self.s = <{name}_words*>calloc(1, sizeof({name}_words))
+        self.s = <{name}_words*>padded(sizeof({name}_words))
     def __dealloc__(self):
         free(self.s)
     def run(self, int index, int threads, int inside, int outside, bint clocked, int readers):
@@ -222,6 +232,47 @@ cdef class {name}(Cell):
                 {step}
                 count += 1
         self.sink = seen + seen_ll
+        return count, 0
+"""
+
+# All threads call each once of a block; the last one there makes the block new.
+ONCE_LOOP = """
+cdef struct {name}_words:
+    fs_atomic_i64 arrived
+    fs_atomic_i64 round
+    bint over
+    double value
+    {type} block[4096]
+
+cdef int {name}_first(void* ctx) noexcept nogil:
+    cdef double carried = 1.0
+    multiply(20, <double*>ctx, &carried)
+    return 0
+
+cdef class {name}(Cell):
+    cdef {name}_words* s
+    def __cinit__(self):
+        self.s = <{name}_words*>padded(sizeof({name}_words))
+    def __dealloc__(self):
+        free(self.s)
+    def run(self, int index, int threads, int inside, int outside, bint clocked, int readers):
+        cdef uint64_t count = 0
+        cdef int64_t round = 0
+        cdef int i
+        cdef {name}_words* s = self.s
+        with nogil:
+            while not s.over:
+                for i in range(4096):
+                    {call}
+                count += 4096
+                round += 1
+                if fs_i64_fetch_add(&s.arrived, 1) == threads - 1:
+                    memset(s.block, 0, sizeof(s.block))
+                    s.over = stopped()
+                    fs_i64_store_relaxed(&s.arrived, 0)
+                    fs_i64_fetch_add(&s.round, 1)
+                while fs_i64_load(&s.round) != round:
+                    fs_yield()
         return count, 0
 """
 
@@ -256,20 +307,32 @@ CONDVARS = {
         "fs_condvar",
         "mutex_lock(&s.lock)",
         "mutex_unlock(&s.lock)",
-        "condvar_wait(&s.changed, &s.lock, FS_FOREVER, FS_PLAIN)",
-        "condvar_notify_all(&s.changed)",
+        "condvar_wait(&s.changed[{mine}], &s.lock, FS_FOREVER, FS_PLAIN)",
+        "condvar_notify_{how}(&s.changed[{next}])",
     ),
     "pthread": (
         "pthread_mutex_t",
         "pthread_cond_t",
         "pthread_mutex_lock(&s.lock)",
         "pthread_mutex_unlock(&s.lock)",
-        "pthread_cond_wait(&s.changed, &s.lock)",
-        "pthread_cond_broadcast(&s.changed)",
+        "pthread_cond_wait(&s.changed[{mine}], &s.lock)",
+        "pthread_cond_{signal}(&s.changed[{next}])",
     ),
 }
 
+# One condition variable for all threads, or one for each.
+RINGS = {
+    "condvar": {"mine": "0", "next": "0", "how": "all", "signal": "broadcast"},
+    "condvar_one": {
+        "mine": "index",
+        "next": "(index + 1) % threads",
+        "how": "one",
+        "signal": "signal",
+    },
+}
+
 STEPS = {
+    "once_fastsync": ("fs_once", "once_call(&s.word, once_fastsync_first, s)"),
     "load_fastsync": ("fs_atomic_i64", "seen = fs_i64_load_acquire(&s.word)"),
     "load_C11": ("c11_i64", "seen_ll = c11_load(&s.word.value, c11_acquire)"),
     "fetch_add_fastsync": ("fs_atomic_i64", "seen = fs_i64_fetch_add_relaxed(&s.word, 1)"),
@@ -301,7 +364,11 @@ def source():
         parts.append(LOCK_LOOP.format(name=f"rwlock_{name}", **words))
     for name, (type_, condvar, lock, unlock, wait, notify) in CONDVARS.items():
         words = {"type": type_, "condvar": condvar, "lock": lock, "unlock": unlock}
-        parts.append(CONDVAR_LOOP.format(name=f"condvar_{name}", wait=wait, notify=notify, **words))
+        for ring, uses in RINGS.items():
+            words |= {"wait": wait.format(**uses), "notify": notify.format(**uses)}
+            parts.append(CONDVAR_LOOP.format(name=f"{ring}_{name}", **words))
     for name, (type_, step) in STEPS.items():
         parts.append(STEP_LOOP.format(name=name, type=type_, step=step))
+    call = "once_call(&s.block[i], once_race_fastsync_first, &s.value)"
+    parts.append(ONCE_LOOP.format(name="once_race_fastsync", type="fs_once", call=call))
     return "".join(parts)

@@ -34,10 +34,16 @@ CASES = {
     ],
     "rwlock": ["fastsync", "pthread", "parking_lot", "std"],
     "condvar": ["fastsync", "pthread", "parking_lot", "std"],
+    "condvar_one": ["fastsync", "pthread", "parking_lot", "std"],
     "once": ["fastsync", "parking_lot", "std"],
+    "once_race": ["fastsync", "parking_lot", "std"],
     "load": ["fastsync", "C11", "std", "crossbeam"],
     "fetch_add": ["fastsync", "C11", "std", "crossbeam"],
     "cas": ["fastsync", "C11", "std"],
+}
+RINGS = {
+    "condvar": "a ring of {} threads with one condition variable",
+    "condvar_one": "a ring of {} threads with one condition variable each",
 }
 RUST = {"parking_lot", "parking_lot_fair", "std", "crossbeam"}
 
@@ -148,9 +154,9 @@ def plan(options):
                         yield case, f"{head}: all read", threads, work, threads
                         half = threads // 2
                         yield case, f"{head}: {half} read", threads, work, half
-        elif case == "condvar":
+        elif case in RINGS:
             for threads in [n for n in counts if 1 < n <= 8]:
-                yield case, f"condvar, a ring of {threads} threads", threads, (0, 0), 0
+                yield case, f"{case}, {RINGS[case].format(threads)}", threads, (0, 0), 0
         else:
             for threads in [n for n in counts if n <= 2 * CORES]:
                 yield case, f"{case}, {threads} threads", threads, (0, 0), 0

@@ -33,9 +33,11 @@
 #if defined(__GNUC__) || defined(__clang__)
 #  define FS_INLINE static inline __attribute__((always_inline, unused))
 #  define FS_COLD __attribute__((cold, noinline))
+#  define fs_likely(condition) __builtin_expect(!!(condition), 1)
 #else
 #  define FS_INLINE static inline
 #  define FS_COLD
+#  define fs_likely(condition) (condition)
 #endif
 
 #define FS_ATOMIC_LOAD(N, T, SUFFIX, ORDER)                                    \

@@ -3,13 +3,9 @@
 
 #include <fastsync/fastsync.h>
 
-PyObject *add_in_other_file(PyObject *self, PyObject *args); /* other.c */
+#include "checks.h"
 
-/* sizes() -> bytes of a mutex, remutex, condvar, semaphore, event */
-static PyObject *sizes(PyObject *self, PyObject *unused) {
-    return Py_BuildValue("(nnnnn)", sizeof(fs_mutex), sizeof(fs_remutex), sizeof(fs_condvar),
-                         sizeof(fs_semaphore), sizeof(fs_event));
-}
+PyObject *add_in_other_file(PyObject *self, PyObject *args); /* other.c */
 
 /* add((lock, value), times): add 1 to the value, under the lock */
 static PyObject *add(PyObject *self, PyObject *args) {
@@ -50,35 +46,66 @@ static PyObject *ping_pong(PyObject *self, PyObject *args) {
     return PyLong_FromLong(i);
 }
 
-/* The rest, without contention: 0, or the number of the check that failed. */
-static PyObject *check(PyObject *self, PyObject *unused) {
-    fs_mutex m = {0};
-    fs_remutex r = {0};
-    fs_semaphore s = {0};
-    fs_event e = {0};
-    fs_barrier b = {0};
-    int failed = 0;
-    fs_mutex_lock(&m);
-    if (fs_mutex_try_lock(&m) || !fs_mutex_is_locked(&m)) failed = 1;
-    if (fs_mutex_try_lock_for(&m, 1000000)) failed = 2;
-    if (fs_mutex_unlock(&m) != 0 || fs_mutex_unlock(&m) != -1) failed = 3;
-    fs_remutex_lock(&r);
-    if (!fs_remutex_try_lock(&r)) failed = 4;
-    if (fs_remutex_unlock(&r) != 0 || fs_remutex_unlock(&r) != 0) failed = 5;
-    if (fs_remutex_unlock(&r) != -1) failed = 6;
-    fs_semaphore_init(&s, 1);
-    fs_semaphore_acquire(&s);
-    if (fs_semaphore_try_acquire(&s)) failed = 7;
-    if (fs_semaphore_release(&s, 2) != 0 || fs_semaphore_value(&s) != 2) failed = 8;
-    if (fs_event_wait_until(&e, fs_deadline_after(1000000), FS_PLAIN) != FS_TIMEOUT) failed = 9;
-    fs_event_set(&e);
-    fs_event_wait(&e);
-    fs_event_clear(&e);
-    if (fs_event_is_set(&e)) failed = 10;
-    fs_barrier_init(&b, 1);
-    if (fs_barrier_wait(&b) != FS_BARRIER_LAST) failed = 11;
-    if (fastsync_table->unpark_one((uintptr_t)&m, NULL, NULL) != 0) failed = 12;
-    return PyLong_FromLong(failed);
+/* Many threads call it: how often it ran, and whether it was over for this one. */
+static fs_once once;
+static int ran;
+
+static int run_slowly(void *ctx) {
+    fs_event never = {{0}};
+    fs_event_wait_for(&never, 10000000);
+    ++*(int *)ctx;
+    return 0;
+}
+
+static PyObject *call_once(PyObject *self, PyObject *unused) {
+    int result;
+    Py_BEGIN_ALLOW_THREADS
+    result = fs_once_call(&once, run_slowly, &ran);
+    Py_END_ALLOW_THREADS
+    return Py_BuildValue("ii", ran, result == FS_ONCE_DONE);
+}
+
+/* await_change(ns) waits while the number is 0; change(n) sets it: how many it woke. */
+static fs_atomic_i32 number;
+
+static PyObject *await_change(PyObject *self, PyObject *args) {
+    long long ns;
+    if (!PyArg_ParseTuple(args, "L", &ns)) {
+        return NULL;
+    }
+    return PyLong_FromLong(fs_i32_wait(&number, 0, fs_deadline_after(ns), FS_PLAIN));
+}
+
+static PyObject *change(PyObject *self, PyObject *args) {
+    int n;
+    if (!PyArg_ParseTuple(args, "i", &n)) {
+        return NULL;
+    }
+    fs_i32_store(&number, n);
+    return PyLong_FromSize_t(fs_word_notify_all(&number));
+}
+
+/* add_with(mutex, number, times): add 1 to a fastsync.AtomicI64 under a fastsync.Mutex,
+ * with two operations that are one only under the lock. */
+static PyObject *add_with(PyObject *self, PyObject *args) {
+    PyObject *mutex, *number;
+    long long times;
+    fs_mutex *lock;
+    fs_atomic_i64 *word;
+    if (!PyArg_ParseTuple(args, "OOL", &mutex, &number, &times)) {
+        return NULL;
+    }
+    if ((lock = fs_mutex_word(mutex)) == NULL || (word = fs_i64_word(number)) == NULL) {
+        return NULL;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    while (times-- > 0) {
+        fs_mutex_lock(lock);
+        fs_i64_store_relaxed(word, fs_i64_load_relaxed(word) + 1); /* relaxed: under the lock */
+        fs_mutex_unlock(lock);
+    }
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
 }
 
 static PyMethodDef methods[] = {
@@ -86,6 +113,10 @@ static PyMethodDef methods[] = {
     {"add", add, METH_VARARGS, NULL},
     {"add_in_other_file", add_in_other_file, METH_VARARGS, NULL},
     {"ping_pong", ping_pong, METH_VARARGS, NULL},
+    {"call_once", call_once, METH_NOARGS, NULL},
+    {"await_change", await_change, METH_VARARGS, NULL},
+    {"change", change, METH_VARARGS, NULL},
+    {"add_with", add_with, METH_VARARGS, NULL},
     {"check", check, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

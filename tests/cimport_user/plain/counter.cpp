@@ -3,6 +3,8 @@
 
 #include <fastsync/fastsync.h>
 
+#include "checks.h"
+
 #include <mutex>
 #include <vector>
 
@@ -48,6 +50,8 @@ static PyObject *add(PyObject *, PyObject *args) {
 static PyMethodDef methods[] = {
     {"push", push, METH_VARARGS, nullptr},
     {"add", add, METH_VARARGS, nullptr},
+    {"sizes", sizes, METH_NOARGS, nullptr},
+    {"check", check, METH_NOARGS, nullptr},
     {nullptr, nullptr, 0, nullptr},
 };
 

@@ -1,4 +1,4 @@
-//! One measurement of one of Rust's own primitives: the loops of loops.pyx.in, word for word.
+//! One measurement of one of Rust's own primitives: the loops of loops.py, word for word.
 //!
 //!     fastsync-bench-native CASE CONTESTANT THREADS INSIDE OUTSIDE SECONDS CLOCKED [READERS]
 //!
@@ -13,22 +13,24 @@ use std::time::{Duration, Instant};
 
 type Count = (u64, u64);
 
+#[derive(Clone, Copy)]
 struct Work {
     inside: u32,
     outside: u32,
     clocked: bool,
 }
 
-/// Keeps the words of a test off everybody else's cache lines, as parking_lot's benchmark does.
-#[repr(C)]
+/// The words of a test begin a pair of cache lines and share it with nobody.
+///
+/// A closure must use the whole of it (`let m = &m;`): one that names `m.value` alone captures
+/// that field alone, and the padding is lost.
+#[repr(C, align(128))]
 struct Padded<T> {
-    before: [u8; 300],
     value: T,
-    after: [u8; 300],
 }
 
 fn padded<T>(value: T) -> Padded<T> {
-    Padded { before: [0; 300], value, after: [0; 300] }
+    Padded { value }
 }
 
 #[inline(always)]
@@ -95,18 +97,21 @@ fn mutex(contestant: &str, threads: usize, work: Work, seconds: f64) -> Option<V
         "parking_lot" => {
             let m = padded(parking_lot::Mutex::new(0.0f64));
             run(threads, seconds, move |_, stop| {
+                let (m, work) = (&m, black_box(work)); // each thread has its own `work`
                 lock_loop!(work, stop, g = m.value.lock(), v, multiply(work.inside, &mut g, &mut v), drop(g))
             })
         }
         "parking_lot_fair" => {
             let m = padded(parking_lot::FairMutex::new(0.0f64));
             run(threads, seconds, move |_, stop| {
+                let (m, work) = (&m, black_box(work)); // each thread has its own `work`
                 lock_loop!(work, stop, g = m.value.lock(), v, multiply(work.inside, &mut g, &mut v), drop(g))
             })
         }
         "std" => {
             let m = padded(std::sync::Mutex::new(0.0f64));
             run(threads, seconds, move |_, stop| {
+                let (m, work) = (&m, black_box(work)); // each thread has its own `work`
                 lock_loop!(work, stop, g = m.value.lock().unwrap(), v, multiply(work.inside, &mut g, &mut v), drop(g))
             })
         }
@@ -120,6 +125,7 @@ macro_rules! rwlock_run {
         let l = padded($lock);
         let (readers, work) = ($readers, $work);
         run($threads, $seconds, move |index, stop| {
+            let (l, work) = (&l, black_box(work));
             if index < readers {
                 lock_loop!(work, stop, g = $unwrap(l.value.$read()), v, {
                     let mut seen = 0.0f64;
@@ -144,45 +150,44 @@ fn rwlock(contestant: &str, threads: usize, readers: usize, work: Work, seconds:
     })
 }
 
-/// Threads in a ring: each waits for its turn, then gives it to the next.
-fn condvar(contestant: &str, threads: usize, seconds: f64) -> Option<Vec<Count>> {
+/// Threads in a ring: each waits for its turn, then gives it to the next. With `one`, each has a
+/// condition variable of its own. A mutex and a condition variable of either crate are used alike,
+/// but for `$wait` and `$lock`.
+macro_rules! ring {
+    ($threads:expr, $seconds:expr, $one:expr, $home:path, |$m:ident| $lock:expr,
+     |$c:ident, $turn:ident| $wait:expr) => {{
+        use $home as home;
+        use home::{Condvar, Mutex};
+        let ring = padded((Mutex::new(0usize), std::array::from_fn::<_, 8, _>(|_| Condvar::new())));
+        let (threads, one) = ($threads, $one);
+        run(threads, $seconds, move |index, stop| {
+            let ring = &ring;
+            let ($m, changed) = &ring.value;
+            let next = (index + 1) % threads;
+            let mut count = 0;
+            let notify = || {
+                if one { changed[next].notify_one(); } else { changed[0].notify_all(); }
+            };
+            let $c = &changed[if one { index } else { 0 }];
+            let mut $turn = $lock;
+            while !stop.load(Ordering::Relaxed) {
+                while *$turn != index && !stop.load(Ordering::Relaxed) {
+                    $wait;
+                }
+                *$turn = next;
+                notify();
+                count += 1;
+            }
+            notify();
+            (count, 0)
+        })
+    }};
+}
+
+fn condvar(one: bool, contestant: &str, threads: usize, seconds: f64) -> Option<Vec<Count>> {
     Some(match contestant {
-        "parking_lot" => {
-            let ring = padded((parking_lot::Mutex::new(0usize), parking_lot::Condvar::new()));
-            run(threads, seconds, move |index, stop| {
-                let (m, c) = &ring.value;
-                let mut count = 0;
-                let mut turn = m.lock();
-                while !stop.load(Ordering::Relaxed) {
-                    while *turn != index && !stop.load(Ordering::Relaxed) {
-                        c.wait(&mut turn);
-                    }
-                    *turn = (index + 1) % threads;
-                    c.notify_all();
-                    count += 1;
-                }
-                c.notify_all();
-                (count, 0)
-            })
-        }
-        "std" => {
-            let ring = padded((std::sync::Mutex::new(0usize), std::sync::Condvar::new()));
-            run(threads, seconds, move |index, stop| {
-                let (m, c) = &ring.value;
-                let mut count = 0;
-                let mut turn = m.lock().unwrap();
-                while !stop.load(Ordering::Relaxed) {
-                    while *turn != index && !stop.load(Ordering::Relaxed) {
-                        turn = c.wait(turn).unwrap();
-                    }
-                    *turn = (index + 1) % threads;
-                    c.notify_all();
-                    count += 1;
-                }
-                c.notify_all();
-                (count, 0)
-            })
-        }
+        "parking_lot" => ring!(threads, seconds, one, parking_lot, |m| m.lock(), |c, turn| c.wait(&mut turn)),
+        "std" => ring!(threads, seconds, one, std::sync, |m| m.lock().unwrap(), |c, turn| turn = c.wait(turn).unwrap()),
         _ => return None,
     })
 }
@@ -192,6 +197,7 @@ macro_rules! step_loop {
     ($threads:expr, $seconds:expr, $shared:ident = $value:expr, $step:expr) => {{
         let $shared = padded($value);
         run($threads, $seconds, move |_, stop| {
+            let $shared = &$shared;
             let $shared = &$shared.value;
             let mut count = 0;
             while !stop.load(Ordering::Relaxed) {
@@ -218,18 +224,78 @@ fn once(contestant: &str, threads: usize, seconds: f64) -> Option<Vec<Count>> {
     })
 }
 
+/// All threads call each once of a block; the last one there makes the block new.
+macro_rules! once_race {
+    ($threads:expr, $seconds:expr, $once:ty) => {{
+        #[repr(C)] // in the order of loops.py
+        #[repr(C)] // in the order of loops.py
+        struct Words {
+            arrived: AtomicI64,
+            round: AtomicI64,
+            over: UnsafeCell<bool>,
+            value: UnsafeCell<f64>,
+            block: UnsafeCell<[$once; 4096]>,
+        }
+        unsafe impl Sync for Words {}
+        unsafe impl Send for Words {}
+        let words = Box::new(padded(Words {
+            arrived: AtomicI64::new(0),
+            round: AtomicI64::new(0),
+            over: UnsafeCell::new(false),
+            value: UnsafeCell::new(0.0),
+            block: UnsafeCell::new([const { <$once>::new() }; 4096]),
+        }));
+        let threads = $threads;
+        run(threads, $seconds, move |_, stop| {
+            let words = &words;
+            let s = &words.value;
+            let (mut count, mut round) = (0, 0);
+            // Only the last thread that arrives writes what is in a cell, before the next round.
+            while !unsafe { *s.over.get() } {
+                for once in unsafe { &*s.block.get() } {
+                    once.call_once(|| {
+                        let mut carried = 1.0;
+                        multiply(20, unsafe { &mut *s.value.get() }, &mut carried);
+                    });
+                }
+                count += 4096;
+                round += 1;
+                if s.arrived.fetch_add(1, Ordering::SeqCst) == threads as i64 - 1 {
+                    unsafe {
+                        *s.block.get() = [const { <$once>::new() }; 4096];
+                        *s.over.get() = stop.load(Ordering::Relaxed);
+                    }
+                    s.arrived.store(0, Ordering::Relaxed);
+                    s.round.fetch_add(1, Ordering::SeqCst);
+                }
+                while s.round.load(Ordering::SeqCst) != round {
+                    thread::yield_now();
+                }
+            }
+            (count, 0)
+        })
+    }};
+}
+
+fn once_race(contestant: &str, threads: usize, seconds: f64) -> Option<Vec<Count>> {
+    Some(match contestant {
+        "parking_lot" => once_race!(threads, seconds, parking_lot::Once),
+        "std" => once_race!(threads, seconds, std::sync::Once),
+        _ => return None,
+    })
+}
+
 fn atomic(case: &str, contestant: &str, threads: usize, seconds: f64) -> Option<Vec<Count>> {
-    let relaxed = Ordering::Relaxed;
     Some(match (case, contestant) {
         ("load", "std") => step_loop!(threads, seconds, a = AtomicI64::new(1), {
             black_box(a.load(Ordering::Acquire));
         }),
         ("fetch_add", "std") => step_loop!(threads, seconds, a = AtomicI64::new(0), {
-            black_box(a.fetch_add(1, relaxed));
+            black_box(a.fetch_add(1, Ordering::Relaxed));
         }),
         ("cas", "std") => step_loop!(threads, seconds, a = AtomicI64::new(0), {
-            let mut seen = a.load(relaxed);
-            while let Err(now) = a.compare_exchange(seen, seen + 1, Ordering::AcqRel, relaxed) {
+            let mut seen = a.load(Ordering::Relaxed);
+            while let Err(now) = a.compare_exchange(seen, seen + 1, Ordering::AcqRel, Ordering::Relaxed) {
                 seen = now;
             }
         }),
@@ -252,8 +318,10 @@ fn main() {
     let counts = match case {
         "mutex" => mutex(contestant, threads, work, seconds),
         "rwlock" => rwlock(contestant, threads, number(7) as usize, work, seconds),
-        "condvar" => condvar(contestant, threads, seconds),
+        "condvar" => condvar(false, contestant, threads, seconds),
+        "condvar_one" => condvar(true, contestant, threads, seconds),
         "once" => once(contestant, threads, seconds),
+        "once_race" => once_race(contestant, threads, seconds),
         _ => atomic(case, contestant, threads, seconds),
     };
     let counts = counts.expect("no such case or contestant");
