@@ -55,7 +55,10 @@ def _compiled_for(name):
     What is cimported from us asks the package for `_compiled_for_0_1_0` before anything else, see
     c_version.pxd. The answer must be a type, and is not used.
     """
-    wanted = tuple(map(int, name.removeprefix("_compiled_for_").split("_")))
+    try:
+        wanted = tuple(map(int, name.removeprefix("_compiled_for_").split("_")))
+    except ValueError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
     if wanted[:2] == _NUMBERS[:2] and wanted <= _NUMBERS:
         return object
     raise ImportError(

@@ -228,7 +228,6 @@ fn once(contestant: &str, threads: usize, seconds: f64) -> Option<Vec<Count>> {
 macro_rules! once_race {
     ($threads:expr, $seconds:expr, $once:ty) => {{
         #[repr(C)] // in the order of loops.py
-        #[repr(C)] // in the order of loops.py
         struct Words {
             arrived: AtomicI64,
             round: AtomicI64,
