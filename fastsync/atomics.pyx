@@ -68,6 +68,7 @@ cdef extern from "Python.h":
     ctypedef struct PyTypeObject:
         PyObject* tp_dict
     void PyType_Modified(PyTypeObject*)
+    void PyObject_GC_UnTrack(PyObject*)
     object PyDescr_NewMethod(type, PyMethodDef*)
     PyTypeObject* Py_TYPE(PyObject*) noexcept
     PyObject* Py_NewRef(PyObject*) noexcept
@@ -1172,29 +1173,57 @@ cdef PyObject* enter_cas(
     return Py_NewRef(Py_False)
 
 
+# What compare_exchange() of a flag or a state answers is one of a few pairs.  To make and
+# free a tuple is a quarter of the call, so these are kept for ever, and nobody counts them.
+
+cdef enum:
+    SMALL = 256  # the ints below, and behind them False and True
+
+cdef PyObject* kept_pairs[2][SMALL + 2]
+
+
+cdef int keep_pairs() except -1:
+    cdef tuple pair
+    for done in (False, True):
+        for place, value in enumerate([*range(SMALL), False, True]):
+            pair = (done, value)
+            PyObject_GC_UnTrack(<PyObject*>pair)
+            fs_make_immortal(<PyObject*>pair)
+            kept_pairs[<int>done][<int>place] = Py_NewRef(<PyObject*>pair)
+    return 0
+
+
+keep_pairs()
+
+
+cdef PyObject* new_pair(bint done, int kind, uint64_t bits) noexcept:
+    cdef PyObject* pair
+    cdef PyObject* value
+    if kind <= FS_U64 and bits < SMALL:
+        return Py_NewRef(kept_pairs[done][bits])
+    if kind == FS_BOOL:
+        return Py_NewRef(kept_pairs[done][SMALL + (bits != 0)])
+    value = new_value(kind, bits)
+    pair = _PyTuple_New(2) if value != NULL else NULL
+    if pair == NULL:
+        Py_XDECREF(value)
+        return NULL
+    _PyTuple_SET_ITEM(pair, 0, Py_NewRef(Py_True if done else Py_False))
+    _PyTuple_SET_ITEM(pair, 1, value)
+    return pair
+
+
 cdef PyObject* enter_cas_pair(
     _Atomic self, PyObject** args, Py_ssize_t count, PyObject* keywords,
 ) noexcept:
     cdef int order = order_at(args, count, 2)
     cdef uint64_t seen = 0, wanted = 0
-    cdef PyObject* previous
-    cdef PyObject* done = Py_False
-    cdef PyObject* pair
+    cdef bint done
     if (keywords != NULL or order < 0 or not quick_bits(self.kind, args[0], &seen)
             or not quick_bits(self.kind, args[1], &wanted)):
         return general[ENTER_CAS_PAIR](self, args, count, keywords)
-    if fs_word_cas(word_address(self), self.kind, &seen, wanted, order, FS_SEQ_CST):
-        done = Py_True
-        previous = Py_NewRef(args[0])  # equal and of the right type: quick_bits took it
-    else:
-        previous = new_value(self.kind, seen)
-    pair = _PyTuple_New(2) if previous != NULL else NULL
-    if pair == NULL:
-        Py_XDECREF(previous)
-        return NULL
-    _PyTuple_SET_ITEM(pair, 0, Py_NewRef(done))
-    _PyTuple_SET_ITEM(pair, 1, previous)
-    return pair
+    done = fs_word_cas(word_address(self), self.kind, &seen, wanted, order, FS_SEQ_CST)
+    return new_pair(done, self.kind, seen)
 
 
 cdef int new_entry(int which, str name, type base, entry_point way_in) except -1:

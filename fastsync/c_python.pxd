@@ -19,6 +19,7 @@ cdef extern from "fastsync/python.h" nogil:
     int PyErr_CheckSignals() noexcept
     # These only with the thread state attached.
     bint fs_is_immortal(PyObject*) noexcept
+    bint fs_is_owner(PyObject*) noexcept
     void fs_make_immortal(PyObject*) noexcept
     bint fs_small_int(PyObject*, int64_t* value) noexcept
     object fs_given(PyObject*)

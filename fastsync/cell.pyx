@@ -9,8 +9,9 @@ The word holds a pointer; bit 0 is a tag:
 
 How a load gets a reference without a lock.  Between reading the pointer and
 counting, another thread may take the object out and drop the last reference.
-On a build with the GIL no other thread runs in between.  On a free-threaded one a
-load announces the pointer first (a hazard pointer, Michael 2004):
+On a build with the GIL no other thread runs in between.  On a free-threaded one
+the object may be the loading thread's own (below), or else the load announces the
+pointer first (a hazard pointer, Michael 2004):
 
     reader                                    writer
     1 p = word                                1 old = exchange(word, new)
@@ -37,11 +38,27 @@ their slot, which lies on a cache line that their thread has for itself unless
 threads outnumber lines, and the reference count that Python demands; of an
 immortal object (None, small ints, types, functions once threads run) not even these.
 
+One's own object.  On a free-threaded build an object names the thread that made
+it, its owner.  While it does, that thread alone frees it, or the collector with the
+world stopped; others that drop what seems the last reference hand it to the owner.
+So a load that reads p, and then in p's memory that this thread is the owner, just
+counts.  Only this thread ever writes its own name, and it did nothing in between:
+p named it when the word owned p, p was not freed since, and will not be until
+this thread goes on.
+
+If the owner is another thread, what is read there may have been freed.  It can still
+be read, and says something else: the old owner, a new one, nobody, or where the
+allocator's next free block is.  For a free-threaded interpreter has all
+objects come from its own allocator (it demands this of extensions, and starts with no
+other one), which gives memory of objects to objects only until each thread has
+passed a point where it holds no such pointer.  Its lists and dicts rest on the
+same (_Py_TryIncrefFast).
+
 Tried instead: a reference count in the pointer's spare bits (a split count) makes
 every load two read-modify-writes of the word that all readers share; a
 lock bit in the word makes a preempted reader stop everybody; counting first and
-looking later (what the interpreter does for its own dicts) rests on freed
-memory staying readable, which holds for the interpreter's allocator only.
+looking again later, for other threads' objects too, writes to freed memory, and
+works only for objects that are marked by private means when they are stored.
 
 Garbage collection stops the world, on both builds: never a thread between 1 and
 5, where no thread can be stopped.  A word's traverse reports its reference, its
@@ -61,7 +78,7 @@ from fastsync.atomics cimport (
     fs_pause, fs_ptr_cas, fs_ptr_load, fs_atomic_ptr, fs_uptr_cas, fs_uptr_exchange,
     fs_uptr_load, load_order, order_code, raise_or_bool, store_order, wait_deadline,
 )
-from fastsync.c_python cimport FS_FREE_THREADED, fs_given, fs_is_immortal
+from fastsync.c_python cimport FS_FREE_THREADED, fs_given, fs_is_immortal, fs_is_owner
 from fastsync.c_wait cimport FS_FOREVER, fs_at_fork, fs_now, fs_yield
 from fastsync.parking cimport (
     FS_ACQUIRED, FS_ERROR, FS_PARK_INTERRUPTED, FS_PARK_UNPARKED_INTERRUPTED, FS_SIGNALS,
@@ -261,8 +278,8 @@ cdef PyObject* ref_load(fs_atomic_uptr* word) noexcept:
     cdef uintptr_t seen = fs_uptr_load(word)
     if seen & IMMORTAL or seen == 0:
         return pointer(seen)  # an immortal one needs no counting
-    if not FS_FREE_THREADED:
-        return Py_NewRef(pointer(seen))
+    if fs_is_owner(pointer(seen)):
+        return Py_NewRef(pointer(seen))  # only this thread could free it: see above
     return load_counted(word, seen)
 
 

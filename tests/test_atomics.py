@@ -246,6 +246,11 @@ def test_load_store_swap_and_compare(cls, low, high):
     assert a.compare_exchange(low if low else 1, 1) == (False, high)
     assert a.compare_exchange(high, low) == (True, high)
     assert a.compare_exchange(current=low, new=high, success=AcqRel, failure=Relaxed) == (True, low)
+    for value in (0, 1, 255, 256):  # pairs of the small ones are kept
+        if value <= high:
+            a.store(value)
+            assert a.compare_exchange(value, high) == (True, value)
+            assert a.compare_exchange(value - 1 if value else 1, 0) == (False, high)
     assert a.compare_and_set(high, 3) is True
     assert a.compare_and_set(high, 4) is False
     assert a.load() == 3
@@ -293,6 +298,14 @@ def test_atomic_bool():
     assert a.load() is True
     assert a.swap(0) is True
     assert a.compare_exchange(0, 1) == (True, False)
+    for done, previous in (
+        a.compare_exchange(False, True),
+        a.compare_exchange(True, False),
+        a.compare_exchange(True, True),
+        a.compare_exchange(False, False),
+    ):
+        assert type(done) is type(previous) is bool
+    assert a.compare_exchange(False, True) == (True, False)
     assert a.compare_exchange(False, True) == (False, True)
     assert repr(a) == "AtomicBool(True)"
     for bad, error in (

@@ -360,6 +360,23 @@ def test_more_readers_than_slots():
     r.store(None)
 
 
+@pytest.mark.parametrize("cls", BOTH)
+def test_own_and_foreign_objects_of_every_size(cls):
+    # a load looks into an object before it has a reference: into memory of every sort
+    cell = cls(b"x")
+    sizes = [1, 1, 100, 5000, 200_000, 20_000_000]
+
+    def work(i):
+        for k in range(60):
+            cell.store(bytes([i]) * sizes[(k + i) % len(sizes)])
+            for _ in range(20):
+                value = cell.load()
+                assert value[0] == value[-1]
+
+    run_threads(work, 4)
+    cell.store(None)
+
+
 def test_immortal_and_mortal_objects_mixed():
     r = AtomicRef(None)
     values = [None, 1, "text", (), Counted, object(), [1]]

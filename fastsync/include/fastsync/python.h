@@ -45,6 +45,16 @@ FS_INLINE int fs_is_immortal(PyObject *op) {
 #endif
 }
 
+/* Whether this thread alone can free it.  cell.pyx says why it may be freed memory. */
+FS_INLINE int fs_is_owner(PyObject *op) {
+#ifdef Py_GIL_DISABLED
+    return _Py_atomic_load_uintptr_relaxed(&op->ob_tid) == _Py_ThreadId();
+#else
+    (void)op;
+    return 1;
+#endif
+}
+
 /* Make it so; without effect where the interpreter has no immortal objects, and
  * on a free-threaded one when another thread owns the object: the owner counts
  * with plain instructions and would undo it. */
