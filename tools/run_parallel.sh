@@ -10,10 +10,10 @@ cd "$(dirname "$0")/.."
 root=$PWD
 python=$root/$1/bin/python
 shift
-others=(bench cimport cpython docs exit fork package runner trials)
+others=(bench cimport cpython deadlock docs exit fork install package runner trials)
 ignored=()
 for name in "${others[@]}"; do ignored+=("--ignore=$root/tests/test_$name.py"); done
-fixtures="lock rlock event swapped inner"
+fixtures="lock event condition swapped"
 functions="signal.* sys.settrace sys.setprofile threading.settrace os.fork gc.* fastsync.install
 deadlock.* sys.getallocatedblocks tracemalloc.* warnings.* sys.setrecursionlimit conftest.run_python"
 
