@@ -59,7 +59,7 @@ headers-check: venv ## compile the extensions against the headers of 3.14t and 3
 models: ## check the Promela models of the locks, and that their mutants fail
 	@tools/check_models.py $(ARGS)
 
-tsan: venv ## storms under ThreadSanitizer, then with a planted race
+tsan: venv ## storms under ThreadSanitizer, then with planted races
 	@.venv/bin/python tools/sanitize.py thread $(ARGS)
 
 asan: venv ## storms and the suite under AddressSanitizer and UBSan
