@@ -6,7 +6,7 @@ SECONDS ?= 10
 
 .DEFAULT_GOAL := help
 .PHONY: help venvs venv venv-gil demo test test-pthread test-cpython stress bench bench-quick bench-peers \
-	bench-report bench-native headers-check models tsan asan lint format clean
+	bench-report bench-native headers-check models mutants tsan asan lint format clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -58,6 +58,9 @@ headers-check: venv ## compile the extensions against the headers of 3.14t and 3
 
 models: ## check the Promela models of the locks, and that their mutants fail
 	@tools/check_models.py $(ARGS)
+
+mutants: venv ## break the locks in all ways of tools/mutants.txt: who notices? (ARGS="words")
+	@.venv/bin/python tools/mutate.py $(ARGS)
 
 tsan: venv ## storms under ThreadSanitizer, then with planted races
 	@.venv/bin/python tools/sanitize.py thread $(ARGS)

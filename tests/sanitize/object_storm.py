@@ -137,7 +137,7 @@ def reader_writer_locks():
     lock, sharded = fastsync.RwLock([]), fastsync.ShardedLock([])
 
     def write(me, i):
-        with (lock.writer if i % 2 else lock.write()):
+        with lock.writer if i % 2 else lock.write():
             touch(0)
         guard = lock.write()
         touch(0)
@@ -153,7 +153,7 @@ def reader_writer_locks():
             touch(1)
 
     def read(me, i):
-        with (lock.reader if i % 2 else lock.read()), sharded.read():
+        with lock.reader if i % 2 else lock.read(), sharded.read():
             look(0)
             look(1)
         with lock.upgradable_read() as guard:
