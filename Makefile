@@ -5,8 +5,8 @@ ARGS ?=
 SECONDS ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help venvs venv venv-gil demo test test-parallel test-pthread test-cpython stress bench bench-quick bench-peers \
-	bench-report bench-native headers-check models levels tsan asan lint format clean
+.PHONY: help venvs venv venv-gil demo test test-parallel test-pthread test-cpython stress bench bench-quick \
+	bench-peers bench-report bench-native headers-check models mutants levels tsan asan lint format clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -66,7 +66,10 @@ models: ## check the Promela models of the locks, and that their mutants fail
 levels: venv ## ten million operations of each kind and 100,000 threads: nothing grows
 	@.venv/bin/python tools/levels.py $(ARGS)
 
-tsan: venv ## storms under ThreadSanitizer, then with a planted race
+mutants: venv ## break the locks in all ways of tools/mutants.txt: who notices? (ARGS="words")
+	@.venv/bin/python tools/mutate.py $(ARGS)
+
+tsan: venv ## storms under ThreadSanitizer, then with planted races
 	@.venv/bin/python tools/sanitize.py thread $(ARGS)
 
 asan: venv ## storms and the suite under AddressSanitizer and UBSan

@@ -11,6 +11,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
 from fastsync.c_atomic cimport (
     fs_atomic_u8, fs_u8_load_acquire, fs_u8_load_relaxed, fs_u8_cas_acq_rel,
     fs_u8_cas_acquire, fs_u8_cas_release,
+    fs_atomic_u32, fs_u32_load_relaxed, fs_u32_store_relaxed,
     fs_atomic_u64, fs_u64_load_relaxed, fs_u64_store_relaxed, fs_u64_cas_acquire,
     fs_atomic_uptr, fs_uptr_load_relaxed, fs_uptr_store_relaxed,
 )
@@ -116,12 +117,12 @@ cdef bint mutex_mark_parked_if_locked(fs_mutex* m) noexcept nogil
 # -- re-entrant mutex --------------------------------------------------------
 #
 # `owner` is the thread that holds `mutex`, 0 when nobody does; `count` its
-# depth.  Both are written by the owner only, with `mutex` held.  A thread that
-# reads `owner` sees its own id only if it wrote it itself.
+# depth.  Both are written by the owner only, with `mutex` held, and may be read by
+# all.  A thread that reads `owner` sees its own id only if it wrote it itself.
 
 ctypedef struct fs_remutex "fastsync_0_1_remutex":
     fs_atomic_uptr owner
-    uint32_t count
+    fs_atomic_u32 count
     fs_mutex mutex
 
 
@@ -130,10 +131,19 @@ cdef inline bint remutex_is_mine(const fs_remutex* m) noexcept nogil:
     return fs_uptr_load_relaxed(&m.owner) == fs_thread_id()
 
 
+cdef inline uint32_t remutex_count(const fs_remutex* m) noexcept nogil:
+    # relaxed: exact for the owner, a snapshot that orders nothing for others
+    return fs_u32_load_relaxed(&m.count)
+
+
+cdef inline void remutex_set_count(fs_remutex* m, uint32_t count) noexcept nogil:
+    fs_u32_store_relaxed(&m.count, count)  # relaxed: see remutex_count
+
+
 cdef inline void remutex_own(fs_remutex* m, uint32_t count) noexcept nogil:
     """Note this thread as the owner; it has just taken m.mutex."""
     fs_uptr_store_relaxed(&m.owner, fs_thread_id())  # relaxed: see remutex_is_mine
-    m.count = count
+    remutex_set_count(m, count)
 
 
 cdef inline int remutex_lock_until(fs_remutex* m, int64_t deadline, int flags) noexcept nogil:
@@ -141,12 +151,12 @@ cdef inline int remutex_lock_until(fs_remutex* m, int64_t deadline, int flags) n
     cdef int result
     cdef uintptr_t me = fs_thread_id()
     if fs_uptr_load_relaxed(&m.owner) == me:  # relaxed: see remutex_is_mine
-        m.count += 1
+        remutex_set_count(m, remutex_count(m) + 1)
         return FS_ACQUIRED
     result = mutex_lock_until(&m.mutex, deadline, flags)
     if result == FS_ACQUIRED:
         fs_uptr_store_relaxed(&m.owner, me)  # relaxed: see remutex_is_mine
-        m.count = 1
+        remutex_set_count(m, 1)
     return result
 
 
@@ -165,7 +175,7 @@ cdef inline bint remutex_is_locked(const fs_remutex* m) noexcept nogil:
 
 cdef inline bint remutex_try_lock(fs_remutex* m) noexcept nogil:
     if remutex_is_mine(m):
-        m.count += 1
+        remutex_set_count(m, remutex_count(m) + 1)
         return True
     if mutex_try_lock(&m.mutex):
         remutex_own(m, 1)
@@ -175,10 +185,12 @@ cdef inline bint remutex_try_lock(fs_remutex* m) noexcept nogil:
 
 cdef inline int remutex_unlock(fs_remutex* m) noexcept nogil:
     """0, or -1 when this thread does not own it (nothing has changed then)."""
+    cdef uint32_t left
     if not remutex_is_mine(m):
         return -1
-    m.count -= 1
-    if m.count == 0:
+    left = remutex_count(m) - 1
+    remutex_set_count(m, left)
+    if left == 0:
         fs_uptr_store_relaxed(&m.owner, 0)  # relaxed: see remutex_is_mine
         mutex_unlock(&m.mutex)
     return 0
@@ -186,10 +198,12 @@ cdef inline int remutex_unlock(fs_remutex* m) noexcept nogil:
 
 cdef inline int remutex_unlock_fair(fs_remutex* m) noexcept nogil:
     """As remutex_unlock; the outermost one hands over to the first who is parked."""
+    cdef uint32_t left
     if not remutex_is_mine(m):
         return -1
-    m.count -= 1
-    if m.count == 0:
+    left = remutex_count(m) - 1
+    remutex_set_count(m, left)
+    if left == 0:
         fs_uptr_store_relaxed(&m.owner, 0)  # relaxed: see remutex_is_mine
         mutex_unlock_fair(&m.mutex)
     return 0

@@ -974,12 +974,13 @@ cdef void reap_orphans(ReentrantMutex m) noexcept:
 
 
 cdef void reentrant_let_go_one(ReentrantMutex m, bint fair) noexcept:
+    cdef uint32_t count = remutex_count(&m.word)
     if tracing():
         trace_released(m, FS_REENTRANT)
-    if m.word.count > 1:
-        m.word.count -= 1
+    if count > 1:
+        remutex_set_count(&m.word, count - 1)
         return
-    m.word.count = 0
+    remutex_set_count(&m.word, 0)
     fs_uptr_store_relaxed(&m.word.owner, 0)  # relaxed: see remutex_is_mine
     if fair:
         mutex_unlock_fair(&m.word.mutex)
@@ -1005,7 +1006,7 @@ cdef int reentrant_acquire(ReentrantMutex m, int64_t deadline) except -1:
     cdef int result
     if remutex_is_mine(&m.word):
         reap_orphans(m)
-        if m.word.count == UINT32_MAX and remutex_is_mine(&m.word):
+        if remutex_count(&m.word) == UINT32_MAX and remutex_is_mine(&m.word):
             raise OverflowError("ReentrantMutex is locked too often")
     if not tracing():
         return remutex_lock_until(&m.word, deadline, FS_SIGNALS)
@@ -1299,7 +1300,7 @@ cdef class ReentrantMutexGuard:
         reentrant_check(<PyObject*>self)
         reap_orphans(<ReentrantMutex>self.mutex)
         # relaxed: as in bump() above
-        if ((<ReentrantMutex>self.mutex).word.count == 1 and FS_MUTEX_PARKED
+        if (remutex_count(&(<ReentrantMutex>self.mutex).word) == 1 and FS_MUTEX_PARKED
                 & fs_u8_load_relaxed(&(<ReentrantMutex>self.mutex).word.mutex.state)):
             with reentrant_unlocked(self, True):
                 pass

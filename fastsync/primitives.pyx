@@ -254,7 +254,7 @@ takes the lock next (release / acquire ordering)."""
 
 cdef inline bint remutex_acquire(object lock, fs_remutex* m, int64_t deadline) except -1:
     cdef int outcome
-    if m.count == UINT32_MAX and remutex_is_mine(m):
+    if remutex_count(m) == UINT32_MAX and remutex_is_mine(m):
         raise OverflowError("Internal lock count overflowed")
     if not tracing():
         return checked(remutex_lock_until(m, deadline, FS_SIGNALS))
@@ -273,15 +273,15 @@ cdef inline int remutex_release(object lock, fs_remutex* m) except -1:
 
 
 cdef void remutex_reset(fs_remutex* m) noexcept:
-    m.count = 0
+    remutex_set_count(m, 0)
     fs_uptr_store_relaxed(&m.owner, 0)  # relaxed: a fork's child has one thread
     mutex_reset(&m.mutex)
 
 
 cdef uint32_t remutex_let_go(fs_remutex* m) noexcept nogil:
     """Give the ownership up, `m.mutex` still held: the depth to restore."""
-    cdef uint32_t count = m.count
-    m.count = 0
+    cdef uint32_t count = remutex_count(m)
+    remutex_set_count(m, 0)
     fs_uptr_store_relaxed(&m.owner, 0)  # relaxed: see remutex_is_mine
     return count
 
@@ -316,7 +316,7 @@ cdef str remutex_repr(fs_remutex* m, str name, object self):
     # relaxed: a snapshot
     cdef uintptr_t owner = fs_uptr_load_relaxed(&m.owner)
     state = "locked" if mutex_is_locked(&m.mutex) else "unlocked"
-    return f"<{state} {name} object owner={owner} count={m.count} at {address(self)}>"
+    return f"<{state} {name} object owner={owner} count={remutex_count(m)} at {address(self)}>"
 
 
 cdef PyObject* rlock_call(
@@ -393,7 +393,7 @@ ordering is Lock's."""
         return remutex_is_mine(&self.remutex)
 
     def _recursion_count(self):
-        return self.remutex.count if remutex_is_mine(&self.remutex) else 0
+        return remutex_count(&self.remutex) if remutex_is_mine(&self.remutex) else 0
 
     def _release_save(self):
         return remutex_release_save(self, &self.remutex)
@@ -458,7 +458,8 @@ cdef class _ConditionLock:
         return remutex_is_mine(condition_word(self))
 
     def _recursion_count(self):
-        return condition_word(self).count if remutex_is_mine(condition_word(self)) else 0
+        return (remutex_count(condition_word(self))
+                if remutex_is_mine(condition_word(self)) else 0)
 
     def _release_save(self):
         return remutex_release_save(self.condition, condition_word(self))
@@ -643,7 +644,7 @@ notified.  Ordering: the lock's."""
 
     def __init__(self, lock=None):
         if lock is None:
-            if self.lock is None and self.own.count == 0:
+            if self.lock is None and remutex_count(&self.own) == 0:
                 return
             lock = RLock()  # a second __init__(): a new lock, as the original
         track(self)
@@ -779,7 +780,7 @@ notified.  Ordering: the lock's."""
             return self.lock._recursion_count()
         if self.remutex == NULL:
             raise AttributeError("_recursion_count")
-        return self.remutex.count if remutex_is_mine(self.remutex) else 0
+        return remutex_count(self.remutex) if remutex_is_mine(self.remutex) else 0
 
     def _at_fork_reinit(self):
         if self.mutex == NULL:

@@ -1127,10 +1127,12 @@ cdef object make_view(_Valued lock, int which):
     if type(lock) is RwLock:
         made.word = &(<RwLock>lock).word
         made.call = reader_call if which == READER else writer_call
-    # acq_rel: publishes `made`, or pairs with who was faster
+    # acq_rel: publishes `made`
     if fs_uptr_cas_acq_rel(&lock.views[which], &found, <uintptr_t><PyObject*>made):
         Py_INCREF(made)
         return made
+    # acquire: pairs with who was faster; the CAS that failed has not
+    found = fs_uptr_load_acquire(&lock.views[which])
     return <object><PyObject*>found
 
 

@@ -1,6 +1,7 @@
 """Other people's packages on the C API: built against the installed fastsync, used from threads."""
 
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -82,6 +83,11 @@ def structures(user):
 @pytest.fixture
 def core(user):
     return user("one", "fs_user_one.core")
+
+
+@pytest.fixture
+def words(user):
+    return user("one", "fs_user_one.words")
 
 
 @pytest.fixture
@@ -531,6 +537,175 @@ def test_requeue(core):
     for thread in threads:
         thread.join(30)
     assert results == {3: (core.UNPARKED, 77)} | dict.fromkeys((1, 2, 4, 5), (core.UNPARKED, 9))
+
+
+# -- keys that share a bucket --------------------------------------------------------------
+
+
+def bucket_of(address):
+    return ((address * 0x9E3779B97F4A7C15) % 2**64) >> 52
+
+
+def neighbours(block, count, bucket=None):
+    """Keys of one bucket; of another one than `bucket`."""
+    table = {}
+    for key in range(1 << 14):
+        table.setdefault(bucket_of(block.address + key), []).append(key)
+    keys = next(keys for at, keys in table.items() if len(keys) >= count and at != bucket)
+    return keys[:count]
+
+
+class Crowd:
+    """Threads parked on keys of one bucket, and what their queues should be."""
+
+    def __init__(self, core):
+        self.core, self.block, self.threads, self.results = core, core.Block(), [], {}
+        self.keys = neighbours(self.block, 3)
+        self.queues = {key: [] for key in self.keys}
+
+    def park(self, key, ns=-1, first=False):
+        number = len(self.threads)
+        before = self.block.parked(key)
+
+        def body():
+            self.results[number] = self.block.park(key, number, ns, first)
+
+        self.threads.append(threading.Thread(target=body, daemon=True))
+        self.threads[number].start()
+        wait_until(lambda: self.block.parked(key) == before + 1)
+        self.queues[key].insert(0 if first else len(self.queues[key]), number)
+        return number
+
+    def wake(self, key):
+        number = self.queues[key].pop(0)
+        assert self.block.wake_one(key) == bool(self.queues[key])
+        self.threads[number].join(30)
+        assert self.results[number] == (self.core.UNPARKED, 77), "another one was woken"
+        self.check()
+
+    def wait_for_timeout(self, key, number):
+        self.threads[number].join(30)
+        assert self.results[number][0] == self.core.TIMED_OUT
+        self.queues[key].remove(number)
+        self.check()
+
+    def check(self):
+        for key in self.keys:
+            assert self.block.parked(key) == len(self.queues[key])
+
+    def go_home(self):
+        for key in self.keys:
+            assert self.block.wake_all(key) == len(self.queues[key])
+        for thread in self.threads:
+            thread.join(30)
+            assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("leaving", range(9))
+def test_queues_of_one_bucket_when_anyone_leaves(core, leaving):
+    """Three keys with three threads each; the one that gives up is each of them in turn."""
+    crowd = Crowd(core)
+    short = None
+    for i in range(9):
+        number = crowd.park(crowd.keys[i % 3], 300_000_000 if i == leaving else -1)
+        short = number if i == leaving else short
+    crowd.wait_for_timeout(crowd.keys[leaving % 3], short)
+    for key in crowd.keys:
+        crowd.park(key)
+    for key in [*crowd.keys, *reversed(crowd.keys)]:
+        crowd.wake(key)
+    crowd.go_home()
+
+
+def test_queues_of_one_bucket_in_any_order(core):
+    chance = random.Random(seed := random.randrange(2**32))
+    print(f"seed {seed}")
+    crowd = Crowd(core)
+    for _ in range(150):
+        key = chance.choice(crowd.keys)
+        if chance.random() < 0.5 and sum(map(len, crowd.queues.values())) < 12:
+            crowd.park(key, first=chance.random() < 0.3)
+        elif crowd.queues[key]:
+            crowd.wake(key)
+    crowd.go_home()
+
+
+def test_who_parks_first_is_woken_first(core):
+    crowd = Crowd(core)
+    key = crowd.keys[0]
+    crowd.park(key)
+    crowd.park(key)
+    crowd.park(key, first=True)
+    for _ in range(3):
+        crowd.wake(key)
+    crowd.go_home()
+
+
+def test_waiters_that_move_both_ways_between_two_buckets(core):
+    """Both requeues hold both buckets' locks: one order for all, or they wait for each other."""
+    block = core.Block()
+    a, b = neighbours(block, 2)
+    c, d = neighbours(block, 2, bucket_of(block.address + a))
+    times = 200_000
+    run_threads(2 * [lambda: block.move(a, c, 1, times), lambda: block.move(d, b, 1, times)])
+
+
+# -- what a word says when nobody waits any more ---------------------------------------------
+
+KINDS = "mutex reader writer semaphore event once condvar".split()
+
+
+def waiters(word, count, ns=-1):
+    """Threads that wait for it, each parked before the next one comes, and their outcomes."""
+    threads, outcomes = [], []
+    for _ in range(count):
+        before = word.parked
+        thread = threading.Thread(target=lambda: outcomes.append(word.wait(ns)), daemon=True)
+        thread.start()
+        wait_until(lambda before=before: word.parked == before + 1)
+        threads.append(thread)
+    return threads, outcomes
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_last_waiter_that_gives_up_leaves_the_word_as_it_was(words, kind):
+    word = words.Word(kind)
+    before = word.state
+    assert word.wait(2_000_000) is False
+    assert word.state == before
+    threads, outcomes = waiters(word, 2, 200_000_000)
+    for thread in threads:
+        thread.join(30)
+    assert outcomes == [False, False]
+    assert (word.state, word.parked) == (before, 0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_waiter_that_gives_up_does_not_take_the_others_along(words, kind):
+    word = words.Word(kind)
+    threads, outcomes = waiters(word, 1)
+    assert word.wait(2_000_000) is False
+    assert word.parked == 1
+    word.let_go()
+    threads[0].join(30)
+    assert outcomes == [True]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_word_is_clean_when_all_have_been_served(words, kind):
+    word = words.Word(kind)
+    threads, outcomes = waiters(word, 3)
+    for served in range(3):
+        if kind != "reader" or served == 0:
+            word.let_go()  # one, or all of them at once
+        wait_until(lambda served=served: len(outcomes) > served)
+    for thread in threads:
+        thread.join(30)
+    assert outcomes == [True] * 3
+    for _ in range(3 if kind == "reader" else 1):
+        if kind in ("mutex", "reader", "writer"):
+            word.let_go(kind == "reader")
+    assert word.state == (1 if kind in ("event", "once") else 0)
 
 
 # -- C and C++ -------------------------------------------------------------------------------

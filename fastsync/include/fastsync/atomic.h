@@ -73,18 +73,25 @@
     FS_ATOMIC_RMW1(N, T, NAME, STDNAME, _release, memory_order_release)        \
     FS_ATOMIC_RMW1(N, T, NAME, STDNAME, _acq_rel, memory_order_acq_rel)
 
-/* A build for tools/sanitize.py plants a race: unlocking no longer releases. */
+/* tools/sanitize.py plants a race, one of these, in a build of its own. */
+#define FS_RACE_UNLOCK 1  /* unlocking no longer releases */
+#define FS_RACE_LOCK 2    /* locking no longer acquires */
+#define FS_RACE_LOOK 3    /* seeing that something is done no longer acquires */
 #ifdef FS_PLANT_RACE
-#  define FS_UNLOCK_ORDER memory_order_relaxed
+#  define FS_ORDER_OR_RACE(ORDER, RACE)                                        \
+    (FS_PLANT_RACE == RACE ? memory_order_relaxed : ORDER)
 #else
-#  define FS_UNLOCK_ORDER memory_order_release
+#  define FS_ORDER_OR_RACE(ORDER, RACE) ORDER
 #endif
+#define FS_UNLOCK_ORDER FS_ORDER_OR_RACE(memory_order_release, FS_RACE_UNLOCK)
+#define FS_LOCK_ORDER FS_ORDER_OR_RACE(memory_order_acquire, FS_RACE_LOCK)
+#define FS_LOOK_ORDER FS_ORDER_OR_RACE(memory_order_acquire, FS_RACE_LOOK)
 
 /* What every type has; pointers stop here. */
 #define FS_ATOMIC_TYPE(N, T)                                                   \
     typedef struct { FS_ATOMIC(T) value; } fs_atomic_##N;                      \
     FS_ATOMIC_LOAD(N, T, , memory_order_seq_cst)                               \
-    FS_ATOMIC_LOAD(N, T, _acquire, memory_order_acquire)                       \
+    FS_ATOMIC_LOAD(N, T, _acquire, FS_LOOK_ORDER)                              \
     FS_ATOMIC_LOAD(N, T, _relaxed, memory_order_relaxed)                       \
     FS_ATOMIC_STORE(N, T, , memory_order_seq_cst)                              \
     FS_ATOMIC_STORE(N, T, _release, memory_order_release)                      \
@@ -92,7 +99,7 @@
     FS_ATOMIC_RMW(N, T, exchange, atomic_exchange_explicit)                    \
     FS_ATOMIC_CAS(N, T, , memory_order_seq_cst, memory_order_seq_cst)          \
     FS_ATOMIC_CAS(N, T, _relaxed, memory_order_relaxed, memory_order_relaxed)  \
-    FS_ATOMIC_CAS(N, T, _acquire, memory_order_acquire, memory_order_relaxed)  \
+    FS_ATOMIC_CAS(N, T, _acquire, FS_LOCK_ORDER, memory_order_relaxed)         \
     FS_ATOMIC_CAS(N, T, _release, FS_UNLOCK_ORDER, memory_order_relaxed)       \
     FS_ATOMIC_CAS(N, T, _acq_rel, memory_order_acq_rel, memory_order_relaxed)
 

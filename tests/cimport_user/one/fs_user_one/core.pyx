@@ -11,7 +11,7 @@ from fastsync.c_atomic cimport (
 )
 from fastsync.c_wait cimport FS_FOREVER, fs_yield
 from fastsync.parking cimport (
-    FS_PARK_INVALID, FS_PARK_TIMED_OUT, FS_PARK_UNPARKED, FS_PLAIN, FS_REQUEUE_ALL,
+    FS_FIRST, FS_PARK_INVALID, FS_PARK_TIMED_OUT, FS_PARK_UNPARKED, FS_PLAIN, FS_REQUEUE_ALL,
     FS_REQUEUE_UNPARK_ONE_REST, FS_SKIP, FS_STOP, FS_UNPARK, deadline_after, fs_unpark_result, park,
     parked_count, unpark_all, unpark_filter, unpark_one, unpark_requeue,
 )
@@ -145,6 +145,43 @@ cdef class Queue:
         unpark_requeue(<uintptr_t>&self.keys[0], <uintptr_t>&self.keys[1], limit,
                        wake_first if wake else move_all, count_result, &result)
         return result.unparked, result.requeued, result.have_more
+
+
+cdef class Block:
+    """So many keys that some of them share a bucket."""
+    cdef char keys[1 << 14]
+
+    @property
+    def address(self):
+        return <uintptr_t>self.keys
+
+    def park(self, int key, uintptr_t number, int64_t ns, bint first):
+        """As Queue.park()."""
+        cdef uintptr_t token = 0
+        cdef int result
+        with nogil:
+            result = park(<uintptr_t>&self.keys[key], NULL, NULL, NULL, NULL, number,
+                          FS_FOREVER if ns < 0 else deadline_after(ns),
+                          FS_FIRST if first else FS_PLAIN, &token)
+        return result, token
+
+    def parked(self, int key):
+        return parked_count(<uintptr_t>&self.keys[key])
+
+    def wake_one(self, int key):
+        """Whether more are parked."""
+        cdef fs_unpark_result result
+        unpark_one(<uintptr_t>&self.keys[key], count_result, &result)
+        return result.have_more
+
+    def wake_all(self, int key):
+        return unpark_all(<uintptr_t>&self.keys[key], 77)
+
+    def move(self, int source, int target, size_t limit, int times):
+        with nogil:
+            for _ in range(times):
+                unpark_requeue(<uintptr_t>&self.keys[source], <uintptr_t>&self.keys[target],
+                               limit, move_all, NULL, NULL)
 
 
 UNPARKED = FS_PARK_UNPARKED

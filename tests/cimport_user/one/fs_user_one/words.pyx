@@ -1,0 +1,101 @@
+# cython: language_level=3, freethreading_compatible=True
+"""One of each raw lock, held against those who want it, and what its word says."""
+from libc.stdint cimport int64_t, uint8_t
+
+from fastsync.c_wait cimport FS_FOREVER
+from fastsync.locks cimport *
+from fastsync.once cimport FS_ONCE_DONE, fs_once, once_begin, once_end, once_wait
+from fastsync.parking cimport FS_ACQUIRED, FS_PLAIN, deadline_after, parked_count
+from fastsync.rwlock cimport (
+    fs_rwlock, rwlock_read_until, rwlock_unlock_read, rwlock_unlock_write, rwlock_write,
+    rwlock_write_until,
+)
+
+KINDS = ("mutex", "reader", "writer", "semaphore", "event", "once", "condvar")
+
+
+cdef class Word:
+    cdef str kind
+    cdef int which
+    cdef fs_mutex mutex
+    cdef fs_mutex outer      # of the condition variable
+    cdef fs_rwlock rwlock
+    cdef fs_semaphore semaphore
+    cdef fs_event event
+    cdef fs_once once
+    cdef fs_condvar condvar
+
+    def __init__(self, kind):
+        """Held: who waits, waits."""
+        self.kind = kind
+        self.which = KINDS.index(kind)
+        mutex_lock(&self.mutex)
+        rwlock_write(&self.rwlock)
+        once_begin(&self.once, False, FS_FOREVER, FS_PLAIN)
+
+    cdef bint take(self, int64_t deadline) noexcept nogil:
+        cdef int result
+        if self.which == 0:
+            return mutex_lock_until(&self.mutex, deadline, FS_PLAIN) == FS_ACQUIRED
+        if self.which == 1:
+            return rwlock_read_until(&self.rwlock, deadline, FS_PLAIN) == FS_ACQUIRED
+        if self.which == 2:
+            return rwlock_write_until(&self.rwlock, deadline, FS_PLAIN) == FS_ACQUIRED
+        if self.which == 3:
+            return semaphore_acquire_until(&self.semaphore, deadline, FS_PLAIN) == FS_ACQUIRED
+        if self.which == 4:
+            return event_wait_until(&self.event, deadline, FS_PLAIN) == FS_ACQUIRED
+        if self.which == 5:
+            return once_wait(&self.once, deadline, FS_PLAIN) == FS_ONCE_DONE
+        mutex_lock(&self.outer)
+        result = condvar_wait(&self.condvar, &self.outer, deadline, FS_PLAIN)
+        mutex_unlock(&self.outer)
+        return result == FS_CONDVAR_NOTIFIED
+
+    def wait(self, int64_t ns):
+        """Whether it came in time; `ns` < 0 waits for ever."""
+        cdef bint came
+        with nogil:
+            came = self.take(FS_FOREVER if ns < 0 else deadline_after(ns))
+        return came
+
+    def let_go(self, bint reading=False):
+        """Let one through, or all if it comes for all."""
+        with nogil:
+            if self.which == 0:
+                mutex_unlock(&self.mutex)
+            elif self.which == 3:
+                semaphore_release(&self.semaphore, 1, semaphore_max())
+            elif self.which == 4:
+                event_set(&self.event)
+            elif self.which == 5:
+                once_end(&self.once, <uint8_t>FS_ONCE_DONE)
+            elif self.which == 6:
+                condvar_notify_one(&self.condvar)
+            elif reading:
+                rwlock_unlock_read(&self.rwlock)
+            else:
+                rwlock_unlock_write(&self.rwlock)
+
+    cdef void* address(self) noexcept:
+        if self.which == 0:
+            return &self.mutex
+        if self.which <= 2:
+            return &self.rwlock
+        if self.which == 3:
+            return &self.semaphore
+        if self.which == 4:
+            return &self.event
+        return <void*>&self.once if self.which == 5 else <void*>&self.condvar
+
+    @property
+    def parked(self):
+        return parked_count(<size_t>self.address())
+
+    @property
+    def state(self):
+        """The word, as a number."""
+        cdef void* address = self.address()
+        if self.which in (0, 4, 5):
+            return (<uint8_t*>address)[0]
+        return (<size_t*>address)[0]
