@@ -6,8 +6,9 @@
  *
  * Left out: spinning, the limit of readers, unlocking what is not held.
  *
- * Asserted besides what table.inc asserts: a writer is alone; nobody waits for ever; in the
- * end the word is free and both queues are empty. */
+ * Asserted besides what table.inc asserts: a writer is alone; nobody waits for ever; who
+ * lets writing go for upgradable reading leaves no reader asleep; in the end the word
+ * is free and both queues are empty. */
 #define N 3
 #define KEYS 2
 #define TURN 0            /* the address: who waits to enter */
@@ -165,7 +166,7 @@ inline wait_for_readers(restore, timed) {
 inline withdraw(restore, always) {
     atomic {
         if
-        :: readers == 0 && !(always) -> got = 1        //! :: false -> skip
+        :: readers == 0 && !(always) -> got = 1
         :: else ->
             writer = 0;
             if :: restore == UPGRADABLE -> readers++; upgradable = 1 :: else fi;
@@ -223,12 +224,15 @@ inline downgrade() {
     fi
 }
 
+#define sleeps_to_read(t) (queued[t] && parked_on[t] == TURN && want[t] == READ)
+
 inline downgrade_to_upgradable() {
     atomic { writer = 0; readers++; upgradable = 1; saw = parked };  //! atomic { writer = 0; upgradable = 1; saw = parked };
     if
     :: saw -> wake_parked(UPGRADABLE)                  //! :: saw -> skip
     :: else
-    fi
+    fi;
+    assert(!sleeps_to_read(2) && !sleeps_to_read(HANDLER))
 }
 
 inline downgrade_upgradable() {
