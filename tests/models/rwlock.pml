@@ -1,14 +1,28 @@
-/* fs_rwlock of rwlock.pyx: both queues, timeouts in both steps of writing, hand-over,
- * upgrade and downgrade.  A writer that may time out, an upgrader that may, and
- * a thread that reads and then writes. */
+/* fs_rwlock of rwlock.pyx: both queues, timeouts and signals in both steps of writing,
+ * hand-over, upgrade, and downgrade in all three ways.  MAIN writes, with a deadline, and
+ * gets a signal while it waits, whose handler reads unless MAIN has the claim, and may
+ * raise; the second thread reads upgradably and upgrades, with a deadline; the third
+ * reads, again (recursively) or not, and then writes.
+ *
+ * Left out: spinning, the limit of readers, unlocking what is not held.
+ *
+ * Asserted besides what table.inc asserts: a writer is alone; nobody waits for ever; who
+ * lets writing go for upgradable reading leaves no reader asleep; in the end the word
+ * is free and both queues are empty. */
 #define N 3
 #define KEYS 2
 #define TURN 0            /* the address: who waits to enter */
 #define LEAVE 1           /* the address plus one: the claimant, for readers to leave */
+#define SIGNALS 1
 
 #define READ 0
 #define UPGRADABLE 1
 #define WRITE 2
+
+#define LOOKING 2
+
+#define valid(key) ((key) == TURN -> parked && blocked(want[me]) : readers > 0 && writer_parked)
+#define blocked(w) (writer || ((w) != READ && upgradable))
 
 #include "table.inc"
 
@@ -16,11 +30,18 @@
 bit parked, writer_parked, upgradable, writer;
 byte readers;
 
-byte want[N];             /* park tokens */
+byte want[RECORDS];             /* park tokens */
 byte reading, writing;    /* who is really inside */
+bit claiming;             /* MAIN has the claim */
 byte finished;
 
-#define blocked(w) (writer || ((w) != READ && upgradable))
+inline wait_ended(key, last) {
+    if
+    :: (key) == TURN && last -> parked = 0             /* tidy: an unlock would do it */
+    :: (key) == LEAVE -> writer_parked = 0             /* tidy: it means nothing now */
+    :: else
+    fi
+}
 
 inline add(w) {
     if
@@ -36,21 +57,21 @@ inline wake_chosen() {
     :: else ->
         chosen_count--;
         other = chosen[chosen_count];
-        woken[other] = 1                               //! skip
+        chosen[chosen_count] = 0;
+        wake(other)                                    //! skip
     od;
-    other = NOBODY
+    other = 0
 }
 
 /* choose_woken(): readers and one other, nobody behind a writer; under the bucket lock. */
 inline choose(held) {
-    d_step {
+    atomic {
         chosen_count = 0; sum_reads = 0;
         sum_upgradable = ((held) == UPGRADABLE); sum_writer = 0;
         index = 0;
         do
-        :: index >= length[TURN] || sum_writer -> break
-        :: else ->
-            other = queue[TURN * N + index];
+        :: index < length[TURN] && !sum_writer ->
+            other = queue[TURN * RECORDS + index];
             if
             :: want[other] != READ && sum_upgradable -> index++
             :: else ->
@@ -61,128 +82,91 @@ inline choose(held) {
                 fi;
                 chosen[chosen_count] = other;
                 chosen_count++;
-                for (slot : index .. N - 2) { queue[TURN * N + slot] = queue[TURN * N + slot + 1] }
-                length[TURN]--;
-                queued[other] = 0;
-                token[other] = NORMAL
+                unlink(other)
             fi
+        :: else -> break
         od;
-        other = NOBODY
+        other = 0;
+        index = 0
     }
 }
 
 /* rwlock_wake_parked() */
 inline wake_parked(held) {
-    lock_bucket();
-    choose(held);
-    if :: length[TURN] == 0 -> parked = 0 :: else fi;
-    unlock_bucket();
+    atomic { !bucket;                                  //! {
+        choose(held);
+        if :: length[TURN] == 0 -> parked = 0 :: else fi
+    };
     wake_chosen()
 }
 
 /* let_go_and_wake(); `drop` is WRITE or UPGRADABLE */
 inline let_go_and_wake(drop) {
-    lock_bucket();
-    choose(READ);
-    if :: fair = 0 :: fair = 1 fi;
-    d_step {
-        if
-        :: drop == WRITE -> writer = 0; writer_parked = 0; readers = 0
-        :: drop == UPGRADABLE -> upgradable = 0; readers--
-        fi;
-        if
-        :: fair && chosen_count > 0 ->
-            readers = readers + sum_reads;
-            upgradable = (sum_upgradable -> 1 : upgradable);
-            writer = (sum_writer -> 1 : writer);
-            for (slot : 0 .. chosen_count - 1) { token[chosen[slot]] = HANDOFF }
-        :: else
-        fi;
-        parked = (length[TURN] > 0)                    //! parked = 0
+    atomic { !bucket;                                  //! {
+        choose(READ);
+        if :: fair = 0 :: fair = (chosen_count > 0) fi;
+        atomic {
+            if
+            :: drop == WRITE -> writer = 0; writer_parked = 0; readers = 0
+            :: drop == UPGRADABLE -> upgradable = 0; readers--
+            fi;
+            if
+            :: fair ->
+                readers = readers + sum_reads;         //! skip;
+                upgradable = (sum_upgradable -> 1 : upgradable);  //! skip;
+                writer = (sum_writer -> 1 : writer);   //! skip;
+                for (slot : 0 .. chosen_count - 1) { token[chosen[slot]] = HANDOFF }
+            :: else
+            fi;
+            parked = (length[TURN] > 0)                //! parked = 0
+        }
     };
-    unlock_bucket();
+    sum_reads = 0; sum_upgradable = 0; sum_writer = 0; fair = 0;
     wake_chosen()
 }
 
-/* wait_turn(): sets got, 1 entered, 0 timed out. */
+/* wait_turn(): sets got, 1 entered, 0 timed out or raised. */
 inline wait_turn(w, timed) {
-    got = 2;
+    got = LOOKING;
+    want[me] = w;
     do
-    :: got != 2 -> break
-    :: got == 2 ->
+    :: got != LOOKING -> break
+    :: atomic { got == LOOKING && !blocked(w) -> add(w); got = 1 }
+    :: atomic { got == LOOKING && blocked(w) -> parked = 1 };
+        park(TURN, 0, timed, 1);
         if
-        :: atomic { !blocked(w) -> add(w); got = 1 }
-        :: atomic { blocked(w) && !parked -> parked = 1 }
-        :: atomic { blocked(w) && parked -> skip };
-            lock_bucket();
-            if
-            :: !(parked && blocked(w)) -> unlock_bucket()  //! :: false -> unlock_bucket()
-            :: else ->
-                d_step { woken[me] = 0; token[me] = NORMAL; want[me] = w };
-                enqueue(TURN, me);
-                unlock_bucket();
-                if
-                :: woken[me] -> got = (token[me] == HANDOFF -> 1 : 2)
-                :: timed ->
-                    lock_bucket();
-                    if
-                    :: queued[me] ->
-                        unlink(me);
-                        if :: length[TURN] == 0 -> parked = 0 :: else fi;
-                        unlock_bucket();
-                        got = 0
-                    :: else ->
-                        unlock_bucket();
-                        woken[me] == 1;
-                        got = (token[me] == HANDOFF -> 1 : 2)
-                    fi
-                fi
-            fi
-        fi
-    od
+        :: how == UNPARKED && answer == HANDOFF -> got = 1  //! :: false -> skip
+        :: how == UNPARKED && answer == NORMAL || how == INVALID
+        :: how == TIMED_OUT || how == INTERRUPTED -> got = 0
+        fi;
+        answer = NORMAL
+    od;
+    how = ASLEEP
 }
 
 /* wait_for_readers(): got 1, or 0 after giving WRITER back for what was held before. */
 inline wait_for_readers(restore, timed) {
-    got = 2;
+    got = LOOKING;
+    claiming = (me == MAIN -> 1 : claiming);
     do
-    :: got != 2 -> break
-    :: got == 2 ->
+    :: got != LOOKING -> break
+    :: got == LOOKING && readers == 0 -> got = 1       //! :: got == LOOKING -> got = 1
+    :: atomic { got == LOOKING && readers > 0 -> writer_parked = 1 };
+        park(LEAVE, 0, timed, 1);
         if
-        :: readers == 0 -> got = 1                     //! :: true -> got = 1
-        :: atomic { readers > 0 && !writer_parked -> writer_parked = 1 }
-        :: atomic { readers > 0 && writer_parked -> skip };
-            lock_bucket();
-            if
-            :: !(readers > 0 && writer_parked) -> unlock_bucket()  //! :: false -> unlock_bucket()
-            :: else ->
-                d_step { woken[me] = 0; token[me] = NORMAL; want[me] = WRITE };
-                enqueue(LEAVE, me);
-                unlock_bucket();
-                if
-                :: woken[me] -> skip
-                :: timed ->
-                    lock_bucket();
-                    if
-                    :: queued[me] ->
-                        unlink(me);
-                        writer_parked = 0;
-                        unlock_bucket();
-                        withdraw(restore)
-                    :: else ->
-                        unlock_bucket();
-                        woken[me] == 1
-                    fi
-                fi
-            fi
-        fi
-    od
+        :: how == TIMED_OUT || how == INTERRUPTED -> withdraw(restore, (how == INTERRUPTED))
+        :: else
+        fi;
+        answer = NORMAL
+    od;
+    claiming = (me == MAIN -> 0 : claiming);
+    how = ASLEEP
 }
 
-inline withdraw(restore) {
+inline withdraw(restore, always) {
     atomic {
         if
-        :: readers == 0 -> got = 1
+        :: readers == 0 && !(always) -> got = 1
         :: else ->
             writer = 0;
             if :: restore == UPGRADABLE -> readers++; upgradable = 1 :: else fi;
@@ -205,11 +189,15 @@ inline unlock_read() {
     atomic { readers--; saw = (readers == 0 && writer_parked) };  //! atomic { readers--; saw = 0 };
     if
     :: saw ->
-        lock_bucket();
-        pop(LEAVE, other);
-        writer_parked = 0;
-        unlock_bucket();
-        if :: other != NOBODY -> woken[other] = 1; other = NOBODY :: else fi
+        atomic { !bucket;                              //! {
+            pop(LEAVE, other);
+            writer_parked = 0
+        };
+        if
+        :: other != NOBODY -> wake(other)              //! :: other != NOBODY -> skip
+        :: else
+        fi;
+        other = 0
     :: else
     fi
 }
@@ -236,8 +224,32 @@ inline downgrade() {
     fi
 }
 
-#define LOCALS byte other = NOBODY; byte got, index, chosen_count, sum_reads; \
-    byte chosen[N]; bit fair, saw, sum_upgradable, sum_writer
+#define sleeps_to_read(t) (queued[t] && parked_on[t] == TURN && want[t] == READ)
+
+inline downgrade_to_upgradable() {
+    atomic { writer = 0; readers++; upgradable = 1; saw = parked };  //! atomic { writer = 0; upgradable = 1; saw = parked };
+    if
+    :: saw -> wake_parked(UPGRADABLE)                  //! :: saw -> skip
+    :: else
+    fi;
+    assert(!sleeps_to_read(2) && !sleeps_to_read(HANDLER))
+}
+
+inline downgrade_upgradable() {
+    atomic { upgradable = 0; saw = parked };
+    if
+    :: saw -> wake_parked(READ)                        //! :: saw -> skip
+    :: else
+    fi
+}
+
+inline read_and_leave() { enter_read(); leave_read(); unlock_read() }
+
+/* rwlock_read_recursive() of one who reads already */
+inline read_again() { atomic { readers > 0; readers++ } }
+
+#define LOCALS byte how, answer, got, other, index, chosen_count, sum_reads, chosen[N]; \
+    bit fair, saw, sum_upgradable, sum_writer
 
 proctype timed_writer(byte me) {
     LOCALS;
@@ -267,9 +279,14 @@ proctype upgrader(byte me) {
         leave_write();
         if
         :: unlock_write()
-        :: downgrade(); enter_read(); leave_read(); unlock_read()
+        :: downgrade(); read_and_leave()
+        :: downgrade_to_upgradable(); enter_read(); leave_read(); unlock_upgradable()
         fi
-    :: else -> enter_read(); leave_read(); unlock_upgradable()
+    :: else -> enter_read(); leave_read();
+        if
+        :: unlock_upgradable()
+        :: downgrade_upgradable(); read_and_leave()
+        fi
     fi;
     finished++
 }
@@ -278,6 +295,10 @@ proctype reader_then_writer(byte me) {
     LOCALS;
     wait_turn(READ, 0);
     enter_read();
+    if
+    :: true
+    :: read_again(); unlock_read()
+    fi;
     leave_read();
     unlock_read();
     wait_turn(WRITE, 0);
@@ -290,6 +311,21 @@ proctype reader_then_writer(byte me) {
     assert(!parked && !writer && !upgradable && readers == 0 && length[TURN] == 0 && length[LEAVE] == 0)
 }
 
+proctype handler() {
+    LOCALS;
+    byte me = HANDLER;
+end:
+    do
+    :: handling ->
+        if
+        :: !claiming -> wait_turn(READ, 0); read_and_leave()
+        :: else
+        fi;
+        if :: raised = 0 :: raised = 1 fi;
+        handling = 0
+    od
+}
+
 init {
-    atomic { run timed_writer(0); run upgrader(1); run reader_then_writer(2) }
+    atomic { run handler(); run timed_writer(0); run upgrader(1); run reader_then_writer(2) }
 }
