@@ -15,12 +15,6 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/README.md")])
 EXAMPLES = ROOT / "examples"
 
-# Pages that are linked and still being written.
-COMING = {
-    "atomics.md", "cython-api.md", "guarantees.md", "memory-ordering.md", "parking_lot.md",
-    "performance.md", "rwlock_once.md", "spin-policy.md",
-}  # fmt: skip
-
 FENCE = re.compile(r"^ {0,3}(```+|~~~+) *([\w+-]*)[^`]*$")
 END = "\x1eend of block {}"
 
@@ -103,8 +97,6 @@ def test_links_of(page):
             continue
         path, _, anchor = target.partition("#")
         there = (page.parent / path).resolve() if path else page
-        if there.name in COMING and not there.exists():
-            continue
         if not there.exists() or (anchor and anchor not in anchors(there)):
             broken.append(target)
     assert not broken
@@ -114,7 +106,7 @@ def test_every_page_is_in_the_index():
     index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
     pages = {path.name for path in (ROOT / "docs").glob("*.md")} - {"index.md"}
     linked = set(re.findall(r"\]\(([\w-]+\.md)\)", index))
-    assert pages <= linked <= pages | COMING
+    assert pages == linked
 
 
 # -- examples ----------------------------------------------------------------

@@ -70,8 +70,8 @@ apt_private_trusted() {
         say "no newer archive keys found: nothing that apt cannot verify is used"
         return 1
     }
-    dpkg -x "$folder"/keys/files/debian-archive-keyring_*.deb "$folder/keys/root"
-    keyring=$folder/keys/root/usr/share/keyrings/debian-archive-keyring.gpg
+    dpkg -x "$folder"/keys/files/debian-archive-keyring_*.deb "$folder/keys/unpacked"
+    keyring=$folder/keys/unpacked/usr/share/keyrings/debian-archive-keyring.gpg
     apt_private "$folder" "$type" "$keyring" "$@"
 }
 
