@@ -96,8 +96,10 @@ def check_all(models, pool):
 
 def check_mutants(models, pool):
     """Print what notices each mutant; how many there are, and how many nothing notices."""
-    parts = [(name, number, pool.submit(check_mutant, name, number, users))
-             for name, number, users in mutants(models)]
+    parts = [
+        (name, number, pool.submit(check_mutant, name, number, users))
+        for name, number, users in mutants(models)
+    ]
     missed = 0
     for name, number, job in parts:
         print(f"  without {name}:{number + 1}: {job.result()}", flush=True)
