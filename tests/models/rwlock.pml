@@ -1,8 +1,9 @@
 /* fs_rwlock of rwlock.pyx: both queues, timeouts and signals in both steps of writing,
  * hand-over, upgrade, and downgrade in all three ways.  MAIN writes, with a deadline, and
- * gets a signal while it waits, whose handler reads, and may raise (while MAIN has the
- * claim, it does not read: it would wait for its own thread, as the code is); the second thread reads upgradably and upgrades, with a deadline; the third
- * reads, again (recursively) or not, and then writes.
+ * gets a signal while it waits, whose handler reads and may raise (while MAIN has the
+ * claim it does not read: as the code is, it would wait for its own thread); the second
+ * thread reads upgradably and upgrades, with a deadline; the third reads, once or twice
+ * (recursively), and then writes.
  *
  * Left out: spinning, the limit of readers, unlocking what is not held.
  *
