@@ -166,7 +166,7 @@ inline gave_up_round() {
         leave_round()
     :: generation == round_of[me] && how == TIMED_OUT && !running ->
         broken = 1;
-        finish_round(BROKEN, 1);
+        finish_round(BROKEN, 1);                       //! finish_round(BROKEN, 0);
         outcome = BROKEN;
         leave_round()
     fi
@@ -182,9 +182,9 @@ inline open_barrier() {
     barrier_lock();
     if
     :: broken -> outcome = BROKEN                      //! :: broken -> outcome = PASSED
-    :: else -> finish_round(PASSED, 1); outcome = PASSED
+    :: else -> finish_round(PASSED, 1); outcome = PASSED  //! :: else -> finish_round(PASSED, 0); outcome = PASSED
     fi;
-    running = 0;
+    running = 0;                                       //! skip;
     let_in();
     barrier_unlock()
 }
@@ -192,7 +192,7 @@ inline open_barrier() {
 inline abort_barrier() {
     barrier_lock();
     broken = 1;
-    finish_round(BROKEN, running);
+    finish_round(BROKEN, running);                     //! finish_round(BROKEN, 0);
     barrier_unlock()
 }
 

@@ -69,6 +69,8 @@ inline park_once(timed) {
     how = ASLEEP
 }
 
+#define may_run(force) (got == LOOKING && (state == NEW || state == POISON && force))
+
 /* Sets got: DONE, POISON, NEITHER, or RUNNING: it is ours to run. */
 inline once_begin(force, timed) {
     call_begins(0);
@@ -76,7 +78,7 @@ inline once_begin(force, timed) {
     :: got != LOOKING -> break
     :: got == LOOKING && state == DONE -> got = DONE
     :: got == LOOKING && state == POISON && !(force) -> got = POISON
-    :: atomic { got == LOOKING && (state == NEW || state == POISON && force) ->
+    :: atomic { may_run(force) ->                      //! :: may_run(force) -> {
             state = RUNNING;
             got = RUNNING
         }

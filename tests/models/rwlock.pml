@@ -1,8 +1,9 @@
 /* fs_rwlock of rwlock.pyx: both queues, timeouts and signals in both steps of writing,
  * hand-over, upgrade, and downgrade in all three ways.  MAIN writes, with a deadline, and
- * gets a signal while it waits, whose handler reads unless MAIN has the claim, and may
- * raise; the second thread reads upgradably and upgrades, with a deadline; the third
- * reads, again (recursively) or not, and then writes.
+ * gets a signal while it waits, whose handler reads and may raise (while MAIN has the
+ * claim it does not read: as the code is, it would wait for its own thread); the second
+ * thread reads upgradably and upgrades, with a deadline; the third reads, once or twice
+ * (recursively), and then writes.
  *
  * Left out: spinning, the limit of readers, unlocking what is not held.
  *
@@ -131,7 +132,7 @@ inline wait_turn(w, timed) {
     want[me] = w;
     do
     :: got != LOOKING -> break
-    :: atomic { got == LOOKING && !blocked(w) -> add(w); got = 1 }
+    :: atomic { got == LOOKING && !blocked(w) -> add(w); got = 1 }  //! :: got == LOOKING && !blocked(w) -> add(w); got = 1
     :: atomic { got == LOOKING && blocked(w) -> parked = 1 };
         park(TURN, 0, timed, 1);
         if

@@ -37,7 +37,7 @@ inline acquire(timed) {
     got = LOOKING;
     do
     :: got != LOOKING -> break
-    :: atomic { got == LOOKING && value > 0 -> value--; taken++; got = 1 }
+    :: atomic { got == LOOKING && value > 0 -> value--; taken++; got = 1 }  //! :: got == LOOKING && value > 0 -> value--; taken++; got = 1
     :: atomic { got == LOOKING && value == 0 -> has_parked = 1 };
         park(SEMAPHORE, 0, timed, me == MAIN);
         if
