@@ -7,13 +7,13 @@ from fastsync.c_atomic cimport (
     fs_u64_cas_relaxed, fs_u64_cas_release, fs_u64_fetch_and_relaxed,
     fs_u64_load_relaxed, fs_uptr_load_relaxed, fs_uptr_store_relaxed,
 )
-from fastsync.c_wait cimport FS_FOREVER
+from fastsync.c_wait cimport FS_FOREVER, fs_now
 from fastsync.c_python cimport PyThreadState, fs_attach, fs_detach, fs_may_spin
 from fastsync.parking cimport (
     FS_ACQUIRED, FS_ERROR, FS_FIRST, FS_KEEP_PLACE, FS_PARK_INTERRUPTED, FS_PARK_INVALID,
     FS_PARK_TIMED_OUT, FS_PARK_UNPARKED, FS_PARK_UNPARKED_INTERRUPTED,
     FS_PLAIN, FS_REQUEUE_ABORT, FS_REQUEUE_ALL, FS_REQUEUE_UNPARK_ONE_REST,
-    FS_SPIN, FS_STOP, FS_TIMEOUT, FS_TOKEN_HANDOFF, FS_TOKEN_NORMAL, FS_UNPARK,
+    FS_SPIN, FS_SPIN_NS, FS_STOP, FS_TIMEOUT, FS_TOKEN_HANDOFF, FS_TOKEN_NORMAL, FS_UNPARK,
     fs_unpark_result, fork_epoch, park, spin_round, unpark_all, unpark_filter,
     unpark_one, unpark_requeue,
 )
@@ -61,8 +61,9 @@ cdef bint mutex_spin(fs_mutex* m, int64_t deadline, int flags) noexcept nogil:
     """Look for a while whether it gets free; whether it is ours now."""
     cdef PyThreadState* state = fs_detach()
     cdef bint taken = False
+    cdef int64_t until = min(deadline, fs_now() + FS_SPIN_NS)
     cdef int round = 0
-    while not taken and spin_round(round, deadline):
+    while not taken and spin_round(round, until):
         round += 1
         # Look first: a failed CAS would take the line away from the owner.
         if not mutex_is_locked(m):

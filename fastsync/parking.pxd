@@ -109,9 +109,12 @@ cdef inline int64_t deadline_after(int64_t ns) noexcept nogil:
 # How long to look at a word before parking on it: two looks, 8 us apart, then
 # 40, with the processor offered to others in between.  A long pause lets the
 # owner work undisturbed and is over when it stops for a moment; the yields let
-# an owner run that has lost its processor, and take turns with many threads.
+# an owner run that has lost its processor, and take turns with many threads.  A
+# yield may last as long as the others' time slices: after a millisecond the queue
+# is the better place, because who is in it is handed the lock.
 # docs/spin-policy.md has the numbers, and what was tried instead.
 cdef enum:
+    FS_SPIN_NS = 1000000
     FS_SPIN_LOOKS = 2
     FS_SPIN_PAUSES = 300
     FS_SPIN_ROUNDS = 42

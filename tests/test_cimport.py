@@ -177,7 +177,7 @@ def test_every_exported_signature_carries_the_series(name):
 
 # What is exported for inline functions, and for the modules of this package.
 NOT_FOR_C = r"""
-    mutex_mark_parked_if_locked remutex_own condvar_wait_foreign rwlock_last_entry
+    mutex_mark_parked_if_locked remutex_own remutex_set_count condvar_wait_foreign rwlock_last_entry
     rwlock_plain_readers rwlock_wake_claimant rwlock_wake_parked word_address
     sharded_\w+ \w+_slow \w+_some
 """.split()

@@ -62,7 +62,7 @@ typedef struct { fs_atomic_u8 state; } fs_mutex;
 
 typedef struct {
     fs_atomic_uptr owner;
-    uint32_t count;
+    fs_atomic_u32 count;
     fs_mutex mutex;
 } fs_remutex;
 
@@ -331,6 +331,10 @@ FS_INLINE int fs_remutex_unlock_fair(fs_remutex *m) {
 FS_INLINE int fs_remutex_is_mine(const fs_remutex *m) {
     /* relaxed: only this thread writes its own id there */
     return fs_uptr_load_relaxed(&m->owner) == fastsync_table->thread_id();
+}
+FS_INLINE uint32_t fs_remutex_count(const fs_remutex *m) {
+    /* relaxed: exact for the owner, a snapshot for others */
+    return fs_u32_load_relaxed(&m->count);
 }
 FS_INLINE int fs_remutex_is_locked(const fs_remutex *m) { return fs_mutex_is_locked(&m->mutex); }
 
