@@ -650,6 +650,12 @@ def test_waiters_that_move_both_ways_between_two_buckets(core):
     run_threads(2 * [lambda: block.move(a, c, 1, times), lambda: block.move(d, b, 1, times)])
 
 
+@pytest.mark.parametrize("generic", [False, True], ids=["typed", "generic"])
+def test_sequential_consistency_keeps_two_threads_apart(core, generic):
+    dekker = core.Dekker()
+    assert run_threads(lambda i: dekker.run(i, 30_000_000, generic), 2) == [0, 0]
+
+
 # -- what a word says when nobody waits any more ---------------------------------------------
 
 KINDS = "mutex reader writer semaphore event once condvar".split()

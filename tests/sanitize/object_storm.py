@@ -346,10 +346,12 @@ def atomics():
         word.notify_all()
         total.fetch_add(1, Ordering.Relaxed)
         counter.increment()
-        while flag.swap(True, Ordering.Acquire):
+        # Without an argument it is the strongest order.
+        acquire, release = ((Ordering.Acquire,), (Ordering.Release,)) if i % 2 else ((), ())
+        while flag.swap(True, *acquire):
             pass
         touch(3)
-        flag.store(False, Ordering.Release)
+        flag.store(False, *release)
 
     run(work, 90)
     assert total.load() == counter.value() == THREADS * 90

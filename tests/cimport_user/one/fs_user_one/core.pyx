@@ -9,6 +9,7 @@ from fastsync.c_atomic cimport (
     fs_atomic_i64, fs_atomic_uptr, fs_i64_fetch_add_relaxed, fs_i64_load,
     fs_uptr_load_acquire, fs_uptr_store_release,
 )
+from fastsync.c_atomic_order cimport FS_I64, FS_SEQ_CST, fs_i64_store, fs_word_load, fs_word_store
 from fastsync.c_wait cimport FS_FOREVER, fs_yield
 from fastsync.parking cimport (
     FS_FIRST, FS_PARK_INVALID, FS_PARK_TIMED_OUT, FS_PARK_UNPARKED, FS_PLAIN, FS_REQUEUE_ALL,
@@ -182,6 +183,36 @@ cdef class Block:
             for _ in range(times):
                 unpark_requeue(<uintptr_t>&self.keys[source], <uintptr_t>&self.keys[target],
                                limit, move_all, NULL, NULL)
+
+
+cdef class Dekker:
+    """Two threads that only one order of all seq_cst operations keeps apart."""
+    cdef fs_atomic_i64 wants[2]
+    cdef fs_atomic_i64 inside
+    cdef fs_atomic_i64 ready
+
+    def run(self, int me, int rounds, bint generic):
+        """How often the other one was inside too."""
+        cdef int wrong = 0
+        cdef fs_atomic_i64* mine = &self.wants[me]
+        cdef fs_atomic_i64* other = &self.wants[1 - me]
+        cdef bint free
+        with nogil:
+            fs_i64_fetch_add_relaxed(&self.ready, 1)
+            while fs_i64_load(&self.ready) < 2:
+                fs_yield()
+            for _ in range(rounds):
+                if generic:
+                    fs_word_store(mine, FS_I64, 1, FS_SEQ_CST)
+                    free = fs_word_load(other, FS_I64, FS_SEQ_CST) == 0
+                else:
+                    fs_i64_store(mine, 1)
+                    free = fs_i64_load(other) == 0
+                if free:
+                    wrong += fs_i64_fetch_add_relaxed(&self.inside, 1) != 0
+                    fs_i64_fetch_add_relaxed(&self.inside, -1)
+                fs_i64_store(mine, 0)
+        return wrong
 
 
 UNPARKED = FS_PARK_UNPARKED
