@@ -653,7 +653,7 @@ def test_waiters_that_move_both_ways_between_two_buckets(core):
 @pytest.mark.parametrize("generic", [False, True], ids=["typed", "generic"])
 def test_sequential_consistency_keeps_two_threads_apart(core, generic):
     dekker = core.Dekker()
-    assert run_threads(lambda i: dekker.run(i, 30_000_000, generic), 2) == [0, 0]
+    assert run_threads(lambda i: dekker.run(i, 5_000_000, generic), 2) == [0, 0]
 
 
 # -- what a word says when nobody waits any more ---------------------------------------------
