@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Run the suite under pytest-run-parallel: each test body in four threads at once.
 #   tools/run_parallel.sh ENVIRONMENT [PYTEST ARGUMENTS]
-# Not the tests whose work is done in other processes, and once only those that change what all
+# Not the tests whose work is done in other processes or that look at the whole of this one; and once only those that change what all
 # threads share: an object that a fixture made, signal handlers, the trace function, the swap.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 root=$PWD
 python=$root/$1/bin/python
 shift
-others=(bench cimport cpython deadlock docs exit fork install package runner trials)
+others=(bench cimport cpython deadlock docs exit fork install memory package runner trials)
 ignored=()
 for name in "${others[@]}"; do ignored+=("--ignore=$root/tests/test_$name.py"); done
 fixtures="lock event condition swapped"
