@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Run the suite under pytest-run-parallel: each test body in four threads at once.
 #   tools/run_parallel.sh ENVIRONMENT [PYTEST ARGUMENTS]
-# Not the tests whose work is done in other processes or that look at the whole of this one; and once only those that change what all
-# threads share: an object that a fixture made, signal handlers, the trace function, the swap.
+# Not the tests whose work is done in other processes, or that look at the whole of this one; and once
+# only those that change what all threads share: an object that a fixture made, signal handlers, the
+# trace function, the swap.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . tools/common.sh
