@@ -32,7 +32,7 @@ static int check_remutex(void) {
     CHECK(!fs_remutex_is_mine(&r));
     fs_remutex_lock(&r);
     CHECK(fs_remutex_try_lock(&r) && fs_remutex_try_lock_for(&r, 0));
-    CHECK(fs_remutex_lock_until(&r, 0, FS_PLAIN) == FS_ACQUIRED && r.count == 4);
+    CHECK(fs_remutex_lock_until(&r, 0, FS_PLAIN) == FS_ACQUIRED && fs_remutex_count(&r) == 4);
     CHECK(fs_remutex_is_mine(&r) && fs_remutex_is_locked(&r));
     CHECK(fs_remutex_unlock(&r) == 0 && fs_remutex_unlock(&r) == 0);
     CHECK(fs_remutex_unlock_fair(&r) == 0 && fs_remutex_unlock_fair(&r) == 0);
