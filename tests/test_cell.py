@@ -9,6 +9,7 @@ import pickle
 import random
 import sys
 import threading
+import time
 import weakref
 
 import pytest
@@ -342,21 +343,33 @@ def test_storm_of_loads_and_stores(cls, readers, writers):
 
 
 def test_more_readers_than_slots():
-    # more threads under way in one word's loads than its group has slots for
+    # More threads under way in one word's loads than its group has slots for: they are preempted
+    # there, also between looking at the word and counting.  What dies is made beforehand, so that
+    # nothing new takes its place in memory and passes for it.
+    readers, stores = 100, 20_000
     r = AtomicRef(Counted(1))
+    gate = threading.Barrier(readers + 1)
     stop = fastsync.AtomicBool(False)
 
     def read(_):
+        gate.wait()
         while not stop.load():
             for _ in range(50):
                 assert r.load().check is not None
 
     def write():
-        for i in range(3000):
-            r.store(Counted(i + 1))
-        stop.store(True)
+        replacements = [Counted(i) for i in range(stores)]
+        gate.wait()
+        try:
+            end = time.monotonic() + 1.5
+            while replacements and time.monotonic() < end:
+                for _ in range(min(10, len(replacements))):
+                    r.store(replacements.pop())
+                time.sleep(0)
+        finally:
+            stop.store(True)
 
-    run_threads([write, *[lambda i=i: read(i) for i in range(100)]])
+    run_threads([write, *[lambda i=i: read(i) for i in range(readers)]])
     r.store(None)
 
 
