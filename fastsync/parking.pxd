@@ -27,6 +27,7 @@ cdef enum:
     FS_PARK_TIMED_OUT = 2    # the deadline passed; nobody had woken us
     FS_PARK_INTERRUPTED = 3  # a signal handler or before_sleep() raised; nobody had woken us
     FS_PARK_UNPARKED_INTERRUPTED = 4  # both: woken, and an exception is set
+    FS_PARK_SIGNALLED = 5    # with FS_ASK: signal handlers are due; nobody had woken us
 
 # Flags of park() and of the blocking operations built on it.
 cdef enum:
@@ -35,6 +36,7 @@ cdef enum:
     FS_SPIN = 2     # poll a little, detached, before sleeping
     FS_KEEP_PLACE = 4  # stay queued while signal handlers run: see park()
     FS_FIRST = 8    # park at the head: for who was woken there and overtaken
+    FS_ASK = 16     # do not run signal handlers: leave, and let the caller do it
 
 # What a blocking operation answers.
 cdef enum:
@@ -138,6 +140,8 @@ cdef inline bint spin_round(int round, int64_t deadline) noexcept nogil:
 
 # -- between the modules of this package; not for others ---------------------
 
+# Whether a wait with these flags runs signal handlers: in the main thread.
+cdef bint runs_handlers(int flags) noexcept nogil
 # How many forks made this process, on the child's side, since the table exists.
 cdef uint32_t fork_epoch() noexcept nogil
 # Show every thread that is parked and sleeps, under its bucket lock: for

@@ -240,14 +240,17 @@ cdef int park(
     on them.  So it leaves the queue first, and afterwards takes its place at the
     front if validate() still agrees; else FS_PARK_INVALID.  With FS_KEEP_PLACE,
     with before_sleep(), and without validate() it stays queued instead: for
-    wake-ups that nobody else could use, or that come once.
+    wake-ups that nobody else could use, or that come once.  With FS_ASK it does not
+    run them: it leaves the queue, FS_PARK_SIGNALLED, for a caller that has more to
+    let go before they run.
     """
     cdef fs_waiter self
     cdef fs_wait wait
     cdef fs_bucket* bucket
     cdef int result
     wait.state = NULL
-    wait.signals = (flags & FS_SIGNALS) and fs_thread_id() == main_thread
+    wait.signals = runs_handlers(flags)
+    wait.asks = flags & FS_ASK
     wait.stays = (flags & FS_KEEP_PLACE) or before_sleep != NULL or validate == NULL
     wait.key = key
     wait.validate = validate
@@ -255,7 +258,7 @@ cdef int park(
     wait.ctx = ctx
     # First without a signal seen: one that came while the caller spun is not
     # going to end a sleep that has not begun.
-    if wait.signals and not wait.stays and PyErr_CheckSignals() < 0:
+    if wait.signals and not (wait.stays or wait.asks) and PyErr_CheckSignals() < 0:
         return FS_PARK_INTERRUPTED
     bucket = lock_bucket(key)
     if validate != NULL and not validate(ctx):
@@ -285,9 +288,9 @@ cdef int park(
         result = sleep(&self, &wait, deadline, flags)
     if result == LEFT_INTERRUPTED:
         result = FS_PARK_INTERRUPTED
-    elif ((result == FS_PARK_TIMED_OUT or result == FS_PARK_INTERRUPTED)
+    elif (result != FS_PARK_UNPARKED and result != FS_PARK_INVALID
             and not give_up(&self, timed_out, ctx)):
-        # The wake-up won the race against the deadline or the exception.
+        # The wake-up won the race against the deadline, the signal or the exception.
         result = (FS_PARK_UNPARKED_INTERRUPTED if result == FS_PARK_INTERRUPTED
                   else FS_PARK_UNPARKED)
     fs_waitword_destroy(&self.word)
@@ -304,6 +307,7 @@ cdef struct fs_wait:
     PyThreadState* state  # to attach again; NULL: attached
     bint signals          # this thread runs signal handlers
     bint stays            # queued, while they run
+    bint asks             # FS_ASK
     uintptr_t key
     fs_validate validate
     fs_timed_out timed_out
@@ -315,8 +319,8 @@ cdef enum:
 
 
 cdef int sleep(fs_waiter* self, fs_wait* wait, int64_t deadline, int flags) noexcept nogil:
-    """UNPARKED or TIMED_OUT, still detached; INTERRUPTED, attached, with an
-    exception set; or how the queue was left already."""
+    """UNPARKED or TIMED_OUT, still detached; SIGNALLED, or INTERRUPTED with an
+    exception set, attached; or how the queue was left already."""
     cdef int result
     cdef bint poll = flags & FS_SPIN
     while True:
@@ -337,6 +341,8 @@ cdef int sleep(fs_waiter* self, fs_wait* wait, int64_t deadline, int flags) noex
         # The main thread, and only it, may attach while its record is queued.
         fs_attach(wait.state)
         wait.state = NULL
+        if wait.asks:
+            return FS_PARK_SIGNALLED
         result = handlers_in_place(self, wait) if wait.stays else handlers_outside(self, wait)
         if result != FS_SIGNALLED:
             return result
@@ -636,6 +642,10 @@ cdef void visit_parked(
 
 
 # -- fork, set-up ------------------------------------------------------
+
+cdef bint runs_handlers(int flags) noexcept nogil:
+    return (flags & FS_SIGNALS) and fs_thread_id() == main_thread
+
 
 cdef uint32_t fork_epoch() noexcept nogil:
     return fs_u32_load_relaxed(&epoch)  # relaxed: changes while there is one thread

@@ -22,13 +22,16 @@ from fastsync.c_atomic cimport (
     fs_uptr_fetch_and_relaxed, fs_uptr_load_acquire, fs_uptr_load_relaxed,
     fs_uptr_store_release,
 )
-from fastsync.c_python cimport PyThreadState, fs_attach, fs_detach, fs_may_spin
+from fastsync.c_python cimport (
+    PyErr_CheckSignals, PyThreadState, fs_attach, fs_detach, fs_may_spin,
+)
 from fastsync.c_slot cimport fs_slot_get, fs_slot_set
+from fastsync.c_wait cimport fs_now
 from fastsync.parking cimport (
-    FS_PARK_INTERRUPTED, FS_PARK_TIMED_OUT, FS_PARK_UNPARKED,
-    FS_PARK_UNPARKED_INTERRUPTED, FS_SKIP, FS_STOP, FS_TOKEN_HANDOFF,
-    FS_TOKEN_NORMAL, FS_UNPARK, fs_unpark_result, park, unpark_all,
-    unpark_filter, unpark_one,
+    FS_ASK, FS_PARK_INTERRUPTED, FS_PARK_SIGNALLED, FS_PARK_TIMED_OUT, FS_PARK_UNPARKED,
+    FS_SKIP, FS_STOP, FS_TOKEN_HANDOFF,
+    FS_TOKEN_NORMAL, FS_UNPARK, fs_unpark_result, park, runs_handlers,
+    unpark_all, unpark_filter, unpark_one,
 )
 from fastsync.slots cimport (
     collect_by, forbid_instances, fs_call, fs_traverse, make_context_manager,
@@ -159,34 +162,14 @@ cdef int wait_turn(
                 # The waker added `want` for us, and the wake-up orders its
                 # section before ours.
                 return FS_ACQUIRED
-        elif result == FS_PARK_UNPARKED_INTERRUPTED:
-            decline(rw, want, token)
-            return FS_ERROR
         elif result == FS_PARK_TIMED_OUT:
             return FS_TIMEOUT
         elif result == FS_PARK_INTERRUPTED:
             return FS_ERROR
+        elif result == FS_PARK_SIGNALLED:
+            return DUE
         spin = fs_may_spin()
         seen = fs_uptr_load_relaxed(&rw.state)
-
-
-cdef void decline(fs_rwlock* rw, uintptr_t want, uintptr_t token) noexcept nogil:
-    """A signal handler raised, but a wake-up had reached us: pass it on."""
-    if token == FS_TOKEN_HANDOFF:
-        # It is ours: let it go.
-        if want == FS_RWLOCK_READER:
-            rwlock_unlock_read(rw)
-        elif want == FS_RWLOCK_WRITER:
-            withdraw(rw, 0, True)
-        else:
-            rwlock_unlock_upgradable(rw)
-    elif want != FS_RWLOCK_READER:
-        # Those behind us were left asleep for us to wake them later.  If
-        # somebody else keeps them out by now, it will see PARKED and wake them.
-        # relaxed: PARKED was set before that somebody's change of the same word
-        if not (fs_uptr_load_relaxed(&rw.state)
-                & (FS_RWLOCK_WRITER | FS_RWLOCK_UPGRADABLE)):
-            rwlock_wake_parked(rw, 0)
 
 
 cdef int rwlock_read_slow(
@@ -195,23 +178,64 @@ cdef int rwlock_read_slow(
     return wait_turn(rw, want, recursive, deadline, flags)
 
 
+# What a writer has while it waits keeps others out: its claim new readers, and the
+# shards of a sharded lock everybody.  A signal handler of its own thread would wait
+# for it in vain.  So these waits do not run handlers (FS_ASK) but answer DUE; who
+# asked lets all go, runs them, and starts over.
+cdef enum:
+    DUE = -2
+
+# A signal that came before the sleep does not end it: so the first sleep is short.
+cdef int64_t LOOK_NS = 1000000
+
+
+cdef inline int64_t soon(int64_t deadline) noexcept nogil:
+    return min(deadline, fs_now() + LOOK_NS)
+
+
 cdef int rwlock_write_slow(fs_rwlock* rw, int64_t deadline, int flags) noexcept nogil:
-    cdef int result
     if deadline == 0:
         return FS_ACQUIRED if rwlock_try_write(rw) else FS_TIMEOUT
-    result = wait_turn(rw, FS_RWLOCK_WRITER, False, deadline, flags)
-    if result != FS_ACQUIRED:
-        return result
-    return wait_for_readers(rw, 0, deadline, flags)
+    return write_after_readers(rw, 0, deadline, flags)
 
 
 cdef int rwlock_upgrade_slow(fs_rwlock* rw, int64_t deadline, int flags) noexcept nogil:
     if deadline == 0:
         return FS_TIMEOUT
+    return write_after_readers(rw, FS_RWLOCK_UPGRADABLE_READER, deadline, flags)
+
+
+cdef int write_after_readers(
+    fs_rwlock* rw, uintptr_t held, int64_t deadline, int flags,
+) noexcept nogil:
+    """Both steps of writing, and signal handlers outside of the second.
+
+    `held` is what the claim is made from: nothing, or the upgradable reader's part.
+    """
+    cdef bint asked = flags & FS_ASK
+    cdef bint asks = asked or runs_handlers(flags)
+    cdef int64_t until = soon(deadline) if asks and not asked else deadline
+    cdef int result
+    while True:
+        result = claim(rw, held, deadline, flags)
+        if result == FS_ACQUIRED:
+            result = wait_for_readers(rw, held, until, flags | FS_ASK if asks else flags)
+            if result == FS_TIMEOUT and until != deadline:
+                result = DUE
+        if asked or result != DUE:
+            return result
+        if PyErr_CheckSignals() < 0:
+            return FS_ERROR
+        until = deadline
+
+
+cdef int claim(fs_rwlock* rw, uintptr_t held, int64_t deadline, int flags) noexcept nogil:
+    """The first step: WRITER.  An upgradable reader need not wait for that."""
+    if not held:
+        return wait_turn(rw, FS_RWLOCK_WRITER, False, deadline, flags)
     # acquire: as wait_for_readers, should they all have left by now
-    fs_uptr_fetch_add_acquire(
-        &rw.state, <uintptr_t>FS_RWLOCK_WRITER - FS_RWLOCK_UPGRADABLE_READER)
-    return wait_for_readers(rw, FS_RWLOCK_UPGRADABLE_READER, deadline, flags)
+    fs_uptr_fetch_add_acquire(&rw.state, <uintptr_t>FS_RWLOCK_WRITER - held)
+    return FS_ACQUIRED
 
 
 # -- the claimant waits for readers ------------------------------------------
@@ -250,7 +274,7 @@ cdef int wait_for_readers(
     """The second step of writing, WRITER being ours.
 
     `restore` is what we hold again when it fails: nothing, or the upgradable
-    reader's part.
+    reader's part.  DUE: that too, see there.
     """
     cdef bint spin = fs_may_spin()
     cdef int result
@@ -266,22 +290,21 @@ cdef int wait_for_readers(
             result = park(<uintptr_t>rw + 1, still_readers, NULL, readers_wait_ended,
                           rw, FS_RWLOCK_WRITER, deadline, flags, NULL)
             if result == FS_PARK_TIMED_OUT:
-                return FS_TIMEOUT if withdraw(rw, restore, False) else FS_ACQUIRED
-            if result == FS_PARK_INTERRUPTED or result == FS_PARK_UNPARKED_INTERRUPTED:
-                withdraw(rw, restore, True)
-                return FS_ERROR
+                return FS_TIMEOUT if withdraw(rw, restore) else FS_ACQUIRED
+            if result == FS_PARK_SIGNALLED:
+                return DUE if withdraw(rw, restore) else FS_ACQUIRED
             # Woken or refused.  Look again: a reader that was the last before
             # another claim was given up may have woken us.
         seen = fs_uptr_load_acquire(&rw.state)
     return FS_ACQUIRED
 
 
-cdef bint withdraw(fs_rwlock* rw, uintptr_t restore, bint always) noexcept nogil:
+cdef bint withdraw(fs_rwlock* rw, uintptr_t restore) noexcept nogil:
     """Give WRITER up and wake whom it kept out; False: the readers have left after
-    all, WRITER is kept (unless `always`)."""
+    all, WRITER is kept."""
     cdef uintptr_t seen = fs_uptr_load_acquire(&rw.state)  # acquire: as wait_for_readers
     while True:
-        if seen < FS_RWLOCK_READER and not always:
+        if seen < FS_RWLOCK_READER:
             return False
         # acq_rel: as wait_for_readers when it fails and comes round, and as an unlock
         if fs_uptr_cas_acq_rel(&rw.state, &seen, seen - FS_RWLOCK_WRITER + restore):
@@ -420,6 +443,22 @@ cdef fs_rwlock* sharded_mine(fs_sharded* s) noexcept nogil:
 
 cdef int sharded_write_until(fs_sharded* s, int64_t deadline, int flags) noexcept nogil:
     """As rwlock_write_until."""
+    cdef bint asks = runs_handlers(flags)
+    cdef int64_t until = soon(deadline) if asks else deadline
+    cdef int result
+    while True:
+        result = write_shards(s, until, flags | FS_ASK if asks else flags)
+        if result == FS_TIMEOUT and until != deadline:
+            result = DUE
+        if result != DUE:
+            return result
+        if PyErr_CheckSignals() < 0:
+            return FS_ERROR
+        until = deadline
+
+
+cdef int write_shards(fs_sharded* s, int64_t deadline, int flags) noexcept nogil:
+    """All of them, in order; nothing is held unless FS_ACQUIRED."""
     cdef int result, i
     for i in range(FS_SHARDS):
         result = rwlock_write_until(&s.shard[i].lock, deadline, flags)

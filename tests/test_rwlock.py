@@ -12,6 +12,7 @@ import weakref
 from contextlib import ExitStack, contextmanager
 
 import pytest
+from conftest import DEADLINE, background, wait_until
 
 import fastsync.threading
 from fastsync.rwlock import (
@@ -20,6 +21,7 @@ from fastsync.rwlock import (
     MappedWriteGuard,
     ReadGuard,
     RwLock,
+    ShardedLock,
     UpgradableReadGuard,
     WriteGuard,
 )
@@ -1210,3 +1212,87 @@ holder.join(30); waiter.join(30)
 assert status == 0, status
 """,
     )  # fmt: skip
+
+
+# -- signal handlers that want the lock themselves ---------------------------------------------
+
+
+ENOUGH = 3
+
+
+@contextmanager
+def reader_until(lock, enough):
+    """Another thread that reads until enough()."""
+    reading = threading.Event()
+
+    def read():
+        with lock.reader:
+            reading.set()
+            wait_until(enough)
+
+    with background(read):
+        assert reading.wait(DEADLINE)
+        yield
+
+
+@contextmanager
+def reading_handler(lock):
+    """A signal handler that reads, called all the time; the list of its results."""
+    results = []
+
+    def handle(signum, frame):
+        if len(results) > ENOUGH:
+            return  # its thread may write by now
+        guard = lock.try_read_for(5)
+        results.append(guard is not None)
+        if guard is not None:
+            guard.unlock()
+
+    before = signal.signal(signal.SIGALRM, handle)
+    signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+    try:
+        yield results
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("cls", [RwLock, ShardedLock])
+def test_handler_may_read_what_its_thread_waits_to_write(cls):
+    # A writer's claim, or the shards that it has, would keep its own handler out.
+    lock = cls(0)
+    with reading_handler(lock) as results, reader_until(lock, lambda: len(results) > ENOUGH):
+        with lock.write() as guard:
+            guard.value += 1
+    assert all(results) and lock.read().value == 1
+
+
+def test_handler_may_read_what_its_thread_waits_to_upgrade():
+    lock = RwLock(0)
+    with reading_handler(lock) as results, reader_until(lock, lambda: len(results) > ENOUGH):
+        guard = lock.upgradable_read().upgrade()
+        guard.value += 1
+        guard.unlock()
+    assert all(results) and not lock.is_locked()
+
+
+@pytest.mark.parametrize("cls", [RwLock, ShardedLock])
+def test_handler_that_raises_while_its_thread_waits_to_write_leaves_nothing_held(cls):
+    lock, stop = cls(0), threading.Event()
+    with reader_until(lock, stop.is_set):
+        interrupted(lock.write)
+        assert lock.try_read() is not None
+        stop.set()
+    with lock.write():
+        pass
+
+
+@pytest.mark.parametrize("cls", [RwLock, ShardedLock])
+def test_timeout_of_a_writer_counts_on_over_handlers(cls):
+    lock, stop = cls(0), threading.Event()
+    with reading_handler(lock) as results, reader_until(lock, stop.is_set):
+        begin = time.monotonic()
+        assert lock.try_write_for(0.2) is None
+        assert time.monotonic() - begin >= 0.2
+        stop.set()
+    assert results and all(results)

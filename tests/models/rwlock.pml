@@ -1,7 +1,6 @@
 /* fs_rwlock of rwlock.pyx: both queues, timeouts and signals in both steps of writing,
  * hand-over, upgrade, and downgrade in all three ways.  MAIN writes, with a deadline, and
- * gets a signal while it waits, whose handler reads and may raise (while MAIN has the
- * claim it does not read: as the code is, it would wait for its own thread); the second
+ * gets a signal while it waits, whose handler reads and may raise; the second
  * thread reads upgradably and upgrades, with a deadline; the third reads, once or twice
  * (recursively), and then writes.
  *
@@ -21,6 +20,7 @@
 #define WRITE 2
 
 #define LOOKING 2
+#define DUE 3             /* handlers have run: claim again */
 
 #define valid(key) ((key) == TURN -> parked && blocked(want[me]) : readers > 0 && writer_parked)
 #define blocked(w) (writer || ((w) != READ && upgradable))
@@ -33,7 +33,6 @@ byte readers;
 
 byte want[RECORDS];             /* park tokens */
 byte reading, writing;    /* who is really inside */
-bit claiming;             /* MAIN has the claim */
 byte finished;
 
 inline wait_ended(key, last) {
@@ -134,7 +133,7 @@ inline wait_turn(w, timed) {
     :: got != LOOKING -> break
     :: atomic { got == LOOKING && !blocked(w) -> add(w); got = 1 }  //! :: got == LOOKING && !blocked(w) -> add(w); got = 1
     :: atomic { got == LOOKING && blocked(w) -> parked = 1 };
-        park(TURN, 0, timed, 1);
+        park(TURN, 0, timed, RUN);
         if
         :: how == UNPARKED && answer == HANDOFF -> got = 1  //! :: false -> skip
         :: how == UNPARKED && answer == NORMAL || how == INVALID
@@ -148,26 +147,34 @@ inline wait_turn(w, timed) {
 /* wait_for_readers(): got 1, or 0 after giving WRITER back for what was held before. */
 inline wait_for_readers(restore, timed) {
     got = LOOKING;
-    claiming = (me == MAIN -> 1 : claiming);
     do
     :: got != LOOKING -> break
     :: got == LOOKING && readers == 0 -> got = 1       //! :: got == LOOKING -> got = 1
     :: atomic { got == LOOKING && readers > 0 -> writer_parked = 1 };
-        park(LEAVE, 0, timed, 1);
+        park(LEAVE, 0, timed, ASK);
         if
-        :: how == TIMED_OUT || how == INTERRUPTED -> withdraw(restore, (how == INTERRUPTED))
+        :: how == TIMED_OUT -> withdraw(restore)
+        :: how == SIGNALLED -> run_outside(restore)    //! :: how == SIGNALLED -> run_handlers(); raised = 0
         :: else
         fi;
         answer = NORMAL
     od;
-    claiming = (me == MAIN -> 0 : claiming);
     how = ASLEEP
 }
 
-inline withdraw(restore, always) {
+/* The handlers, if we cannot write by now: then they may want in. */
+inline run_outside(restore) {
+    withdraw(restore);
+    if
+    :: got == 0 -> run_handlers(); d_step { got = (raised -> 0 : DUE); raised = 0 }
+    :: else
+    fi
+}
+
+inline withdraw(restore) {
     atomic {
         if
-        :: readers == 0 && !(always) -> got = 1
+        :: readers == 0 -> got = 1
         :: else ->
             writer = 0;
             if :: restore == UPGRADABLE -> readers++; upgradable = 1 :: else fi;
@@ -254,16 +261,14 @@ inline read_again() { atomic { readers > 0; readers++ } }
 
 proctype timed_writer(byte me) {
     LOCALS;
-    wait_turn(WRITE, 1);
-    if
-    :: got == 1 ->
-        wait_for_readers(WRITE, 1);
-        if
-        :: got == 1 -> enter_write(); leave_write(); unlock_write()
-        :: else
-        fi
-    :: else
-    fi;
+    got = DUE;
+    do
+    :: got == DUE ->
+        wait_turn(WRITE, 1);
+        if :: got == 1 -> wait_for_readers(WRITE, 1) :: else fi
+    :: got == 1 -> enter_write(); leave_write(); unlock_write(); break
+    :: got == 0 -> break
+    od;
     finished++
 }
 
@@ -319,8 +324,8 @@ end:
     do
     :: handling ->
         if
-        :: !claiming -> wait_turn(READ, 0); read_and_leave()
-        :: else
+        :: wait_turn(READ, 0); read_and_leave()
+        :: true
         fi;
         if :: raised = 0 :: raised = 1 fi;
         handling = 0

@@ -31,9 +31,10 @@
 /* Flags of what waits. */
 #define FS_PLAIN 0
 #define FS_SIGNALS 1 /* run Python's signal handlers: with a thread state only */
-#define FS_SPIN 2 /* of park alone, as the next two: see parking.pxd */
+#define FS_SPIN 2 /* of park alone, as the next three: see parking.pxd */
 #define FS_KEEP_PLACE 4
 #define FS_FIRST 8
+#define FS_ASK 16
 
 /* What it answers. */
 #define FS_ERROR (-1) /* a signal handler raised: an exception is set */
@@ -95,6 +96,7 @@ typedef struct { fs_atomic_u8 state; } fs_once;
 #define FS_PARK_TIMED_OUT 2
 #define FS_PARK_INTERRUPTED 3
 #define FS_PARK_UNPARKED_INTERRUPTED 4
+#define FS_PARK_SIGNALLED 5
 
 #define FS_UNPARK 0
 #define FS_SKIP 1
