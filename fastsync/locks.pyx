@@ -108,22 +108,12 @@ cdef int mutex_lock_slow(fs_mutex* m, int64_t deadline, int flags) noexcept nogi
                 # waking us ordered its section before ours.
                 return FS_ACQUIRED
             flags |= FS_FIRST  # overtaken, perhaps; our place is at the head
-        elif result == FS_PARK_UNPARKED_INTERRUPTED:
-            return mutex_decline(m, token)
         elif result == FS_PARK_TIMED_OUT:
             return FS_TIMEOUT
         elif result == FS_PARK_INTERRUPTED:
             return FS_ERROR
         spin = fs_may_spin()
         seen = fs_u8_load_relaxed(&m.state)
-
-
-cdef int mutex_decline(fs_mutex* m, uintptr_t token) noexcept nogil:
-    """A signal handler raised, but a wake-up had reached us: pass it on."""
-    # If somebody else holds it by now, their unlock sees PARKED and wakes the next.
-    if token == FS_TOKEN_HANDOFF or mutex_try_lock(m):
-        mutex_unlock(m)
-    return FS_ERROR
 
 
 cdef enum:
@@ -434,13 +424,6 @@ cdef int semaphore_acquire_slow(fs_semaphore* s, int64_t deadline, int flags) no
         if result == FS_PARK_UNPARKED:
             if token == FS_TOKEN_HANDOFF:
                 return FS_ACQUIRED
-        elif result == FS_PARK_UNPARKED_INTERRUPTED:
-            # A release had chosen us: choose another.
-            if token == FS_TOKEN_HANDOFF:
-                semaphore_release(s, 1, semaphore_max())
-            else:
-                semaphore_wake(s, 1)
-            return FS_ERROR
         elif result == FS_PARK_TIMED_OUT:
             return FS_TIMEOUT
         elif result == FS_PARK_INTERRUPTED:

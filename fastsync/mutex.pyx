@@ -974,9 +974,10 @@ cdef void reap_orphans(ReentrantMutex m) noexcept:
 
 
 cdef void reentrant_let_go_one(ReentrantMutex m, bint fair) noexcept:
-    cdef uint32_t count = remutex_count(&m.word)
+    cdef uint32_t count
     if tracing():
         trace_released(m, FS_REENTRANT)
+    count = remutex_count(&m.word)
     if count > 1:
         remutex_set_count(&m.word, count - 1)
         return
