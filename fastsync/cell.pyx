@@ -330,6 +330,23 @@ cdef bint ref_cas(fs_atomic_uptr* word, PyObject* expected, PyObject* new) noexc
     return False
 
 
+def _granted(_Ref ref, new):
+    """Be a reader preempted in a load, in every slot and a chunk's, while `new` is stored; in how
+    many the writer granted a reference, and of how many: for tests, which cannot be preempted there."""
+    cdef fs_atomic_uptr* word = word_of(<PyObject*>ref)
+    cdef object old = <object>pointer(fs_uptr_load(word))
+    cdef fs_atomic_uptr* slots[LINES * TO_A_LINE + CHUNK]
+    cdef int granted = 0, i
+    for i in range(LINES * TO_A_LINE + CHUNK):
+        slots[i] = announce(word, <uintptr_t><PyObject*>old)
+    ref_store(word, <PyObject*>new)
+    for i in range(LINES * TO_A_LINE + CHUNK):
+        if fs_uptr_exchange(slots[i], 0) & GRANTED:
+            granted += 1
+            Py_DECREF(<PyObject*>old)
+    return granted, LINES * TO_A_LINE + CHUNK
+
+
 cdef struct ref_layout:  # how Cython lays out the classes here, up to the word
     PyObject header
     fs_atomic_uptr word

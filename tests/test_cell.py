@@ -8,6 +8,7 @@ import os
 import pickle
 import random
 import sys
+import sysconfig
 import threading
 import time
 import weakref
@@ -16,7 +17,7 @@ import pytest
 from conftest import run_threads, wait_until
 
 import fastsync
-from fastsync import AtomicCell, AtomicRef, Ordering
+from fastsync import AtomicCell, AtomicRef, Ordering, cell
 
 BOTH = [AtomicRef, AtomicCell]
 Relaxed, Acquire, Release, AcqRel, SeqCst = Ordering.members()
@@ -340,6 +341,15 @@ def test_storm_of_loads_and_stores(cls, readers, writers):
         return Counted.alive.load() == len({id(cell.load()) for cell in cells})
 
     wait_until(only_theirs)
+
+
+@pytest.mark.skipif(not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="no slots are needed")
+def test_a_writer_grants_every_preempted_reader_a_reference():
+    r = AtomicRef(Counted(1))
+    granted, slots = cell._granted(r, Counted(2))
+    assert granted == slots > 64
+    assert r.load().value == 2
+    assert Counted.alive.load() == 1
 
 
 def test_more_readers_than_slots():

@@ -9,8 +9,10 @@ from fastsync.c_atomic cimport (
     fs_atomic_i64, fs_atomic_uptr, fs_i64_fetch_add_relaxed, fs_i64_load,
     fs_uptr_load_acquire, fs_uptr_store_release,
 )
-from fastsync.c_atomic_order cimport FS_I64, FS_SEQ_CST, fs_i64_store, fs_word_load, fs_word_store
-from fastsync.c_wait cimport FS_FOREVER, fs_yield
+from fastsync.c_atomic_order cimport (
+    FS_I64, FS_SEQ_CST, fs_i64_fetch_add, fs_i64_store, fs_word_load, fs_word_store,
+)
+from fastsync.c_wait cimport FS_FOREVER, fs_now, fs_yield
 from fastsync.parking cimport (
     FS_FIRST, FS_PARK_INVALID, FS_PARK_TIMED_OUT, FS_PARK_UNPARKED, FS_PLAIN, FS_REQUEUE_ALL,
     FS_REQUEUE_UNPARK_ONE_REST, FS_SKIP, FS_STOP, FS_UNPARK, deadline_after, fs_unpark_result, park,
@@ -185,34 +187,46 @@ cdef class Block:
                                limit, move_all, NULL, NULL)
 
 
-cdef class Dekker:
-    """Two threads that only one order of all seq_cst operations keeps apart."""
-    cdef fs_atomic_i64 wants[2]
-    cdef fs_atomic_i64 inside
-    cdef fs_atomic_i64 ready
+cdef class StoreBuffer:
+    """Two threads that meet, then each store to a word and load the other's: with one order
+    of all seq_cst operations, one of them at least sees what the other stored."""
+    cdef fs_atomic_i64 words[2][16]  # each on cache lines of its own
+    cdef fs_atomic_i64 unseen[2][16]
+    cdef fs_atomic_i64 arrived
+    cdef fs_atomic_i64 last          # the round after which to stop; 0: not yet
 
-    def run(self, int me, int rounds, bint generic):
-        """How often the other one was inside too."""
-        cdef int wrong = 0
-        cdef fs_atomic_i64* mine = &self.wants[me]
-        cdef fs_atomic_i64* other = &self.wants[1 - me]
-        cdef bint free
-        with nogil:
-            fs_i64_fetch_add_relaxed(&self.ready, 1)
-            while fs_i64_load(&self.ready) < 2:
+    cdef void meet(self, int64_t all_here) noexcept nogil:
+        cdef int looks = 0
+        fs_i64_fetch_add(&self.arrived, 1)
+        while fs_i64_load(&self.arrived) < all_here:
+            looks += 1
+            if looks % 1000 == 0:
                 fs_yield()
-            for _ in range(rounds):
+
+    def run(self, int me, double seconds, bint generic):
+        """How many rounds, and in how many of them neither saw the other's store."""
+        cdef int64_t round = 0, wrong = 0, end = fs_now() + <int64_t>(seconds * 1e9)
+        cdef fs_atomic_i64* mine = &self.words[me][0]
+        cdef fs_atomic_i64* other = &self.words[1 - me][0]
+        cdef int64_t seen
+        with nogil:
+            while fs_i64_load(&self.last) == 0:
+                round += 1
+                self.meet(4 * round - 2)
                 if generic:
-                    fs_word_store(mine, FS_I64, 1, FS_SEQ_CST)
-                    free = fs_word_load(other, FS_I64, FS_SEQ_CST) == 0
+                    fs_word_store(mine, FS_I64, round, FS_SEQ_CST)
+                    seen = <int64_t>fs_word_load(other, FS_I64, FS_SEQ_CST)
                 else:
-                    fs_i64_store(mine, 1)
-                    free = fs_i64_load(other) == 0
-                if free:
-                    wrong += fs_i64_fetch_add_relaxed(&self.inside, 1) != 0
-                    fs_i64_fetch_add_relaxed(&self.inside, -1)
-                fs_i64_store(mine, 0)
-        return wrong
+                    fs_i64_store(mine, round)
+                    seen = fs_i64_load(other)
+                if seen < round:
+                    fs_i64_store(&self.unseen[me][0], round)
+                if me == 0 and fs_now() > end:
+                    fs_i64_store(&self.last, round)
+                self.meet(4 * round)
+                wrong += (fs_i64_load(&self.unseen[0][0]) == round
+                          and fs_i64_load(&self.unseen[1][0]) == round)
+        return round, wrong
 
 
 UNPARKED = FS_PARK_UNPARKED
