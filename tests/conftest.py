@@ -69,11 +69,12 @@ def run_python(*arguments, timeout=60, check=True, **options):
     """Run this Python with arguments; return its returncode, stdout and stderr (as text).
 
     It dies with all its stacks shown when it takes too long. Coverage of the outer process and
-    switches that would change what the child prints are kept away from it.
+    switches that would change what the child prints, Python's and our tools', are kept from it.
     """
     env = options.pop("env", None)
     if env is None:
-        env = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+        away = ("PYTHON", "FASTSYNC_")
+        env = {name: value for name, value in os.environ.items() if not name.startswith(away)}
         if "PYTHONPATH" in os.environ:
             env["PYTHONPATH"] = os.environ["PYTHONPATH"]
     env.setdefault("PYTHONFAULTHANDLER", "1")
@@ -88,6 +89,26 @@ def run_python(*arguments, timeout=60, check=True, **options):
     if check and done.returncode:
         pytest.fail(f"status {done.returncode} of {done.args}\n{done.stdout}\n{done.stderr}")
     return SimpleNamespace(returncode=done.returncode, stdout=done.stdout, stderr=done.stderr)
+
+
+def run_build(*arguments, cwd=None, **environment):
+    """Run this Python with arguments, for up to ten minutes; return what it printed.
+
+    A build takes longer than a test may hang, on a busy machine.
+    """
+    faulthandler.cancel_dump_traceback_later()
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=cwd,
+        env=os.environ | {name: str(value) for name, value in environment.items()},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=600,
+    )
+    if done.returncode:
+        pytest.fail(f"status {done.returncode} of {done.args}\n{done.stdout[-6000:]}")
+    return done.stdout
 
 
 def wait_asleep(*threads, timeout=DEADLINE):

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
 
 import pytest
 
@@ -270,7 +271,6 @@ def test_get_include_holds_the_headers():
 
 
 def test_the_version_is_the_one_installed():
-    metadata = pytest.importorskip("importlib.metadata")
     try:
         installed = metadata.version("fastsync-threading")
     except metadata.PackageNotFoundError:

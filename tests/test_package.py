@@ -5,7 +5,6 @@ import io
 import pickle
 import pkgutil
 import shutil
-import subprocess
 import sys
 import sysconfig
 import tarfile
@@ -15,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from conftest import run_build
 
 import fastsync
 import fastsync._install
@@ -102,7 +102,7 @@ def test_sdist_and_its_wheel(tmp_path):
         ROOT, source, ignore=shutil.ignore_patterns(".*", "[!c]*-*", "plain", "*.egg-info", "dist")
     )
     build = "from setuptools import build_meta as b; print(b.build_sdist(sys.argv[1]))"
-    run_quietly("-c", f"import sys; {build}", tmp_path, cwd=source)
+    run_build("-c", f"import sys; {build}", tmp_path, cwd=source)
     (archive,) = tmp_path.glob("*.tar.gz")
     with tarfile.open(archive) as sdist:
         names = {name.partition("/")[2] for name in sdist.getnames()}
@@ -121,29 +121,13 @@ def test_sdist_and_its_wheel(tmp_path):
 
     folder = tmp_path / archive.name.removesuffix(".tar.gz")
     # Without optimization, as only the names are looked at: it takes half as long.
-    run_quietly(
+    run_build(
         *"-m pip wheel -q --no-deps --no-build-isolation --no-index -w".split(), tmp_path, folder,
-        cwd=tmp_path, env={"FASTSYNC_DEBUG": "1"},
+        cwd=tmp_path, FASTSYNC_DEBUG=1,
     )  # fmt: skip
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         check_contents(archive.namelist())
-
-
-def run_quietly(*arguments, cwd, env=()):
-    from os import environ
-
-    command = [sys.executable, *map(str, arguments)]
-    done = subprocess.run(
-        command,
-        cwd=cwd,
-        env={**environ, **dict(env)},
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stdout[-4000:]
 
 
 def test_get_include():

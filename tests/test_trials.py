@@ -1,30 +1,20 @@
 """Short forms of the jobs that `make models`, `make levels` and `make tsan` run at length."""
 
-import faulthandler
 import shutil
-import subprocess
 import sys
 import sysconfig
 from pathlib import Path
 
 import pytest
+from conftest import run_build
 
 TOOLS = Path(__file__).resolve().parent.parent / "tools"
-
-
-def run_tool(*command):
-    faulthandler.cancel_dump_traceback_later()  # a build takes longer than a test may hang
-    done = subprocess.run(
-        [sys.executable, *map(str, command)], capture_output=True, text=True, timeout=600
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 @pytest.mark.skipif(not shutil.which("spin"), reason="spin is not installed")
 @pytest.mark.xdist_group("trials")
 def test_the_small_models_hold_and_each_of_their_mutants_fails():
-    output = run_tool(TOOLS / "check_models.py", "semaphore.pml", "event.pml", "unlock.pml")
+    output = run_build(TOOLS / "check_models.py", "semaphore.pml", "event.pml", "unlock.pml")
     assert output.count("holds in all of") == 3 and ", 0 wrong" in output
     assert output.count("fails, as it must") > 10
 
@@ -34,12 +24,12 @@ def test_the_small_models_hold_and_each_of_their_mutants_fails():
 )
 @pytest.mark.xdist_group("trials")
 def test_thread_sanitizer_is_silent_and_sees_planted_races():
-    output = run_tool(TOOLS / "sanitize.py", "thread", "--rounds", "6000", "--seconds", "6")
+    output = run_build(TOOLS / "sanitize.py", "thread", "--rounds", "6000", "--seconds", "6")
     assert output.count("the planted race was reported") == 3 and "clean" in output
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 @pytest.mark.xdist_group("trials")
 def test_nothing_grows_with_operations_or_threads():
-    output = run_tool("-P", TOOLS / "levels.py", "--operations", "50000", "--threads", "2000")
+    output = run_build("-P", TOOLS / "levels.py", "--operations", "50000", "--threads", "2000")
     assert output.count("level") == len(output.splitlines()) > 15

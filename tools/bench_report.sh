@@ -24,5 +24,4 @@ prepare .venv-gil gil
 $venv/bin/python bench/run.py --patience 20 --json build/bench-free.json "$@"
 .venv-gil/bin/python bench/run.py --patience 20 --json build/bench-gil.json \
     --case with --case pair --case event --case new "$@"
-$venv/bin/python -m pip install -q --only-binary=:all: matplotlib
 $venv/bin/python bench/report.py build/bench-free.json build/bench-gil.json docs
