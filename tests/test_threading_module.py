@@ -153,6 +153,7 @@ class TestNativeType:
         assert pickle.loads(pickle.dumps(kind)) is kind
 
 
+@pytest.mark.thread_unsafe(reason="sets what all threads share")
 class TestSetting:
     """What is set here reaches the functions of the standard library that read it."""
 
