@@ -13,8 +13,8 @@ from fastsync.parking cimport (
     FS_ACQUIRED, FS_ERROR, FS_FIRST, FS_KEEP_PLACE, FS_PARK_INTERRUPTED, FS_PARK_INVALID,
     FS_PARK_TIMED_OUT, FS_PARK_UNPARKED, FS_PARK_UNPARKED_INTERRUPTED,
     FS_PLAIN, FS_REQUEUE_ABORT, FS_REQUEUE_ALL, FS_REQUEUE_UNPARK_ONE_REST,
-    FS_SPIN, FS_SPIN_NS, FS_STOP, FS_TIMEOUT, FS_TOKEN_HANDOFF, FS_TOKEN_NORMAL, FS_UNPARK,
-    fs_unpark_result, fork_epoch, park, spin_round, unpark_all, unpark_filter,
+    FS_SPIN, FS_STOP, FS_TIMEOUT, FS_TOKEN_HANDOFF, FS_TOKEN_NORMAL, FS_UNPARK,
+    fs_unpark_result, fork_epoch, park, spin_end, spin_round, unpark_all, unpark_filter,
     unpark_one, unpark_requeue,
 )
 
@@ -61,7 +61,7 @@ cdef bint mutex_spin(fs_mutex* m, int64_t deadline, int flags) noexcept nogil:
     """Look for a while whether it gets free; whether it is ours now."""
     cdef PyThreadState* state = fs_detach()
     cdef bint taken = False
-    cdef int64_t until = min(deadline, fs_now() + FS_SPIN_NS)
+    cdef int64_t until = spin_end(deadline)
     cdef int round = 0
     while not taken and spin_round(round, until):
         round += 1

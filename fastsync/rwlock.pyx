@@ -28,10 +28,10 @@ from fastsync.c_python cimport (
 from fastsync.c_slot cimport fs_slot_get, fs_slot_set
 from fastsync.c_wait cimport fs_now
 from fastsync.parking cimport (
-    FS_ASK, FS_PARK_INTERRUPTED, FS_PARK_SIGNALLED, FS_PARK_TIMED_OUT, FS_PARK_UNPARKED,
-    FS_SKIP, FS_STOP, FS_TOKEN_HANDOFF,
+    FS_ASK, FS_FIRST, FS_PARK_INTERRUPTED, FS_PARK_SIGNALLED, FS_PARK_TIMED_OUT,
+    FS_PARK_UNPARKED, FS_SKIP, FS_SPIN_LOOKS, FS_STOP, FS_TOKEN_HANDOFF,
     FS_TOKEN_NORMAL, FS_UNPARK, fs_unpark_result, park, runs_handlers,
-    unpark_all, unpark_filter, unpark_one,
+    spin_end, spin_round, unpark_all, unpark_filter, unpark_one,
 )
 from fastsync.slots cimport (
     collect_by, forbid_instances, fs_call, fs_traverse, make_context_manager,
@@ -60,15 +60,23 @@ cdef extern from *:
     """
 
 
-# How long a thread that finds the lock held looks again before it parks:
-# SPIN_ROUNDS looks, SPIN_PAUSES pause instructions apart, all of it detached,
-# so that no collector waits for it.  Looks are closer together than a mutex's
-# (its 40 x 100 gave three quarters of the throughput in rwlock.mixed_long with
-# one reader): from a writer's claim until it notices that the readers have left,
-# nobody uses the lock.
+# How a thread that finds the lock held looks again before it parks: as spin_round(),
+# but with looks that are closer together than a mutex's (its own gave three quarters
+# of the throughput in rwlock.mixed_long with one reader): from a writer's claim until
+# it notices that the readers have left, nobody uses the lock.
 cdef enum:
-    SPIN_ROUNDS = 200
-    SPIN_PAUSES = 20
+    CLOSE_LOOKS = 30
+    CLOSE_PAUSES = 20
+
+
+cdef inline bint look_round(int round, int64_t until) noexcept nogil:
+    """Wait a little; False when it is time to park.  Only detached."""
+    cdef int i
+    if round >= CLOSE_LOOKS:
+        return spin_round(FS_SPIN_LOOKS + round - CLOSE_LOOKS, until)
+    for i in range(CLOSE_PAUSES):
+        fs_pause()
+    return True
 
 
 # -- waiting -----------------------------------------------------------------
@@ -101,16 +109,16 @@ cdef inline void clear_parked(fs_rwlock* rw) noexcept nogil:
     fs_uptr_fetch_and_relaxed(&rw.state, ~<uintptr_t>FS_RWLOCK_PARKED)
 
 
-cdef void spin_blocked(const turn_call* call) noexcept nogil:
-    """Look, detached, until the lock can be had or somebody has parked on it."""
+cdef void spin_blocked(const turn_call* call, int64_t deadline) noexcept nogil:
+    """Look, detached, for a while, until the lock can be had."""
     cdef PyThreadState* state = fs_detach()
+    cdef int64_t until = spin_end(deadline)
     cdef uintptr_t seen
-    cdef int round, i
-    for round in range(SPIN_ROUNDS):
-        for i in range(SPIN_PAUSES):
-            fs_pause()
+    cdef int round = 0
+    while look_round(round, until):
+        round += 1
         seen = fs_uptr_load_relaxed(&call.rw.state)  # relaxed: the CAS decides
-        if not is_blocked(call, seen) or seen & FS_RWLOCK_PARKED:
+        if not is_blocked(call, seen):
             break
     fs_attach(state)
 
@@ -145,13 +153,13 @@ cdef int wait_turn(
         result = enter(&call, want, &seen)
         if result != FS_TIMEOUT or deadline == 0:
             return result
+        if spin:
+            # Blocked.  Also when others are parked, as for a mutex.
+            spin = False
+            spin_blocked(&call, deadline)
+            seen = fs_uptr_load_relaxed(&rw.state)
+            continue
         if not seen & FS_RWLOCK_PARKED:
-            # Blocked, and nobody has given up spinning yet.
-            if spin:
-                spin = False
-                spin_blocked(&call)
-                seen = fs_uptr_load_relaxed(&rw.state)
-                continue
             # relaxed: announces us; park() validates under the bucket lock
             if not fs_uptr_cas_relaxed(&rw.state, &seen, seen | FS_RWLOCK_PARKED):
                 continue
@@ -162,6 +170,7 @@ cdef int wait_turn(
                 # The waker added `want` for us, and the wake-up orders its
                 # section before ours.
                 return FS_ACQUIRED
+            flags |= FS_FIRST  # overtaken, perhaps; our place is at the head
         elif result == FS_PARK_TIMED_OUT:
             return FS_TIMEOUT
         elif result == FS_PARK_INTERRUPTED:
@@ -255,13 +264,13 @@ cdef void readers_wait_ended(void* ctx, uintptr_t key, bint was_last) noexcept n
     clear_writer_parked(<fs_rwlock*>ctx)
 
 
-cdef void spin_readers(fs_rwlock* rw) noexcept nogil:
-    """Look, detached, until the readers have left."""
+cdef void spin_readers(fs_rwlock* rw, int64_t deadline) noexcept nogil:
+    """Look, detached, for a while, until the readers have left."""
     cdef PyThreadState* state = fs_detach()
-    cdef int round, i
-    for round in range(SPIN_ROUNDS):
-        for i in range(SPIN_PAUSES):
-            fs_pause()
+    cdef int64_t until = spin_end(deadline)
+    cdef int round = 0
+    while look_round(round, until):
+        round += 1
         # relaxed: wait_for_readers loads it again
         if fs_uptr_load_relaxed(&rw.state) < FS_RWLOCK_READER:
             break
@@ -283,7 +292,7 @@ cdef int wait_for_readers(
     while seen >= FS_RWLOCK_READER:
         if spin:
             spin = False
-            spin_readers(rw)
+            spin_readers(rw, deadline)
         # relaxed: announces us; park() validates under the bucket lock
         elif seen & FS_RWLOCK_WRITER_PARKED or fs_uptr_cas_relaxed(
                 &rw.state, &seen, seen | FS_RWLOCK_WRITER_PARKED):

@@ -1,4 +1,5 @@
-"""Short forms of the jobs that `make models`, `make levels` and `make tsan` run at length."""
+"""Short forms of the jobs that `make models`, `make levels`, `make tsan` and `make mutants` run at
+length."""
 
 import shutil
 import sys
@@ -33,3 +34,8 @@ def test_thread_sanitizer_is_silent_and_sees_planted_races():
 def test_nothing_grows_with_operations_or_threads():
     output = run_build("-P", TOOLS / "levels.py", "--operations", "50000", "--threads", "2000")
     assert output.count("level") == len(output.splitlines()) > 15
+
+
+def test_every_mutant_can_be_applied():
+    output = run_build(TOOLS / "mutate.py", "--check")
+    assert int(output.split()[0]) > 100

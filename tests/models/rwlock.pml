@@ -133,15 +133,17 @@ inline wait_turn(w, timed) {
     :: got != LOOKING -> break
     :: atomic { got == LOOKING && !blocked(w) -> add(w); got = 1 }  //! :: got == LOOKING && !blocked(w) -> add(w); got = 1
     :: atomic { got == LOOKING && blocked(w) -> parked = 1 };
-        park(TURN, 0, timed, RUN);
+        park(TURN, first, timed, RUN);
         if
         :: how == UNPARKED && answer == HANDOFF -> got = 1  //! :: false -> skip
-        :: how == UNPARKED && answer == NORMAL || how == INVALID
+        :: how == UNPARKED && answer == NORMAL -> first = 1
+        :: how == INVALID
         :: how == TIMED_OUT || how == INTERRUPTED -> got = 0
         fi;
         answer = NORMAL
     od;
-    how = ASLEEP
+    how = ASLEEP;
+    first = 0
 }
 
 /* wait_for_readers(): got 1, or 0 after giving WRITER back for what was held before. */
@@ -257,7 +259,7 @@ inline read_and_leave() { enter_read(); leave_read(); unlock_read() }
 inline read_again() { atomic { readers > 0; readers++ } }
 
 #define LOCALS byte how, answer, got, other, index, chosen_count, sum_reads, chosen[N]; \
-    bit fair, saw, sum_upgradable, sum_writer
+    bit first, fair, saw, sum_upgradable, sum_writer
 
 proctype timed_writer(byte me) {
     LOCALS;
