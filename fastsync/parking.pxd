@@ -138,12 +138,12 @@ cdef inline bint spin_round(int round, int64_t deadline) noexcept nogil:
     return True
 
 
+# -- between the modules of this package; not for others ---------------------
+
 cdef inline int64_t spin_end(int64_t deadline) noexcept nogil:
     """When spinning must end that begins now."""
     return min(deadline, fs_now() + FS_SPIN_NS)
 
-
-# -- between the modules of this package; not for others ---------------------
 
 # Whether a wait with these flags runs signal handlers: in the main thread.
 cdef bint runs_handlers(int flags) noexcept nogil
