@@ -69,13 +69,14 @@ def stamp():
     numbers = re.findall(r"\d+", version)[:3]
     series = numbers[:2]
     header = "fastsync/include/fastsync/version.h"
-    copies = [(path, r"fastsync_\d+_\d+_", "fastsync_{}_{}_".format(*series)) for path in PXD]
+    named = [*PXD, "fastsync/include/fastsync/words.h"]
+    copies = [(path, r"fastsync_\d+_\d+_", "fastsync_{}_{}_".format(*series)) for path in named]
     copies += [
         ("fastsync/c_version.pxd", r"compiled_for_[\d_]+", "compiled_for_" + "_".join(numbers)),
         ("fastsync/__init__.py", r'__version__ = ".*"', f'__version__ = "{version}"'),
         ("fastsync/__init__.py", r"_NUMBERS = .*", "_NUMBERS = ({}, {}, {})".format(*numbers)),
+        (header, r"compiled_for_[\d_]+", "compiled_for_" + "_".join(numbers)),
         (header, r'FASTSYNC_VERSION ".*"', f'FASTSYNC_VERSION "{version}"'),
-        (header, r'FASTSYNC_SERIES ".*"', 'FASTSYNC_SERIES "{}.{}."'.format(*series)),
     ]
     for path, pattern, text in copies:
         with open(path, encoding="utf-8") as file:
@@ -111,5 +112,9 @@ if __name__ == "__main__":  # cythonize's worker processes may import this file
     setup(
         ext_modules=extensions(),
         cmdclass={"build_ext": BuildExt},
-        options={"build": {"build_base": f"build/{SWITCHES}"}},
+        options={
+            "build": {"build_base": f"build/{SWITCHES}"},
+            # So that Cython finds the .pxd files of an editable install: by sys.path.
+            "editable_wheel": {"mode": "compat"},
+        },
     )

@@ -15,6 +15,10 @@ cimport cython
 from fastsync.c_atomic cimport *
 from fastsync.c_atomic_float cimport *
 from fastsync.c_atomic_order cimport *
+from fastsync.c_wait cimport FS_FOREVER
+from fastsync.parking cimport (
+    FS_ACQUIRED, FS_ERROR, FS_PLAIN, FS_SIGNALS, FS_TIMEOUT, deadline_after,
+)
 from fastsync cimport c_version  # so that versions are compared
 
 
@@ -171,36 +175,58 @@ cdef inline void* word_address(_Atomic a) noexcept nogil:
     return &a.word
 
 cdef inline fs_atomic_i8* i8_word(AtomicI8 a) noexcept nogil:
+    if a is None:
+        return NULL
     return <fs_atomic_i8*>word_address(a)
 
 cdef inline fs_atomic_i16* i16_word(AtomicI16 a) noexcept nogil:
+    if a is None:
+        return NULL
     return <fs_atomic_i16*>word_address(a)
 
 cdef inline fs_atomic_i32* i32_word(AtomicI32 a) noexcept nogil:
+    if a is None:
+        return NULL
     return <fs_atomic_i32*>word_address(a)
 
 cdef inline fs_atomic_i64* i64_word(AtomicI64 a) noexcept nogil:
+    if a is None:
+        return NULL
     return <fs_atomic_i64*>word_address(a)
 
 cdef inline fs_atomic_u8* u8_word(AtomicU8 a) noexcept nogil:
+    if a is None:
+        return NULL
     return <fs_atomic_u8*>word_address(a)
 
 cdef inline fs_atomic_u16* u16_word(AtomicU16 a) noexcept nogil:
+    if a is None:
+        return NULL
     return <fs_atomic_u16*>word_address(a)
 
 cdef inline fs_atomic_u32* u32_word(AtomicU32 a) noexcept nogil:
+    if a is None:
+        return NULL
     return <fs_atomic_u32*>word_address(a)
 
 cdef inline fs_atomic_u64* u64_word(AtomicU64 a) noexcept nogil:
+    if a is None:
+        return NULL
     return <fs_atomic_u64*>word_address(a)
 
 cdef inline fs_atomic_bool* bool_word(AtomicBool a) noexcept nogil:
+    if a is None:
+        return NULL
     return <fs_atomic_bool*>word_address(a)
 
 cdef inline fs_atomic_f32* f32_word(AtomicF32 a) noexcept nogil:
+    if a is None:
+        return NULL
     return <fs_atomic_f32*>word_address(a)
 
 cdef inline fs_atomic_f64* f64_word(AtomicF64 a) noexcept nogil:
+    if a is None:
+        return NULL
     return <fs_atomic_f64*>word_address(a)
 
 

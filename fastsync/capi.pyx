@@ -1,8 +1,8 @@
 """The function table behind include/fastsync/fastsync.h, as a capsule.
 
-The header spells the words and callbacks of the .pxd files as C would; they are
-laid out alike, which is checked here, so a function serves both.  Cython is
-told that the table's members are plain addresses: the types are the header's.
+Both have the words from words.h, and the header spells the callbacks of the .pxd
+files as C would, so a function serves both.  Cython is told that the table's
+members are plain addresses: the types are the header's.
 """
 from cpython.pycapsule cimport PyCapsule_New
 
@@ -34,27 +34,8 @@ cdef extern from "fastsync/fastsync.h" nogil:
         FS_OF_SEMAPHORE
         FS_OF_EVENT
         FS_OF_ATOMIC
-    ctypedef struct fs_mutex:
-        pass
-    ctypedef struct fs_remutex:
-        pass
-    ctypedef struct fs_condvar:
-        pass
-    ctypedef struct fs_semaphore:
-        pass
-    ctypedef struct fs_event:
-        pass
-    ctypedef struct fs_barrier:
-        pass
-    ctypedef struct fs_rwlock:
-        pass
-    ctypedef struct fs_once:
-        pass
-    ctypedef struct fs_unpark_result:
-        pass
     ctypedef struct fs_table:
         const char* version
-        size_t size
         void* now
         void* thread_id
         void* object_word
@@ -159,7 +140,6 @@ cdef void* object_word(object o, int type_) except NULL:
 
 cdef void fill(fs_table* t) noexcept:
     t.version = FASTSYNC_VERSION
-    t.size = sizeof(fs_table)
     t.now = <void*>fs_now
     t.thread_id = <void*>fs_thread_id
     t.object_word = <void*>object_word
@@ -228,20 +208,6 @@ cdef void fill(fs_table* t) noexcept:
     t.spin_round = <void*>parking.spin_round
 
 
-cdef int check_layout() except -1:
-    if (sizeof(fs_mutex) != sizeof(locks.fs_mutex)
-            or sizeof(fs_remutex) != sizeof(locks.fs_remutex)
-            or sizeof(fs_condvar) != sizeof(locks.fs_condvar)
-            or sizeof(fs_semaphore) != sizeof(locks.fs_semaphore)
-            or sizeof(fs_event) != sizeof(locks.fs_event)
-            or sizeof(fs_barrier) != sizeof(locks.fs_barrier)
-            or sizeof(fs_rwlock) != sizeof(rwlock.fs_rwlock)
-            or sizeof(fs_once) != sizeof(once.fs_once)
-            or sizeof(fs_unpark_result) != sizeof(parking.fs_unpark_result)):
-        raise ImportError("fastsync.h and the .pxd files disagree about a word's size")
-    return 0
-
-
 cdef int check_complete(void** entries) except -1:
     cdef size_t i
     for i in range(sizeof(fs_table) // sizeof(void*)):
@@ -250,7 +216,6 @@ cdef int check_complete(void** entries) except -1:
     return 0
 
 
-check_layout()
 fill(&filled)
 check_complete(<void**>&filled)
 table = PyCapsule_New(&filled, FASTSYNC_CAPSULE, NULL)

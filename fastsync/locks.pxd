@@ -39,8 +39,9 @@ cdef enum:
     FS_MUTEX_LOCKED = 1
     FS_MUTEX_PARKED = 2
 
-ctypedef struct fs_mutex "fastsync_0_1_mutex":
-    fs_atomic_u8 state
+cdef extern from "fastsync/words.h":
+    ctypedef struct fs_mutex "fastsync_0_1_mutex":
+        fs_atomic_u8 state
 
 cdef int mutex_lock_slow(fs_mutex* m, int64_t deadline, int flags) noexcept nogil
 cdef int mutex_unlock_slow(fs_mutex* m, bint fair) noexcept nogil
@@ -120,10 +121,11 @@ cdef bint mutex_mark_parked_if_locked(fs_mutex* m) noexcept nogil
 # depth.  Both are written by the owner only, with `mutex` held, and may be read by
 # all.  A thread that reads `owner` sees its own id only if it wrote it itself.
 
-ctypedef struct fs_remutex "fastsync_0_1_remutex":
-    fs_atomic_uptr owner
-    fs_atomic_u32 count
-    fs_mutex mutex
+cdef extern from "fastsync/words.h":
+    ctypedef struct fs_remutex "fastsync_0_1_remutex":
+        fs_atomic_uptr owner
+        fs_atomic_u32 count
+        fs_mutex mutex
 
 
 cdef inline bint remutex_is_mine(const fs_remutex* m) noexcept nogil:
@@ -220,8 +222,9 @@ cdef inline int remutex_unlock_fair(fs_remutex* m) noexcept nogil:
 cdef enum:
     FS_CONDVAR_FOREIGN = 1
 
-ctypedef struct fs_condvar "fastsync_0_1_condvar":
-    fs_atomic_uptr mutex
+cdef extern from "fastsync/words.h":
+    ctypedef struct fs_condvar "fastsync_0_1_condvar":
+        fs_atomic_uptr mutex
 
 # What a wait answers besides FS_ERROR (see condvar_wait).
 cdef enum:
@@ -272,11 +275,13 @@ cdef enum:
     FS_SEMAPHORE_PARKED = 1
     FS_SEMAPHORE_ONE = 2
 
-ctypedef struct fs_semaphore "fastsync_0_1_semaphore":
-    fs_atomic_u64 state
+cdef extern from "fastsync/words.h":
+    ctypedef struct fs_semaphore "fastsync_0_1_semaphore":
+        fs_atomic_u64 state
 
 cdef int semaphore_acquire_slow(fs_semaphore* s, int64_t deadline, int flags) noexcept nogil
-# 0, or -1 when the value would exceed `limit` (nothing has changed then).
+# 0, or -1 when the value would exceed `limit` or semaphore_max() (nothing has
+# changed then).
 cdef int semaphore_release(fs_semaphore* s, uint64_t n, uint64_t limit) noexcept nogil
 
 cdef inline uint64_t semaphore_max() noexcept nogil:
@@ -285,7 +290,9 @@ cdef inline uint64_t semaphore_max() noexcept nogil:
 
 
 cdef inline void semaphore_init(fs_semaphore* s, uint64_t value) noexcept nogil:
-    fs_u64_store_relaxed(&s.state, value * FS_SEMAPHORE_ONE)  # relaxed: not shared yet
+    """Before anybody uses it; more than semaphore_max() is that."""
+    # relaxed: not shared yet
+    fs_u64_store_relaxed(&s.state, min(value, semaphore_max()) * FS_SEMAPHORE_ONE)
 
 
 cdef inline uint64_t semaphore_value(const fs_semaphore* s) noexcept nogil:
@@ -302,7 +309,7 @@ cdef inline bint semaphore_try_acquire(fs_semaphore* s) noexcept nogil:
     return False
 
 
-# For those who must: the value becomes `value`, whatever it was.
+# For those who must: the value becomes `value`, whatever it was; at most semaphore_max().
 cdef void semaphore_set_value(fs_semaphore* s, uint64_t value) noexcept nogil
 
 
@@ -338,8 +345,9 @@ cdef enum:
     FS_EVENT_SET = 1
     FS_EVENT_PARKED = 2
 
-ctypedef struct fs_event "fastsync_0_1_event":
-    fs_atomic_u8 state
+cdef extern from "fastsync/words.h":
+    ctypedef struct fs_event "fastsync_0_1_event":
+        fs_atomic_u8 state
 
 cdef void event_set_slow(fs_event* e) noexcept nogil
 cdef void event_reset(fs_event* e, bint set) noexcept nogil
@@ -395,16 +403,17 @@ cdef inline bint event_wait_for(fs_event* e, int64_t ns) noexcept nogil:
 # the barrier is running or draining is parked on the address of `running`.
 # `epoch` is the fork_epoch() that all this is of: the child of a fork starts over.
 
-ctypedef struct fs_barrier "fastsync_0_1_barrier":
-    uint32_t parties
-    uint32_t count
-    uint32_t generation
-    uint32_t draining
-    uint32_t epoch
-    bint passed
-    bint running
-    bint broken
-    fs_mutex lock
+cdef extern from "fastsync/words.h":
+    ctypedef struct fs_barrier "fastsync_0_1_barrier":
+        uint32_t parties
+        uint32_t count
+        uint32_t generation
+        uint32_t draining
+        uint32_t epoch
+        bint passed
+        bint running
+        bint broken
+        fs_mutex lock
 
 # What barrier_arrive answers besides FS_ERROR.
 cdef enum:

@@ -464,6 +464,7 @@ cdef void semaphore_wake(fs_semaphore* s, size_t n) noexcept nogil:
 cdef int semaphore_release(fs_semaphore* s, uint64_t n, uint64_t limit) noexcept nogil:
     cdef uint64_t value
     cdef uint64_t seen = fs_u64_load_relaxed(&s.state)  # relaxed: the CAS decides
+    limit = min(limit, semaphore_max())
     while True:
         value = seen // FS_SEMAPHORE_ONE
         if n > limit or value > limit - n:
@@ -478,6 +479,7 @@ cdef int semaphore_release(fs_semaphore* s, uint64_t n, uint64_t limit) noexcept
 
 cdef void semaphore_set_value(fs_semaphore* s, uint64_t value) noexcept nogil:
     cdef uint64_t seen = fs_u64_load_relaxed(&s.state)  # relaxed: the CAS decides
+    value = min(value, semaphore_max())
     # release: as semaphore_release
     while not fs_u64_cas_release(&s.state, &seen, value * FS_SEMAPHORE_ONE
                                  + (seen & FS_SEMAPHORE_PARKED)):

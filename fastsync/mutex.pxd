@@ -85,16 +85,24 @@ cdef class Condvar:
 # The words inside, to be locked in nogil code against Python threads.  A hold
 # taken there has no guard; it ends there.
 cdef inline fs_mutex* mutex_word(Mutex m) noexcept nogil:
+    if m is None:
+        return NULL
     return &m.word
 
 
 cdef inline fs_mutex* fair_mutex_word(FairMutex m) noexcept nogil:
+    if m is None:
+        return NULL
     return &m.word
 
 
 cdef inline fs_remutex* reentrant_mutex_word(ReentrantMutex m) noexcept nogil:
+    if m is None:
+        return NULL
     return &m.word
 
 
 cdef inline fs_condvar* condvar_word(Condvar c) noexcept nogil:
+    if c is None:
+        return NULL
     return &c.word

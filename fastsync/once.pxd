@@ -42,8 +42,9 @@ cdef enum:
     FS_ONCE_RUN = 16
     FS_ONCE_RUN_POISONED = 17  # the same, after a failure
 
-ctypedef struct fs_once "fastsync_0_1_once":
-    fs_atomic_u8 state
+cdef extern from "fastsync/words.h":
+    ctypedef struct fs_once "fastsync_0_1_once":
+        fs_atomic_u8 state
 
 cdef int once_begin(fs_once* o, bint force, int64_t deadline, int flags) noexcept nogil
 cdef int once_wait_slow(fs_once* o, int64_t deadline, int flags) noexcept nogil
@@ -107,4 +108,6 @@ cdef class LazyLock(_Once):
 
 # The byte of the object, for nogil code.  The object must stay alive.
 cdef inline fs_once* once_word(Once o) noexcept nogil:
+    if o is None:
+        return NULL
     return &o.once

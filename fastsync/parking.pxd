@@ -61,11 +61,12 @@ cdef enum:
     FS_REQUEUE_UNPARK_ONE_REST = 1  # wake the first, move the others
     FS_REQUEUE_ALL = 2              # move everybody, wake nobody
 
-ctypedef struct fs_unpark_result:
-    size_t unparked
-    size_t requeued
-    bint have_more   # exact: somebody is still parked on this key
-    bint be_fair     # eventual fairness asks for a hand-over now: it waited long
+cdef extern from "fastsync/words.h":
+    ctypedef struct fs_unpark_result:
+        size_t unparked
+        size_t requeued
+        bint have_more   # exact: somebody is still parked on this key
+        bint be_fair     # eventual fairness asks for a hand-over now: it waited long
 
 # Under the bucket lock, before queueing: False refuses to park.
 ctypedef bint (*fs_validate)(void* ctx) noexcept nogil
@@ -145,7 +146,8 @@ cdef inline int64_t spin_end(int64_t deadline) noexcept nogil:
     return min(deadline, fs_now() + FS_SPIN_NS)
 
 
-# Whether a wait with these flags runs signal handlers: in the main thread.
+# Whether a wait with these flags runs signal handlers: in the main thread, with its
+# thread state attached.
 cdef bint runs_handlers(int flags) noexcept nogil
 # How many forks made this process, on the child's side, since the table exists.
 cdef uint32_t fork_epoch() noexcept nogil

@@ -644,7 +644,7 @@ cdef void visit_parked(
 # -- fork, set-up ------------------------------------------------------
 
 cdef bint runs_handlers(int flags) noexcept nogil:
-    return (flags & FS_SIGNALS) and fs_thread_id() == main_thread
+    return (flags & FS_SIGNALS) and fs_thread_id() == main_thread and fs_attached()
 
 
 cdef uint32_t fork_epoch() noexcept nogil:

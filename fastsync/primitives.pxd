@@ -57,16 +57,24 @@ cdef class Barrier(_Extensible):
 # They stay where they are as long as the object lives: keep a reference.
 
 cdef inline fs_mutex* lock_word(Lock lock) noexcept nogil:
+    if lock is None:
+        return NULL
     return &lock.mutex
 
 
 cdef inline fs_remutex* rlock_word(RLock lock) noexcept nogil:
+    if lock is None:
+        return NULL
     return &lock.remutex
 
 
 cdef inline fs_semaphore* semaphore_word(Semaphore semaphore) noexcept nogil:
+    if semaphore is None:
+        return NULL
     return &semaphore.semaphore
 
 
 cdef inline fs_event* event_word(Event event) noexcept nogil:
+    if event is None:
+        return NULL
     return &event.event

@@ -66,8 +66,9 @@ cdef enum:
 cdef enum:
     FS_RWLOCK_FULL = 2
 
-ctypedef struct fs_rwlock "fastsync_0_1_rwlock":
-    fs_atomic_uptr state
+cdef extern from "fastsync/words.h":
+    ctypedef struct fs_rwlock "fastsync_0_1_rwlock":
+        fs_atomic_uptr state
 
 cdef int rwlock_read_slow(
     fs_rwlock* rw, uintptr_t want, bint recursive, int64_t deadline, int flags,
@@ -426,6 +427,8 @@ cdef class _Mapped(_Guard):
 
 # The words of the objects, for nogil code.  The object must stay alive.
 cdef inline fs_rwlock* rwlock_word(RwLock rw) noexcept nogil:
+    if rw is None:
+        return NULL
     return &rw.word
 
 

@@ -22,6 +22,7 @@
 #include "atomic_float.h"
 #include "atomic_order.h"
 #include "version.h"
+#include "words.h"
 
 /* A deadline, in nanoseconds of time.monotonic()'s clock, that never comes. */
 #ifndef FS_FOREVER
@@ -57,38 +58,6 @@
 #define FS_ONCE_RUN 16
 #define FS_ONCE_RUN_POISONED 17
 
-/* -- the words: the same as in the .pxd files, where their states are explained -- */
-
-typedef struct { fs_atomic_u8 state; } fs_mutex;
-
-typedef struct {
-    fs_atomic_uptr owner;
-    fs_atomic_u32 count;
-    fs_mutex mutex;
-} fs_remutex;
-
-typedef struct { fs_atomic_uptr mutex; } fs_condvar;
-
-typedef struct { fs_atomic_u64 state; } fs_semaphore;
-
-typedef struct { fs_atomic_u8 state; } fs_event;
-
-typedef struct {
-    uint32_t parties;
-    uint32_t count;
-    uint32_t generation;
-    uint32_t draining;
-    uint32_t epoch;
-    int passed;
-    int running;
-    int broken;
-    fs_mutex lock;
-} fs_barrier;
-
-typedef struct { fs_atomic_uptr state; } fs_rwlock;
-
-typedef struct { fs_atomic_u8 state; } fs_once;
-
 /* -- the parking table's callbacks: see parking.pxd ------------------------- */
 
 #define FS_PARK_UNPARKED 0
@@ -98,6 +67,9 @@ typedef struct { fs_atomic_u8 state; } fs_once;
 #define FS_PARK_UNPARKED_INTERRUPTED 4
 #define FS_PARK_SIGNALLED 5
 
+#define FS_TOKEN_NORMAL 0
+#define FS_TOKEN_HANDOFF 1
+
 #define FS_UNPARK 0
 #define FS_SKIP 1
 #define FS_STOP 2
@@ -106,12 +78,7 @@ typedef struct { fs_atomic_u8 state; } fs_once;
 #define FS_REQUEUE_UNPARK_ONE_REST 1
 #define FS_REQUEUE_ALL 2
 
-typedef struct {
-    size_t unparked;
-    size_t requeued;
-    int have_more;
-    int be_fair;
-} fs_unpark_result;
+typedef uintptr_t fs_key; /* an address */
 
 typedef int (*fs_validate)(void *ctx);
 typedef int (*fs_before_sleep)(void *ctx);
@@ -125,7 +92,6 @@ typedef int (*fs_requeue_op)(void *ctx);
 /* Grows at its end only, within a series. */
 typedef struct {
     const char *version; /* of the fastsync that runs, "0.1.0" */
-    size_t size;         /* of its table */
     int64_t (*now)(void);
     uintptr_t (*thread_id)(void);
     void *(*object_word)(PyObject *, int type);
@@ -217,26 +183,25 @@ __attribute__((weak, visibility("hidden"))) const fs_table *fastsync_table = NUL
 
 /* 0, or -1 with an ImportError that names both versions. */
 static inline int fastsync_import(void) {
-    /* PyCapsule_Import alone would import the package only. */
-    PyObject *home = PyImport_ImportModule("fastsync.capi");
-    const fs_table *table = NULL;
+    PyObject *package = PyImport_ImportModule("fastsync");
+    PyObject *marker = NULL;
+    PyObject *home = NULL;
+    if (package != NULL) {
+        /* What extensions that Cython made look up first, too: see c_version.pxd. */
+        marker = PyObject_GetAttrString(package, FASTSYNC_MARKER);
+    }
+    if (marker != NULL) {
+        /* PyCapsule_Import alone would import the package only. */
+        home = PyImport_ImportModule("fastsync.capi");
+    }
     if (home != NULL) {
-        table = (const fs_table *)PyCapsule_Import(FASTSYNC_CAPSULE, 0);
-        Py_DECREF(home); /* sys.modules has it, and it is never unloaded */
+        fastsync_table = (const fs_table *)PyCapsule_Import(FASTSYNC_CAPSULE, 0);
     }
-    if (table == NULL) {
-        return -1;
-    }
-    if (strncmp(table->version, FASTSYNC_SERIES, sizeof(FASTSYNC_SERIES) - 1) != 0 ||
-        table->size < sizeof(fs_table)) {
-        PyErr_Format(PyExc_ImportError,
-                     "this extension was compiled for fastsync " FASTSYNC_VERSION
-                     ", but fastsync %s is installed",
-                     table->version);
-        return -1;
-    }
-    fastsync_table = table;
-    return 0;
+    /* sys.modules has them, and they are never unloaded. */
+    Py_XDECREF(home);
+    Py_XDECREF(marker);
+    Py_XDECREF(package);
+    return fastsync_table != NULL ? 0 : -1;
 }
 
 /* -- time ---------------------------------------------------------------------- */
@@ -371,6 +336,9 @@ FS_INLINE void fs_condvar_reset(fs_condvar *c) { fastsync_table->condvar_reset(c
 FS_INLINE uint64_t fs_semaphore_max(void) { return UINT64_MAX >> 1; }
 
 FS_INLINE void fs_semaphore_init(fs_semaphore *s, uint64_t value) {
+    if (value > fs_semaphore_max()) {
+        value = fs_semaphore_max();
+    }
     fs_u64_store_relaxed(&s->state, value << 1); /* relaxed: not shared yet */
 }
 
@@ -696,7 +664,7 @@ namespace fastsync {
  * std::scoped_lock. */
 class mutex {
   public:
-    mutex() noexcept : word_() {}
+    constexpr mutex() noexcept : word_() {}
     mutex(const mutex &) = delete;
     mutex &operator=(const mutex &) = delete;
     void lock() noexcept { fs_mutex_lock(&word_); }

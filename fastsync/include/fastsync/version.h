@@ -4,7 +4,7 @@
 
 #define FASTSYNC_VERSION "0.1.0"
 
-/* Versions of one series share their C API: it may grow, but what it had stays. */
-#define FASTSYNC_SERIES "0.1."
+/* The attribute of the package by which it refuses what was compiled for another one. */
+#define FASTSYNC_MARKER "_compiled_for_0_1_0"
 
 #endif
