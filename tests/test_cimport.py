@@ -4,6 +4,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -14,7 +15,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from conftest import run_build, run_threads, wait_until
+from conftest import background, run_build, run_threads, wait_until
 
 import fastsync
 
@@ -700,6 +701,27 @@ def test_the_last_waiter_that_gives_up_leaves_the_word_as_it_was(words, kind):
     for thread in threads:
         thread.join(30)
     assert outcomes == [False, False]
+    assert (word.state, word.parked) == (before, 0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_waiter_whose_handler_raises_leaves_the_word_as_it_was(words, kind):
+    word = words.Word(kind)
+    before = word.state
+
+    def interrupt():
+        wait_until(lambda: word.parked == 1)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+
+    def handler(*_):
+        raise KeyError
+
+    old = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with background(interrupt), pytest.raises(KeyError):
+            word.wait_with_handlers()
+    finally:
+        signal.signal(signal.SIGUSR1, old)
     assert (word.state, word.parked) == (before, 0)
 
 

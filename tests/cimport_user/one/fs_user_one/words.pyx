@@ -5,13 +5,17 @@ from libc.stdint cimport int64_t, uint8_t
 from fastsync.c_wait cimport FS_FOREVER
 from fastsync.locks cimport *
 from fastsync.once cimport FS_ONCE_DONE, fs_once, once_begin, once_end, once_wait
-from fastsync.parking cimport FS_ACQUIRED, FS_PLAIN, deadline_after, parked_count
+from fastsync.parking cimport FS_PLAIN, FS_SIGNALS, deadline_after, parked_count
 from fastsync.rwlock cimport (
     fs_rwlock, rwlock_read_until, rwlock_unlock_read, rwlock_unlock_write, rwlock_write,
     rwlock_write_until,
 )
 
 KINDS = ("mutex", "reader", "writer", "semaphore", "event", "once", "condvar")
+
+
+cdef int checked(int answer) except -1:
+    return answer
 
 
 cdef class Word:
@@ -33,31 +37,36 @@ cdef class Word:
         rwlock_write(&self.rwlock)
         once_begin(&self.once, False, FS_FOREVER, FS_PLAIN)
 
-    cdef bint take(self, int64_t deadline) noexcept nogil:
+    cdef int take(self, int64_t deadline, int flags) noexcept nogil:
+        """1: it came; 0: not in time; -1: a signal handler raised."""
         cdef int result
         if self.which == 0:
-            return mutex_lock_until(&self.mutex, deadline, FS_PLAIN) == FS_ACQUIRED
+            return mutex_lock_until(&self.mutex, deadline, flags)
         if self.which == 1:
-            return rwlock_read_until(&self.rwlock, deadline, FS_PLAIN) == FS_ACQUIRED
+            return rwlock_read_until(&self.rwlock, deadline, flags)
         if self.which == 2:
-            return rwlock_write_until(&self.rwlock, deadline, FS_PLAIN) == FS_ACQUIRED
+            return rwlock_write_until(&self.rwlock, deadline, flags)
         if self.which == 3:
-            return semaphore_acquire_until(&self.semaphore, deadline, FS_PLAIN) == FS_ACQUIRED
+            return semaphore_acquire_until(&self.semaphore, deadline, flags)
         if self.which == 4:
-            return event_wait_until(&self.event, deadline, FS_PLAIN) == FS_ACQUIRED
+            return event_wait_until(&self.event, deadline, flags)
         if self.which == 5:
-            return once_wait(&self.once, deadline, FS_PLAIN) == FS_ONCE_DONE
+            return once_wait(&self.once, deadline, flags)
         mutex_lock(&self.outer)
-        result = condvar_wait(&self.condvar, &self.outer, deadline, FS_PLAIN)
+        result = condvar_wait(&self.condvar, &self.outer, deadline, flags)
         mutex_unlock(&self.outer)
-        return result == FS_CONDVAR_NOTIFIED
+        return result
 
     def wait(self, int64_t ns):
         """Whether it came in time; `ns` < 0 waits for ever."""
-        cdef bint came
+        cdef int came
         with nogil:
-            came = self.take(FS_FOREVER if ns < 0 else deadline_after(ns))
-        return came
+            came = self.take(FS_FOREVER if ns < 0 else deadline_after(ns), FS_PLAIN)
+        return came == 1
+
+    def wait_with_handlers(self):
+        """Until it comes, or a signal handler raises."""
+        return checked(self.take(FS_FOREVER, FS_SIGNALS)) == 1
 
     def let_go(self, bint reading=False):
         """Let one through, or all if it comes for all."""
