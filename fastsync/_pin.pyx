@@ -40,10 +40,10 @@ def pin(obj, /):
     It is never freed, and neither is what it refers to: for objects that live as long as the
     process. Threads that share it then no longer slow each other down by counting. Call it in
     the thread that made the object: elsewhere, and before Python 3.12, it does nothing.
-    TypeError for objects that are not fastsync's.
+    TypeError for other objects, Mutex and Arc among them.
     """
     if type(obj) not in pinnable:
-        raise TypeError(f"cannot pin {type(obj).__name__!r} object: not a lock or atomic of fastsync")
+        raise TypeError(f"cannot pin {type(obj).__name__!r} object: it is none of those that can be pinned")
     parts = pinnable[type(obj)]
     pin_one(obj)
     if parts is not None and fs_is_immortal(<PyObject*>obj):

@@ -905,6 +905,8 @@ cdef class AtomicArray:
                 fs_word_store(self.data + i * self.size, self.kind, bits, FS_SEQ_CST)
 
     def __getbuffer__(self, Py_buffer* view, int flags):
+        if self.size == 0:
+            raise BufferError("this AtomicArray was not initialized")
         view.obj = self
         view.buf = self.data
         view.len = self.count * self.size

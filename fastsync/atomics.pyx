@@ -43,7 +43,7 @@ from fastsync.c_python cimport (
 )
 from fastsync.c_wait cimport FS_FOREVER, FS_TIMED_OUT, FS_WOKEN, fs_now
 from fastsync.parking cimport (
-    FS_ACQUIRED, FS_ERROR, FS_PARK_INTERRUPTED, FS_PARK_UNPARKED_INTERRUPTED, FS_SIGNALS,
+    FS_ACQUIRED, FS_ERROR, FS_PARK_INTERRUPTED, FS_SIGNALS,
     FS_SPIN, FS_TIMEOUT, FS_TOKEN_NORMAL, park, unpark_all, unpark_one,
 )
 from fastsync.timeouts cimport deadline_for
@@ -379,10 +379,6 @@ cdef int word_wait(
                       deadline, flags | FS_SPIN, NULL)
         if result == FS_PARK_INTERRUPTED:
             return FS_ERROR
-        if result == FS_PARK_UNPARKED_INTERRUPTED:
-            # We took a notify and leave without looking: somebody else shall.
-            unpark_one(<uintptr_t>word, NULL, NULL)
-            return FS_ERROR
         if deadline != FS_FOREVER and fs_now() >= deadline:
             deadline = 0  # look once more
 
@@ -538,7 +534,8 @@ cdef class _Atomic:
         as the object lives. `shared=True` makes `wait` and `notify_*` work between processes
         (all of them must say so); NotImplementedError where the platform cannot.
         ValueError when the bytes are outside the buffer or not aligned to the width,
-        BufferError when it is read-only.
+        BufferError when it is read-only. An AtomicBool over a byte that is neither 0 nor 1 loads
+        True, and compare_exchange() finds it equal to neither: store() a bool first.
         """
         cdef _Atomic self = cls.__new__(cls)
         borrow(self, buffer, offset, shared)
@@ -643,7 +640,7 @@ cdef class _Atomic:
     def __float__(self):
         return float(current_value(self))
 
-    def __format__(self, spec):
+    def __format__(self, str spec not None):
         return format(current_value(self), spec)
 
     def __repr__(self):

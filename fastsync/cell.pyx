@@ -81,7 +81,7 @@ from fastsync.atomics cimport (
 from fastsync.c_python cimport FS_FREE_THREADED, fs_given, fs_is_immortal, fs_is_owner
 from fastsync.c_wait cimport FS_FOREVER, fs_at_fork, fs_now, fs_yield
 from fastsync.parking cimport (
-    FS_ACQUIRED, FS_ERROR, FS_PARK_INTERRUPTED, FS_PARK_UNPARKED_INTERRUPTED, FS_SIGNALS,
+    FS_ACQUIRED, FS_ERROR, FS_PARK_INTERRUPTED, FS_SIGNALS,
     FS_SPIN, FS_TIMEOUT, FS_TOKEN_NORMAL, park, unpark_all, unpark_one,
 )
 
@@ -410,10 +410,6 @@ cdef int ref_wait(fs_atomic_uptr* word, PyObject* expected, int64_t deadline) no
                       deadline, FS_SIGNALS | FS_SPIN, NULL)
         if result == FS_PARK_INTERRUPTED:
             return FS_ERROR
-        if result == FS_PARK_UNPARKED_INTERRUPTED:
-            # We took a notify and leave without looking: somebody else shall.
-            unpark_one(<uintptr_t>word, NULL, NULL)
-            return FS_ERROR
         if deadline != FS_FOREVER and fs_now() >= deadline:
             deadline = 0  # look once more
 
@@ -685,6 +681,8 @@ cdef int clear_shared(PyObject* self) noexcept:
 @cython.trashcan(True)
 cdef class _Shared:
     def __cinit__(self, on_drop):
+        if on_drop is not None and not callable(on_drop):
+            raise TypeError("on_drop must be a callable or None")
         self.word = None
         Py_DECREF(Py_None)
         fs_uptr_store_relaxed(value_word(self), 0)  # relaxed: not shared yet
@@ -833,8 +831,8 @@ cdef class Arc(_Ref):
     """
 
     def __init__(self, value, on_drop=None):
-        drop_arc(self)
         shared = new_shared(<PyObject*>value, on_drop, 1)
+        drop_arc(self)
         ref_store(word_of(<PyObject*>self), <PyObject*>shared)
 
     def __cinit__(self):

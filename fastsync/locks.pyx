@@ -688,7 +688,7 @@ cdef int barrier_reset(fs_barrier* b, int flags) noexcept nogil:
 cdef uint32_t barrier_waiting(fs_barrier* b) noexcept nogil:
     cdef uint32_t count
     mutex_lock_inner(&b.lock)
-    count = 0 if b.running else b.count
+    count = 0 if b.running and b.broken else b.count
     mutex_unlock_inner(&b.lock)
     return count
 

@@ -1,5 +1,5 @@
 """Mutexes that own what they protect, for Cython code that is handed one."""
-from libc.stdint cimport uint32_t, uintptr_t
+from libc.stdint cimport uint32_t, uint64_t, uintptr_t
 from cpython.object cimport PyObject
 
 from fastsync.c_atomic cimport fs_atomic_u32, fs_atomic_uptr
@@ -8,10 +8,12 @@ from fastsync.slots cimport fs_call
 
 
 # Which `with` statement a guard came from, to tell at its end whose it is: two
-# numbers from fs_running; `frame` 0 for none.
+# numbers from fs_running; `frame` 0 for none.  Of a ReentrantMutex also which of
+# its blocks it was: one function may be in several.
 cdef struct fs_block:
     uintptr_t frame
     uintptr_t thread
+    uint64_t serial
 
 # Blocks that are still open, but whose guards have ended: leaving them must
 # let nobody else's hold go.
@@ -21,7 +23,7 @@ cdef struct fs_ended:
 
 cdef struct fs_ended_list:
     fs_mutex lock
-    uint32_t count
+    fs_atomic_u32 count        # written under the lock
     fs_ended* first
 
 
@@ -58,6 +60,7 @@ cdef class ReentrantMutex:
     cdef uint32_t leaked         # levels whose guards were leaked
     cdef fs_atomic_u32 orphans   # levels whose guards other threads dropped
     cdef PyObject* entered       # the innermost guard that a `with` holds, owned
+    cdef uint64_t blocks         # how many have been entered
     cdef fs_ended_list ended
     cdef object value
 

@@ -38,9 +38,9 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 
 from fastsync.c_atomic cimport (
-    fs_atomic_uptr, fs_u32_exchange_acquire, fs_u32_fetch_add_release,
-    fs_u32_load_relaxed, fs_u8_load_relaxed, fs_uptr_cas_acq_rel, fs_uptr_cas_acquire,
-    fs_uptr_exchange_acq_rel, fs_uptr_load_acquire, fs_uptr_load_relaxed,
+    fs_atomic_uptr, fs_u32_exchange_acquire, fs_u32_fetch_add_relaxed,
+    fs_u32_fetch_add_release, fs_u32_load_relaxed, fs_u8_load_relaxed,
+    fs_uptr_cas_acq_rel, fs_uptr_cas_acquire, fs_uptr_exchange_acq_rel, fs_uptr_load_acquire, fs_uptr_load_relaxed,
     fs_uptr_store_release, fs_uptr_store_relaxed,
 )
 from fastsync.c_python cimport (
@@ -194,6 +194,7 @@ cdef inline fs_block get_block(_Mutex m) noexcept:
     # relaxed: ordered by the owner word, which was read before
     block.frame = fs_uptr_load_relaxed(&m.frame)
     block.thread = fs_uptr_load_relaxed(&m.thread)
+    block.serial = 0
     return block
 
 
@@ -267,6 +268,7 @@ cdef inline int leave(_Mutex m) except -1:
     # this owner's or a later one's
     cdef uintptr_t owner = fs_uptr_load_acquire(&m.owner)
     fs_running(&here.thread, &here.frame)
+    here.serial = 0
     if is_guard(owner) and fs_uptr_load_relaxed(&m.frame) == here.frame:
         if end_block(m, owner & ~<uintptr_t>BUSY):
             return 0
@@ -320,32 +322,36 @@ cdef void note_ended(fs_ended_list* ended, fs_block block) noexcept:
     mutex_lock(&ended.lock)
     entry.next = ended.first
     ended.first = entry
-    ended.count += 1
-    if ended.count > 64:
+    # relaxed, here and below: under the lock, or its reader looks for its own
+    if fs_u32_fetch_add_relaxed(&ended.count, 1) >= 64:
         # Blocks that nobody ever leaves: __enter__ called by hand.
         last = &ended.first
         while last[0].next != NULL:
             last = &last[0].next
         oldest = last[0]
         last[0] = NULL
-        ended.count -= 1
+        fs_u32_fetch_add_relaxed(&ended.count, UINT32_MAX)
     mutex_unlock(&ended.lock)
     free(oldest)
 
 
 cdef bint settle(fs_ended_list* ended, fs_block here, bint exactly) noexcept:
-    """Take a block of this function (or of this thread) off the list, the last first."""
+    """Take a block of this function (or of this thread) off the list, the last first,
+    if it was entered after `here`."""
     cdef fs_ended** link = &ended.first
+    cdef fs_ended** best = NULL
     cdef fs_ended* found = NULL
     mutex_lock(&ended.lock)
     while link[0] != NULL:
         if (link[0].block.frame == here.frame if exactly
                 else link[0].block.thread == here.thread):
-            found = link[0]
-            link[0] = found.next
-            ended.count -= 1
-            break
+            if best == NULL or link[0].block.serial > best[0].block.serial:
+                best = link
         link = &link[0].next
+    if best != NULL and best[0].block.serial >= here.serial:
+        found = best[0]
+        best[0] = found.next
+        fs_u32_fetch_add_relaxed(&ended.count, UINT32_MAX)
     mutex_unlock(&ended.lock)
     free(found)
     return found != NULL
@@ -1037,6 +1043,8 @@ cdef object reentrant_enter(ReentrantMutex m):
     guard = reentrant_lock(m, FS_FOREVER)
     fs_running(&(<ReentrantMutexGuard>guard).block.thread,
                &(<ReentrantMutexGuard>guard).block.frame)
+    m.blocks += 1
+    (<ReentrantMutexGuard>guard).block.serial = m.blocks
     push_entered(m, <PyObject*>guard)
     return guard
 
@@ -1064,9 +1072,14 @@ cdef int reentrant_leave(ReentrantMutex m) except -1:
     cdef fs_block here
     cdef ReentrantMutexGuard guard = None
     fs_running(&here.thread, &here.frame)
+    here.serial = 0
     if remutex_is_mine(&m.word) and m.entered != NULL:
         guard = <ReentrantMutexGuard>m.entered
-        if guard.block.frame != here.frame and settle(&m.ended, here, True):
+        if guard.block.frame == here.frame:
+            # Of one function's blocks the last entered is the first that is left.
+            here.serial = guard.block.serial
+        if ((here.serial == 0 or fs_u32_load_relaxed(&m.ended.count) != 0)
+                and settle(&m.ended, here, True)):
             return 0
         take_entered(m, <PyObject*>guard)
         guard.live = False
@@ -1386,6 +1399,10 @@ cdef class _UnlockedReentrant:
         self.guard.live = True
         if self.entered:
             push_entered(<ReentrantMutex>mutex, <PyObject*>self.guard)
+
+    def __dealloc__(self):
+        if self.inside and self.entered:  # the guard has ended, its block has not
+            note_ended(&(<ReentrantMutex>self.guard.mutex).ended, self.guard.block)
 
 
 # -- Condvar -----------------------------------------------------------------

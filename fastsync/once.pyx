@@ -294,6 +294,8 @@ parking_lot's and std's Once."""
         RuntimeError when poisoned, and when called from within the function.
         """
         cdef int outcome
+        if not callable(function):
+            raise TypeError("call_once needs a callable")
         if once_is_done(&self.once):
             return
         outcome = start(self, False)
@@ -306,6 +308,8 @@ parking_lot's and std's Once."""
         """As call_once(), also when poisoned: calls function(state), the state being
         OnceState.New or OnceState.Poisoned."""
         cdef int outcome
+        if not callable(function):
+            raise TypeError("call_once_force needs a callable")
         if once_is_done(&self.once):
             return
         outcome = start(self, True)

@@ -496,23 +496,41 @@ cdef inline PyObject* traced(Condition self) noexcept:
     return <PyObject*>self if self.remutex == &self.own else <PyObject*>self.lock
 
 
+cdef inline fs_mutex* own_word(fs_mutex* mutex) except NULL:
+    """It, unless another thread has just exchanged the lock for one that is not ours."""
+    if mutex == NULL:
+        raise RuntimeError("the lock of a Condition was exchanged while threads use it")
+    return mutex
+
+
+cdef inline object kept(PyObject* seen):
+    """What a field had when it was read, once: see set_lock."""
+    return <object>seen
+
+
 cdef inline bint condition_acquire(Condition self, int64_t deadline) except -1:
-    if self.remutex != NULL:
-        return remutex_acquire(<object>traced(self), self.remutex, deadline)
-    return word_acquire(<object>traced(self), self.mutex, deadline)
+    cdef fs_remutex* remutex = self.remutex  # once: see set_lock
+    cdef fs_mutex* mutex = self.mutex
+    if remutex != NULL:
+        return remutex_acquire(<object>traced(self), remutex, deadline)
+    return word_acquire(<object>traced(self), own_word(mutex), deadline)
 
 
 cdef inline int condition_release(Condition self) except -1:
-    if self.remutex != NULL:
-        return remutex_release(<object>traced(self), self.remutex)
-    return word_release(<object>traced(self), self.mutex)
+    cdef fs_remutex* remutex = self.remutex
+    cdef fs_mutex* mutex = self.mutex
+    if remutex != NULL:
+        return remutex_release(<object>traced(self), remutex)
+    return word_release(<object>traced(self), own_word(mutex))
 
 
 cdef inline bint condition_is_owned(Condition self) except -1:
-    if self.remutex != NULL:
-        return remutex_is_mine(self.remutex)
-    if self.mutex != NULL:
-        return mutex_is_locked(self.mutex)
+    cdef fs_remutex* remutex = self.remutex
+    cdef fs_mutex* mutex = self.mutex
+    if remutex != NULL:
+        return remutex_is_mine(remutex)
+    if mutex != NULL:
+        return mutex_is_locked(mutex)
     return bool(self._is_owned())
 
 
@@ -595,14 +613,25 @@ cdef int condition_notify(Condition self, object n) except -1:
 
 cdef object condition_lock(Condition self):
     """The lock as an object; made on demand when it is our own."""
-    cdef _ConditionLock view = None
-    if self.lock is None:
-        view = _ConditionLock(self)
-        track(self)  # they refer to each other
+    cdef object lock = kept(<PyObject*>self.lock)
+    if lock is not None:
+        return lock
+    view = _ConditionLock(self)
+    track(self)  # they refer to each other
     with cython.critical_section(self):
         if self.lock is None:
             self.lock = view
-        return self.lock
+    return kept(<PyObject*>self.lock)
+
+
+cdef int set_lock(Condition self, object lock) except -1:
+    """In __init__(), a second one too: others may be reading the old lock at the same
+    time.  So that is never let go, and a reader reads the field once."""
+    with cython.critical_section(self):
+        if self.lock is not None and self.lock is not lock:
+            Py_INCREF(self.lock)
+        self.lock = lock
+    return 0
 
 
 cdef PyObject* condition_call(
@@ -615,8 +644,9 @@ cdef PyObject* condition_call(
     if (<Condition>self).mutex == NULL:
         # A foreign lock: its own `with`, looked up as the original does.
         condition = <Condition>self
-        answer = (condition.lock.__enter__() if nargs == 0 else
-                  condition.lock.__exit__(<object>args[0], <object>args[1], <object>args[2]))
+        lock = condition_lock(condition)
+        answer = (lock.__enter__() if nargs == 0 else
+                  lock.__exit__(<object>args[0], <object>args[1], <object>args[2]))
         return Py_NewRef(<PyObject*>answer)
     if nargs == 0:
         condition_acquire(<Condition>self, FS_FOREVER)
@@ -648,12 +678,9 @@ notified.  Ordering: the lock's."""
                 return
             lock = RLock()  # a second __init__(): a new lock, as the original
         track(self)
-        if self.lock is not None and self.lock is not lock:
-            # Somebody may be reading the old one: it is never let go.
-            Py_INCREF(self.lock)
         if self.mutex == NULL:
             forget_foreign_lock(self)
-        self.lock = lock
+        set_lock(self, lock)
         if type(lock) is Lock:
             self.mutex = &(<Lock>lock).mutex
             self.remutex = NULL
@@ -675,29 +702,30 @@ notified.  Ordering: the lock's."""
     def acquire(self, blocking=True, timeout=-1):
         """The lock's acquire()."""
         if self.mutex == NULL:
-            return self.lock.acquire(blocking, timeout)
+            return condition_lock(self).acquire(blocking, timeout)
         return condition_acquire(self, lock_deadline(blocking, timeout))
 
     def release(self):
         """The lock's release()."""
         if self.mutex == NULL:
-            return self.lock.release()
+            return condition_lock(self).release()
         condition_release(self)
 
     def locked(self):
         """The lock's locked()."""
-        if self.mutex == NULL:
-            return self.lock.locked()
-        return mutex_is_locked(self.mutex)
+        cdef fs_mutex* mutex = self.mutex
+        if mutex == NULL:
+            return condition_lock(self).locked()
+        return mutex_is_locked(mutex)
 
     def __enter__(self):
         if self.mutex == NULL:
-            return self.lock.__enter__()
+            return condition_lock(self).__enter__()
         return condition_acquire(self, FS_FOREVER)
 
     def __exit__(self, exc_type=None, exc_value=None, traceback=None):
         if self.mutex == NULL:
-            return self.lock.__exit__(exc_type, exc_value, traceback)
+            return condition_lock(self).__exit__(exc_type, exc_value, traceback)
         condition_release(self)
 
     def wait(self, timeout=None):
@@ -754,37 +782,41 @@ notified.  Ordering: the lock's."""
         if self.mutex != NULL:
             return condition_is_owned(self)
         # A foreign lock without _is_owned(): try it.
-        if self.lock.acquire(False):
-            self.lock.release()
+        if condition_lock(self).acquire(False):
+            condition_lock(self).release()
             return False
         return True
 
     def _release_save(self):
-        if self.remutex != NULL:
-            return remutex_release_save(<object>traced(self), self.remutex)
+        cdef fs_remutex* remutex = self.remutex
+        if remutex != NULL:
+            return remutex_release_save(<object>traced(self), remutex)
         if self.mutex != NULL:
             condition_release(self)
         else:
-            self.lock.release()
+            condition_lock(self).release()
 
     def _acquire_restore(self, state):
-        if self.remutex != NULL:
-            remutex_acquire_restore(<object>traced(self), self.remutex, state)
-        elif self.mutex != NULL:
-            word_retake(<object>traced(self), self.mutex)
+        cdef fs_remutex* remutex = self.remutex
+        cdef fs_mutex* mutex = self.mutex
+        if remutex != NULL:
+            remutex_acquire_restore(<object>traced(self), remutex, state)
+        elif mutex != NULL:
+            word_retake(<object>traced(self), mutex)
         else:
-            self.lock.acquire()
+            condition_lock(self).acquire()
 
     def _recursion_count(self):
+        cdef fs_remutex* remutex = self.remutex
         if self.mutex == NULL:
-            return self.lock._recursion_count()
-        if self.remutex == NULL:
+            return condition_lock(self)._recursion_count()
+        if remutex == NULL:
             raise AttributeError("_recursion_count")
-        return remutex_count(self.remutex) if remutex_is_mine(self.remutex) else 0
+        return remutex_count(remutex) if remutex_is_mine(remutex) else 0
 
     def _at_fork_reinit(self):
         if self.mutex == NULL:
-            self.lock._at_fork_reinit()
+            condition_lock(self)._at_fork_reinit()
         elif self.remutex != NULL:
             remutex_reset(self.remutex)
         else:
@@ -1061,9 +1093,10 @@ cdef uint32_t party_count(object parties) except 0:
 
 
 cdef int finish_round(Barrier self) except -1:
-    if self.action is not None:
+    cdef object action = kept(<PyObject*>self.action)
+    if action is not None:
         try:
-            self.action()
+            action()
         except BaseException:
             barrier_abort(&self.barrier)
             barrier_open(&self.barrier)
@@ -1086,14 +1119,15 @@ before a wait() happens before everything after any other wait() of the round.""
 
     def __init__(self, parties, action=None, timeout=None):
         barrier_reinit(&self.barrier, party_count(parties))
-        if self.action is not None or self.timeout is not None:
-            # A second __init__(): somebody may be reading the old ones, so they are never let go.
-            Py_INCREF(self.action)
-            Py_INCREF(self.timeout)
-        elif action is None and timeout is None:
-            return
-        self.action = action
-        self.timeout = timeout
+        with cython.critical_section(self):
+            if self.action is not None or self.timeout is not None:
+                # A second __init__(): as set_lock.
+                Py_INCREF(self.action)
+                Py_INCREF(self.timeout)
+            elif action is None and timeout is None:
+                return
+            self.action = action
+            self.timeout = timeout
         track(self)
 
     def wait(self, timeout=None):
@@ -1107,7 +1141,7 @@ before a wait() happens before everything after any other wait() of the round.""
         cdef int64_t deadline
         cdef int outcome
         if timeout is None:
-            timeout = self.timeout
+            timeout = kept(<PyObject*>self.timeout)
         deadline = wait_deadline(timeout)
         if deadline == 0:
             deadline = 1  # the past: arriving last still passes
@@ -1144,11 +1178,11 @@ before a wait() happens before everything after any other wait() of the round.""
 
     @property
     def _action(self):
-        return self.action
+        return kept(<PyObject*>self.action)
 
     @property
     def _timeout(self):
-        return self.timeout
+        return kept(<PyObject*>self.timeout)
 
     @property
     def _parties(self):

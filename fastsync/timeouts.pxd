@@ -1,5 +1,5 @@
 """Seconds of the Python API to deadlines of the raw locks; inline only."""
-from libc.math cimport ceil
+from libc.math cimport ceil, floor
 from libc.stdint cimport INT64_MAX, int64_t
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_AsDouble, PyFloat_Check
 from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_Check
@@ -17,7 +17,7 @@ cdef inline int64_t timeout_max() noexcept:
 
 
 cdef inline int64_t seconds_to_ns(object seconds) except? -1:
-    """Nanoseconds, rounded up.  As the standard library's locks convert: int
+    """Nanoseconds, rounded away from 0.  As the standard library's locks convert: int
     or float only, ValueError for NaN, OverflowError past TIMEOUT_MAX either way."""
     cdef double ns
     cdef long long whole
@@ -26,7 +26,8 @@ cdef inline int64_t seconds_to_ns(object seconds) except? -1:
         ns = PyFloat_AS_DOUBLE(seconds)
         if ns != ns:
             raise ValueError("Invalid value NaN (not a number)")
-        ns = ceil(ns * 1e9)
+        ns *= 1e9
+        ns = ceil(ns) if ns > 0 else floor(ns)
         if ns > <double>timeout_max() or ns < -<double>timeout_max():
             raise OverflowError("timeout value is too large")
         return <int64_t>ns

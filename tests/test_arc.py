@@ -422,3 +422,11 @@ def test_get_mut_against_downgrade():
     run_threads([look, count])
     gc.collect()
     assert a.weak_count() == 0
+
+
+def test_on_drop_must_be_callable():
+    arc = Arc(1)
+    for call in [lambda: Arc(1, on_drop=5), lambda: arc.__init__(2, 5)]:
+        with pytest.raises(TypeError, match="on_drop"):
+            call()
+    assert arc.value == 1

@@ -681,3 +681,11 @@ def test_a_signal_handler_ends_a_shared_wait():
 
 def test_all_names_are_covered():
     assert list(itertools.chain(INTS, FLOATS)) == NAMES
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="no __buffer__ from Python")
+def test_buffer_of_what_was_not_initialized():
+    array = AtomicArray.__new__(AtomicArray)
+    for flags in [0, 0x1FF]:
+        with pytest.raises(BufferError):
+            array.__buffer__(flags)

@@ -751,6 +751,9 @@ def test_a_bool_in_a_buffer_may_hold_any_byte():
     a = fastsync.AtomicBool.from_buffer(memory)
     assert a.load() is True
     assert bool(a)
+    assert a.compare_exchange(True, False) == (False, True)
+    a.store(True)
+    assert a.compare_exchange(True, False) == (True, True)
 
 
 # -- pin and Counter ----------------------------------------------------------------
@@ -850,3 +853,10 @@ def test_no_weak_references():
     # 48 bytes are the header, the word, and which type of word it is
     with pytest.raises(TypeError):
         weakref.ref(fastsync.AtomicI64())
+
+
+@pytest.mark.parametrize("kind", ["AtomicI64", "AtomicBool", "AtomicF32"])
+def test_format_spec_of_the_wrong_type(kind):
+    for spec in [5, None]:
+        with pytest.raises(TypeError):
+            getattr(fastsync, kind)(1).__format__(spec)

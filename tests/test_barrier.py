@@ -279,3 +279,30 @@ def test_barrier_is_not_copied():
     for refuse in (copy.copy, copy.deepcopy):
         with pytest.raises(TypeError):
             refuse(fs.Barrier(2))
+
+
+def test_another_init_while_threads_use_it():
+    barrier, stop = fs.Barrier(1, print), threading.Event()
+
+    def use():
+        while not stop.is_set():
+            assert callable(barrier._action)
+            assert barrier._timeout == 5
+            with contextlib.suppress(threading.BrokenBarrierError):
+                barrier.wait()
+
+    def initialize():
+        for _ in range(3000):
+            barrier.__init__(1, lambda: None, 2 + 3)
+        stop.set()
+
+    barrier.__init__(1, lambda: None, 5)
+    run_threads([initialize, use, use])
+
+
+def test_all_are_counted_while_the_action_runs(impl):
+    seen = []
+    barrier = impl.Barrier(3, lambda: seen.append(barrier.n_waiting))
+    run_threads([barrier.wait] * 3)
+    assert seen == [3]
+    wait_until(lambda: barrier.n_waiting == 0)

@@ -633,3 +633,33 @@ def test_at_fork_reinit_with_waiters_wakes_them():
     with background(wait):
         waiting(condition, 1)
         condition._at_fork_reinit()
+
+
+def initialize_and_use(initialize, *uses):
+    """Over and over again at once: whatever is raised, nothing is read that is gone."""
+    stop = threading.Event()
+
+    def use(function):
+        while not stop.is_set():
+            with contextlib.suppress(RuntimeError):
+                function()
+
+    def run():
+        for _ in range(3000):
+            initialize()
+        stop.set()
+
+    run_threads([run, *(lambda u=u: use(u) for u in uses)])
+
+
+@pytest.mark.parametrize("make", [fs.Lock, fs.RLock, threading.Lock])
+def test_another_init_while_threads_use_it(make):
+    condition = fs.Condition(fs.Lock())
+
+    def take():
+        if condition.acquire(timeout=0.001):
+            condition.release()
+
+    initialize_and_use(
+        lambda: condition.__init__(make()), lambda: condition._lock, lambda: repr(condition), take
+    )

@@ -209,6 +209,27 @@ def test_barrier_is_usable_in_the_child_of_a_barrier_storm():
     """)
 
 
+def test_barrier_that_others_wait_at_begins_anew_in_the_child():
+    run("""
+    barrier = t.Barrier(2)
+    waiting = stock.Thread(target=barrier.wait)
+    waiting.start()
+    while barrier.n_waiting == 0:
+        time.sleep(0.001)
+    def use():
+        arrivals = []
+        threads = [stock.Thread(target=lambda: arrivals.append(barrier.wait(20))) for _ in "ab"]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(arrivals) == [0, 1], arrivals
+    assert join(child(use)) == 0
+    barrier.wait(20)
+    waiting.join()
+    """)
+
+
 def test_fork_in_a_thread_makes_that_thread_the_main_one():
     run("""
     import signal

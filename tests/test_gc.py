@@ -324,7 +324,7 @@ def test_collections_without_pause_do_not_disturb_contended_locks():
 
     def work(_):
         nonlocal total
-        for i in range(300):
+        for i in range(100):
             with lock:
                 total += 1
             with condition:
@@ -335,7 +335,7 @@ def test_collections_without_pause_do_not_disturb_contended_locks():
     with background(collect):
         run_threads(work, count=3)
         stop.set()
-    assert total == 900
+    assert total == 300
 
 
 def test_dictionary_may_be_replaced_and_read_at_once():

@@ -340,3 +340,11 @@ def test_lock_calls_itself_threading_lock():
 def test_methods_are_plain_descriptors_that_scale():
     assert type(fs.Lock.acquire).__name__ == "method_descriptor"
     assert type(fs.Lock.__enter__).__name__ == "method_descriptor"
+
+
+@pytest.mark.parametrize("kind", ["Lock", "RLock"])
+def test_the_smallest_negative_timeout_is_negative(impl, kind):
+    lock = getattr(impl, kind)()
+    for timeout in [-1e-12, -5e-324]:
+        with pytest.raises(ValueError, match="non-negative"):
+            lock.acquire(timeout=timeout)

@@ -14,6 +14,7 @@ import time
 import weakref
 
 import pytest
+from conftest import run_threads
 
 from fastsync import FairMutex, MappedMutexGuard, Mutex, MutexGuard, ReentrantMutex
 from fastsync.mutex import _waiters
@@ -1192,3 +1193,58 @@ def test_value_is_replaced_and_read_through_one_guard(run_threads):
 def test_guard_type_is_shared():
     assert type(Mutex().lock()) is MutexGuard
     assert type(FairMutex().lock()) is MutexGuard
+
+
+# -- blocks of one function on a ReentrantMutex, of which the inner one ends early --------------
+
+
+def is_free_for_others(mutex):
+    (taken,) = run_threads([lambda: mutex.try_lock() is not None])
+    return taken
+
+
+ENDINGS = {
+    "unlock": lambda guard: guard.unlock(),
+    "unlock_fair": lambda guard: guard.unlock_fair(),
+    "leak": lambda guard: guard.leak(),
+    "map": lambda guard: guard.map(lambda value: value["part"]),
+    "unlocked": lambda guard: guard.unlocked().__enter__(),
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_inner_block_whose_guard_has_ended_leaves_the_outer_hold_alone(ending):
+    mutex = ReentrantMutex({"part": 1})
+    with mutex as outer:
+        with mutex as inner:
+            kept = ENDINGS[ending](inner)
+        assert outer.value == {"part": 1}
+        assert not is_free_for_others(mutex)
+        with mutex as third, mutex:
+            ENDINGS["unlock"](third)
+        assert not is_free_for_others(mutex)
+        if ending == "map":
+            kept.unlock()
+        elif ending == "leak":
+            mutex.force_unlock()
+    assert is_free_for_others(mutex)
+
+
+def test_outer_block_whose_guard_has_ended_leaves_the_inner_hold_alone():
+    mutex = ReentrantMutex(0)
+    with mutex as outer:
+        with mutex as inner:
+            outer.unlock()
+            assert inner.value == 0
+        assert is_free_for_others(mutex)
+        with mutex:
+            assert not is_free_for_others(mutex)
+        assert is_free_for_others(mutex)
+    assert is_free_for_others(mutex)
+
+
+def test_block_whose_guard_was_lent_and_dropped_ends_quietly():
+    mutex = ReentrantMutex(0)
+    with mutex as guard:
+        guard.unlocked().__enter__()
+    assert is_free_for_others(mutex)

@@ -708,3 +708,11 @@ def test_lazy_property_and_slots():
     with pytest.raises(TypeError, match="__dict__"):
         Without().value  # noqa: B018
     assert With().value == 1
+
+
+def test_once_that_is_given_no_callable_stays_new():
+    once = Once()
+    for call in [once.call_once, once.call_once_force]:
+        with pytest.raises(TypeError, match="callable"):
+            call(None)
+    assert once.state() is OnceState.New

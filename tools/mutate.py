@@ -110,7 +110,8 @@ def caught_by_tests(tree, tests):
     empty = tree / "empty"
     empty.mkdir(exist_ok=True)
     suite = ["-m", "pytest", "-c", tree / "pyproject.toml", "--rootdir", tree, "-x", "-q", "-n", 2]
-    suite += ["--dist", "loadgroup", "-p", "no:cacheprovider", "--tb=no", "-m", "not slow"]
+    suite += ["--dist", "loadgroup", "--max-worker-restart", 0]  # see run_tests.sh
+    suite += ["-p", "no:cacheprovider", "--tb=no", "-m", "not slow"]
     suite += ["-k", "not another_version"]  # wants fastsync installed, not in PYTHONPATH
     for name in tests.split():
         # A mutant often hangs: the usual deadline of a test is for busy machines.  What builds

@@ -13,6 +13,8 @@ while [ $# -gt 0 ] && [ "$1" != -- ]; do
 done
 [ $# -eq 0 ] || shift
 
+# A test that hangs ends its worker (faulthandler_exit_on_timeout); pytest-xdist would start another
+# one, and with loadgroup wait for it for ever: hence no restarts.
 # pytest runs in an empty folder, as the checkout's fastsync would hide the installed one from
 # subprocesses; what names a file of the checkout is made absolute.
 arguments=()
@@ -45,7 +47,7 @@ run_suite() {
     folder=$(mktemp -d)
     scratch+=("$folder")
     (cd "$folder" && "$root/$name/bin/python" -P -m pytest -c "$root/pyproject.toml" --rootdir "$root" \
-        -n auto --dist loadgroup "${arguments[@]}") 2>&1 | tee "$log" || status=1
+        -n auto --dist loadgroup --max-worker-restart 0 "${arguments[@]}") 2>&1 | tee "$log" || status=1
     # pytest's own last line, without its frame: "812 passed, 3 skipped in 70.12s (0:01:10)".
     closing=$(grep -E '^=+ .* in [0-9.]+s' "$log" | tail -n 1 | sed -E 's/^=+ //; s/ in [0-9.].*//')
     summary+=("$label: ${closing:-no result} in $((SECONDS - start)) s")
