@@ -7,6 +7,7 @@ import math
 import os
 import pickle
 import random
+import signal
 import sys
 import sysconfig
 import threading
