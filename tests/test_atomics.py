@@ -15,7 +15,7 @@ import time
 import weakref
 
 import pytest
-from conftest import run_threads, wait_until
+from conftest import background, run_threads, wait_asleep, wait_until
 
 import fastsync
 from fastsync import Ordering
@@ -860,3 +860,26 @@ def test_format_spec_of_the_wrong_type(kind):
     for spec in [5, None]:
         with pytest.raises(TypeError):
             getattr(fastsync, kind)(1).__format__(spec)
+
+
+@pytest.mark.parametrize(
+    ("make", "where"),
+    [
+        (lambda: fastsync.AtomicI64(0), ()),
+        (lambda: fastsync.AtomicBool(False), ()),
+        (lambda: fastsync.AtomicArray("int64", 4), (2,)),
+        (lambda: fastsync.AtomicCell(0), ()),
+    ],
+)
+def test_one_notify_all_wakes_all(make, where):
+    word = make()
+    done = []
+    with background(*[lambda: done.append(word.wait(*where, 0))] * 3) as threads:
+        wait_asleep(*threads)
+        word.store(*where, 1)
+        word.notify_all(*where)
+        for thread in threads:
+            thread.join(10)
+        woken = len(done)
+        word.notify_all(*where)
+    assert woken == 3

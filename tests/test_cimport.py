@@ -288,6 +288,17 @@ def test_the_documented_latch(mixed):
         assert run_threads([mixed.meet] * 4) == [0] * 4
 
 
+def test_all_that_wait_for_a_word_are_woken_at_once(mixed):
+    mixed.begin(7)
+    outcomes = []
+    with background(*[lambda: outcomes.append(mixed.wait_while(7))] * 3):
+        wait_until(lambda: mixed.waiting() == 3)
+        woken = mixed.change(8)
+        while mixed.waiting():
+            mixed.change(8)
+    assert (woken, outcomes) == (3, [1, 1, 1])
+
+
 def test_a_semaphore_has_a_largest_value(mixed):
     assert mixed.semaphore_edges() == [True, -1, -1, 5, True]
 

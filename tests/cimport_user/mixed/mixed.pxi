@@ -4,6 +4,7 @@ from libc.stdint cimport int64_t, uint64_t, uintptr_t
 
 from fastsync.atomics cimport FS_FOREVER, FS_PLAIN, FS_SIGNALS, i64_word, fs_i64_fetch_add
 from fastsync.atomics cimport AtomicI64, fs_atomic_u32, fs_u32_fetch_sub, fs_u32_load, fs_u32_store
+from fastsync.atomics cimport fs_u32_wait, word_notify_all
 from fastsync.locks cimport (
     fs_condvar, fs_mutex, fs_semaphore, condvar_wait, mutex_lock, mutex_lock_until,
     mutex_try_lock, mutex_unlock, semaphore_init, semaphore_max, semaphore_release,
@@ -14,7 +15,7 @@ from fastsync.once cimport once_word
 from fastsync.primitives cimport lock_word
 from fastsync.mutex cimport Mutex, mutex_word
 from fastsync.parking cimport (
-    FS_TOKEN_NORMAL, deadline_after, fs_unpark_result, park, unpark_all, unpark_one,
+    FS_TOKEN_NORMAL, deadline_after, fs_unpark_result, park, parked_count, unpark_all, unpark_one,
 )
 from fastsync.rwlock cimport RwLock, rwlock_word
 
@@ -117,3 +118,23 @@ def meet():
         latch_count_down(&count)
         latch_wait(&count)
     return fs_u32_load(&count)
+
+
+def wait_while(uint64_t expected):
+    cdef int outcome
+    with nogil:
+        outcome = fs_u32_wait(&count, <unsigned int>expected, FS_FOREVER, FS_PLAIN)
+    return outcome
+
+
+def waiting():
+    return parked_count(<uintptr_t>&count)
+
+
+def change(uint64_t value):
+    """How many that woke."""
+    cdef size_t woken
+    with nogil:
+        fs_u32_store(&count, <unsigned int>value)
+        woken = word_notify_all(&count)
+    return woken
