@@ -37,8 +37,9 @@ print("storms agree")
 """
 
 
-# Tests of other builds than the one at hand: they compile, or look at what is installed.
-BUILDERS = ["test_cimport.py", "test_package.py", "test_trials.py"]
+# Tests of other builds than the one at hand: they compile, look at what is installed, or draw plots
+# with libraries that leak.
+BUILDERS = ["test_bench.py", "test_cimport.py", "test_package.py", "test_trials.py"]
 
 # Storms of tools/stress.py whose threads share nothing but what was made before they began: the
 # sanitizer does not see how the interpreter passes anything else from thread to thread.
