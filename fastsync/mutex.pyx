@@ -40,8 +40,9 @@ from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 from fastsync.c_atomic cimport (
     fs_atomic_uptr, fs_u32_exchange_acquire, fs_u32_fetch_add_relaxed,
     fs_u32_fetch_add_release, fs_u32_load_relaxed, fs_u8_load_relaxed,
-    fs_uptr_cas_acq_rel, fs_uptr_cas_acquire, fs_uptr_exchange_acq_rel, fs_uptr_load_acquire, fs_uptr_load_relaxed,
-    fs_uptr_store_release, fs_uptr_store_relaxed,
+    fs_uptr_cas_acq_rel, fs_uptr_cas_acquire, fs_uptr_exchange_acq_rel,
+    fs_uptr_load_acquire, fs_uptr_load_relaxed, fs_uptr_store_release,
+    fs_uptr_store_relaxed,
 )
 from fastsync.c_python cimport (
     FS_FREE_THREADED, PyThreadState, fs_attach, fs_detach, fs_running,
