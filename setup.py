@@ -2,7 +2,7 @@
 
 Switches, all environment variables:
     FASTSYNC_DEBUG=1                  no optimization, debug symbols, assertions
-    FASTSYNC_SANITIZE=thread|address  instrument the extensions
+    FASTSYNC_SANITIZE=thread|address  instrument the extensions; more words go to the compiler too
     FASTSYNC_WAIT=pthread             sleep on pthread conditions instead of the platform's own wait
     FASTSYNC_DEFINES="NAME=1 OTHER"   more C macros
     FASTSYNC_ONLY="parking locks"     these modules and no others
@@ -20,13 +20,13 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 DEBUG = os.environ.get("FASTSYNC_DEBUG", "0") not in ("", "0")
-SANITIZE = os.environ.get("FASTSYNC_SANITIZE", "")
+SANITIZE = os.environ.get("FASTSYNC_SANITIZE", "").split()
 WAIT = os.environ.get("FASTSYNC_WAIT", "")
 DEFINES = os.environ.get("FASTSYNC_DEFINES", "").split()
 ONLY = os.environ.get("FASTSYNC_ONLY", "").split()
 
 # Objects built with other switches must never pass for up to date: one folder for each set.
-SWITCHES = "-".join(filter(None, ["debug" * DEBUG, SANITIZE, WAIT, *DEFINES])) or "plain"
+SWITCHES = "-".join(filter(None, ["debug" * DEBUG, *SANITIZE, WAIT, *DEFINES])) or "plain"
 
 DIRECTIVES = {
     "language_level": 3,
@@ -49,7 +49,7 @@ if os.name == "nt" and sysconfig.get_config_var("Py_GIL_DISABLED"):
 PXD = sorted(glob("fastsync/*.pxd"))
 
 PLAIN = not (DEBUG or SANITIZE)
-SANITIZER = [f"-fsanitize={SANITIZE}"] if SANITIZE else []
+SANITIZER = [f"-fsanitize={SANITIZE[0]}", *SANITIZE[1:]] if SANITIZE else []
 UNIX = ["-std=c11", "-fvisibility=hidden", "-pthread", "-Wall", *SANITIZER]
 UNIX += ["-Werror=implicit-function-declaration", "-Werror=incompatible-pointer-types"]
 UNIX += ["-g0", "-O3"] if PLAIN else ["-g3", "-O0" if DEBUG else "-O1", "-UNDEBUG"]
