@@ -996,6 +996,9 @@ cdef class Counter:
         start = (<uintptr_t>self.memory + CACHE_LINE - 1) & ~<uintptr_t>(CACHE_LINE - 1)
         self.cells = <char*>start
 
+    def __init__(self):
+        pass
+
     def __dealloc__(self):
         PyMem_RawFree(self.memory)
 

@@ -978,6 +978,9 @@ cdef class Weak(_Ref):
     def __cinit__(self):
         ref_store(word_of(<PyObject*>self), <PyObject*>DANGLING)
 
+    def __init__(self):
+        pass
+
     def __del__(self):
         drop_weak(self)
 

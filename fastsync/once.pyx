@@ -288,6 +288,9 @@ call_once_force() succeeds.  What the function did happens before every return
 of a call or a wait (release / acquire ordering).  One byte of state; as
 parking_lot's and std's Once."""
 
+    def __init__(self):
+        pass
+
     def call_once(self, function, /):
         """Call function() if nothing has run here yet; wait while something runs.
 
@@ -374,6 +377,9 @@ returns it (release / acquire ordering).  As std's OnceLock."""
 
     def __cinit__(self):
         self.cell = [EMPTY]
+
+    def __init__(self):
+        pass
 
     @classmethod
     def __class_getitem__(cls, item, /):

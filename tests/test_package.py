@@ -245,6 +245,15 @@ TYPES = {
 }
 
 
+# RLock and exceptions take any arguments, as their originals do.
+@pytest.mark.parametrize("name", sorted({*TYPES, *NOT_MADE} - {"DeadlockedThread", "RLock"}))
+def test_refuses_arguments_that_it_does_not_know(name):
+    with pytest.raises(TypeError):
+        OURS[name](1, 2, 3, 4, 5)
+    with pytest.raises(TypeError):
+        OURS[name](*ARGUMENTS.get(name, ()), nonsense=1)
+
+
 @pytest.mark.parametrize("name", TYPES)
 class TestType:
     def test_is_not_copied(self, name):
