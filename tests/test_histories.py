@@ -1,26 +1,16 @@
-"""Random histories checked against a sequential specification, and rules of one thread alone.
+"""Histories of fastsync.threading's types, and their rules in one thread; histories.py explains."""
 
-Each history: a few threads make random calls; each call is noted with the times before and after
-it. It is right when the calls can be put in some order that respects these times (linearizability)
-and that the sequential specification explains. Calls that time out may be taken as failed at any
-moment within their time.
-"""
-
-import random
 import threading
-import time
 from collections import deque
 
 import pytest
 from conftest import run_threads
+from histories import check, is_linearizable, refused
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 import fastsync.threading as fs
-
-HISTORIES = 150
-
 
 # -- specifications: (state, thread, call, result) -> the next state, None: impossible ----------
 
@@ -90,62 +80,6 @@ def strict_lock_spec(state, thread, call, result):
     if call == "acquire" and not result:
         return state if state else None
     return lock_spec(state, thread, call, result)
-
-
-def is_linearizable(history, spec, state):
-    """Wing and Gong's search: take any call that began before all others left have ended."""
-    seen = set()
-    stack = [(frozenset(range(len(history))), state)]
-    while stack:
-        left, state = stack.pop()
-        if not left:
-            return True
-        if (left, state) in seen:
-            continue
-        seen.add((left, state))
-        first_end = min(history[i][4] for i in left)
-        for i in left:
-            thread, call, result, begin, _ = history[i]
-            if begin <= first_end:
-                after = spec(state, thread, call, result)
-                if after is not None:
-                    stack.append((left - {i}, after))
-    return False
-
-
-def record(scripts, perform):
-    """Run each thread's calls; return (thread, call, result, begin, end) of all."""
-    gate = threading.Barrier(len(scripts))
-    clock = time.perf_counter_ns
-
-    def run(thread):
-        notes = []
-        gate.wait()
-        for call in scripts[thread]:
-            begin = clock()
-            result = perform(call)
-            notes.append((thread, call, result, begin, clock()))
-        return notes
-
-    return [note for notes in run_threads(run, count=len(scripts)) for note in notes]
-
-
-def refused(call, error):
-    try:
-        call()
-    except error:
-        return "refused"
-
-
-def check(make, perform, calls, spec, state, threads=3, length=5, histories=HISTORIES):
-    seed = random.randrange(2**32)
-    print("seed", seed)
-    chance = random.Random(seed)
-    for _ in range(histories):
-        thing = make()
-        scripts = [[chance.choice(calls) for _ in range(length)] for _ in range(threads)]
-        history = record(scripts, lambda call, thing=thing: perform(thing, call))
-        assert is_linearizable(history, spec, state), (seed, sorted(history, key=lambda n: n[3]))
 
 
 def test_the_checker_finds_what_is_wrong():

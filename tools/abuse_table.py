@@ -199,8 +199,8 @@ class Wait(str):
 def source_of(abuse, module, make, take, release, wait):
     # A wait that blocks for ever: of a lock, once it is held by another thread.
     hold = "pass"
-    if wait and take == "x.acquire()" and "Condition" not in make:
-        hold = "in_thread(x.acquire)"
+    if take == "x.acquire()":
+        hold = "pass" if "Condition" in make else "in_thread(x.acquire)"
     elif wait and take:
         hold = f"in_thread(lambda: globals().update(g={take.partition('= ')[2]}))"
     # A guard is let go twice: before there is one, nothing can be.
