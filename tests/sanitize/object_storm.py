@@ -53,6 +53,12 @@ def run(work, rounds, threads=THREADS):
         raise errors[0]
 
 
+def wait_until(happened):
+    """By nothing that the sanitizer sees."""
+    while not happened():
+        time.sleep(0)
+
+
 def exclusion(hold, rounds=300):
     """What only one thread at a time may touch."""
     before = look(0)
@@ -239,15 +245,18 @@ def wait_groups():
     for _ in range(20):
         group = fastsync.WaitGroup()
         handles = [group.clone() for _ in range(THREADS - 1)]
+        over = []
 
-        def work(me, i, group=group, handles=handles):
+        def work(me, i, group=group, handles=handles, over=over):
             if me < THREADS - 1:
                 touch(me)
                 handles[me].done()
+                wait_until(lambda: over)
             else:
                 group.wait()
                 for cell in range(THREADS - 1):
                     touch(cell)
+                over.append(True)
 
         run(work, 1)
 
@@ -302,29 +311,30 @@ def shared_ownership():
     """The last owner sees what all of them did."""
     dropped = []
 
-    def on_drop(value):
-        dropped.append([touch(cell) for cell in range(THREADS)])
+    def on_drop(i):
+        dropped.append([touch(THREADS * i + me) for me in range(THREADS)])
 
-    for _ in range(20):
-        arc = fastsync.Arc([], on_drop)
-        weak = arc.downgrade()
-        owners = [arc.clone() for _ in range(THREADS)]
+    arcs = [fastsync.Arc(i, on_drop) for i in range(100)]
+    weaks = [arc.downgrade() for arc in arcs]
+    owners = [[arc.clone() for _ in range(THREADS)] for arc in arcs]
+    for arc in arcs:
         arc.drop()
 
-        def work(me, i, owners=owners, weak=weak):
-            for _ in range(10):
-                another = owners[me].clone()
-                another.downgrade().drop()
-                another.drop()
-                again = weak.upgrade()
-                assert again is not None and again.strong_count() >= 1
-                again.drop()
-            touch(me)
-            owners[me].drop()
+    def work(me, i):
+        another = owners[i][me].clone()
+        another.downgrade().drop()
+        another.drop()
+        again = weaks[i].upgrade()
+        assert again is not None and again.strong_count() >= 1
+        again.drop()
+        touch(THREADS * i + me)
+        owners[i][me].drop()
+        # Whatever else a thread does with fastsync may order, too, what it did before.
+        wait_until(lambda: len(dropped) > i)
 
-        run(work, 1)
-        assert weak.upgrade() is None
-    assert len(dropped) == 20
+    run(work, len(arcs))
+    assert not any(weak.upgrade() for weak in weaks)
+    assert len(dropped) == len(arcs)
 
 
 @part
