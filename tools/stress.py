@@ -21,9 +21,11 @@ from pathlib import Path
 
 import fastsync.threading as fs
 
-# Neither -P nor a test that loads this file by its path has its folder in sys.path.
+# Neither -P nor a test that loads this file by its path has its folder in sys.path. The import
+# of storms_native registers its storms.
 sys.path.append(str(Path(__file__).resolve().parent))
 
+import storms_native  # noqa: F401
 from storms_common import PATIENCE, STORMS, Crowd, Guarded, exclusion, in_child, queue, storm
 
 
