@@ -2,7 +2,10 @@
 
 import contextlib
 import gc
+import os
 import queue as stock_queue
+import random
+import signal
 import threading
 import time
 from functools import partial
@@ -13,6 +16,7 @@ from storms_common import (
     Crowd,
     Guarded,
     exclusion,
+    in_child,
     queue,
     storm,
 )
@@ -728,3 +732,285 @@ def arcs(crowd):
     until(lambda: made.load() == dropped.load() + moved.load(), "a value was not dropped")
     assert slot.load().upgrade() is None, "upgraded after the end"
     return made.load()
+
+
+def one_of_each():
+    """A lock of each kind that gives guards."""
+    return [kind(0) for kind in (fs.Mutex, fs.FairMutex, fs.ReentrantMutex, *SHARED)]
+
+
+def verbs(lock):
+    """The ways to hold it."""
+    return [verb for verb in VERBS if hasattr(lock, verb)]
+
+
+SHARED = (fs.RwLock, fs.ShardedLock)
+VERBS = ("lock", "read", "read_recursive", "upgradable_read", "write")
+
+
+class Interrupted(Exception):
+    pass
+
+
+class Alarm:
+    """A 1 kHz timer whose handler locks, and sometimes raises in what is called through call()."""
+
+    def __init__(self, locks, chance, deadline):
+        self.locks, self.chance, self.deadline = locks, chance, deadline
+        self.armed, self.handled, self.interrupted = False, 0, 0
+
+    def __enter__(self):
+        self.before = signal.signal(signal.SIGALRM, self.handle)
+        signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+        return self
+
+    def __exit__(self, *_):
+        self.armed = False
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, self.before)
+
+    def handle(self, *_):
+        was_armed, self.armed = self.armed, False  # a handler in this one may not raise
+        self.handled += 1
+        assert time.monotonic() < self.deadline, "the main thread is stuck"
+        lock = self.chance.choice(self.locks)
+        guard = ways(lock, self.chance.choice(verbs(lock)))[2](0.0005)
+        if guard is not None:
+            guard.unlock()
+        if was_armed and self.chance.random() < 0.2:
+            self.interrupted += 1
+            raise Interrupted
+        self.armed = was_armed
+
+    def call(self, function, *arguments):
+        """What it gives; None if it was interrupted, though perhaps after it had returned."""
+        result = None
+        with contextlib.suppress(Interrupted):
+            self.armed = True
+            result = function(*arguments)
+            self.armed = False
+            return result
+        return None  # and a guard that had just come is dropped, at once: this thread made it
+
+
+def hold_interrupted(alarm, lock, chance):
+    """Take the lock by each verb and give way in it; the handler may raise in any of that."""
+    for verb in verbs(lock):
+        now, _, within, _ = ways(lock, verb)
+        guard = alarm.call(chance.choice((now, partial(within, 0.01))))
+        if guard is None:
+            continue
+        with contextlib.suppress(RuntimeError):  # of a guard that was interrupted in its last call
+            if verb == "upgradable_read":
+                upgrade = chance.choice((guard.upgrade, partial(guard.try_upgrade_for, 0.01)))
+                guard = alarm.call(upgrade) or guard
+            if chance.random() < 0.5:
+                alarm.call(guard.bump)
+            guard.unlock()
+
+
+def wait_interrupted(alarm, errand, condvar, mutex):
+    """The waits for what another thread does, which gets it as an errand."""
+    with mutex as guard:
+        alarm.call(condvar.wait_for, guard, 0.005)
+        guard.value += 1  # interrupted or not, it holds the mutex
+    parker = fs.Parker()
+    unpark = parker.unparker().unpark
+    for park in (parker.park, partial(parker.park_timeout, 1)):
+        errand(unpark)
+        alarm.call(park)
+    unpark()
+    assert parker.park_timeout(PATIENCE), "a token was lost"
+    group = fs.WaitGroup()
+    errand(group.clone().done)
+    alarm.call(group.wait)
+    with contextlib.suppress(RuntimeError):  # it was interrupted after its end
+        group.wait()
+    assert "0 handles" in repr(group)
+
+
+def begin_interrupted(alarm, errand):
+    """Wait for what runs once, in another thread."""
+    once, cell, lazy = fs.Once(), fs.OnceLock(), fs.LazyLock(partial(time.sleep, 0.002))
+    errand(lambda: once.call_once(partial(time.sleep, 0.002)))
+    alarm.call(once.wait)
+    once.call_once(int)
+    errand(lambda: cell.get_or_init(lambda: time.sleep(0.002) or 7))
+    alarm.call(cell.wait)
+    assert cell.get_or_init(lambda: 7) == cell.wait() == 7
+    errand(lazy.force)
+    assert lazy.force() is None  # not interrupted: that would poison it if it ran here
+    assert once.is_completed()
+
+
+def watch_interrupted(alarm, errand):
+    """Wait for an atomic of each kind to change."""
+    array = ArrayCell(fs.AtomicArray("int32", 1), 0)
+    for atomic in fs.AtomicI64(0), fs.AtomicBool(0), fs.AtomicRef(0), fs.AtomicCell(0), array:
+
+        def change(atomic=atomic):
+            atomic.store(1)
+            atomic.notify_all()
+
+        errand(change)
+        alarm.call(atomic.wait, 0, 1)
+        assert atomic.wait(0, PATIENCE) and atomic.load() == 1, "a change was lost"
+
+
+@storm
+def native_signals(crowd):
+    """As signals: the main thread waits in each call here, is interrupted, and holds no more."""
+    if threading.current_thread() is not threading.main_thread():
+        return 0
+    locks, condvar = one_of_each(), fs.Condvar()
+    chance = random.Random(crowd.random.random())
+    inbox = stock_queue.SimpleQueue()
+
+    def work(chance):
+        while crowd.going():
+            lock = chance.choice(locks)
+            with getattr(lock, chance.choice(verbs(lock)))():
+                time.sleep(0.0002)
+            condvar.notify_one()
+
+    def run_errands(_):
+        while (errand := inbox.get()) is not None:
+            time.sleep(0.001)  # so that it is waited for
+            errand()
+
+    crowd.start(work, 3)
+    crowd.start(run_errands)
+    rounds = 0
+    try:
+        with Alarm(locks, chance, crowd.end + PATIENCE) as alarm:
+            while crowd.going():
+                for lock in locks:
+                    hold_interrupted(alarm, lock, chance)
+                wait_interrupted(alarm, inbox.put, condvar, locks[0])
+                begin_interrupted(alarm, inbox.put)
+                watch_interrupted(alarm, inbox.put)
+                rounds += 1
+    finally:
+        inbox.put(None)
+        crowd.join()
+    assert alarm.handled and alarm.interrupted, "the timer never fired"
+    assert locks[0].into_inner() == rounds
+    for lock in locks:
+        assert not lock.is_locked(), "a lock was left locked"
+        ways(lock, verbs(lock)[-1])[1]().unlock()
+    return rounds
+
+
+def use_inherited(locks, condvar, atomics):
+    """What a child may do with what threads of its parent used; what they held stays held."""
+    for lock in locks:
+        attempt = ways(lock, verbs(lock)[-1])[1]
+        guard = attempt()
+        if guard is None:
+            if isinstance(lock, fs.ReentrantMutex):
+                continue  # for ever
+            free = lock._at_fork_reinit if isinstance(lock, SHARED) else lock.force_unlock
+            free()
+            guard = attempt()
+        guard.unlock()
+        attempt().unlock()
+    assert condvar.notify_one() is False and condvar.notify_all() == 0, "a waiter came along"
+    with fs.Mutex() as guard:
+        assert condvar.wait_for(guard, 1e-5) is True
+    for atomic in atomics:
+        atomic.store(1)
+        atomic.notify_all()
+        assert atomic.wait(2, 0) and not atomic.wait(1, 1e-5) and atomic.swap(2) == 1
+
+
+def use_fresh():
+    """One of everything, between the child's first thread and a second one."""
+    locks, condvar, parker, group = one_of_each(), fs.Condvar(), fs.Parker(), fs.WaitGroup()
+    once, cell, lazy, seen = fs.Once(), fs.OnceLock(), fs.LazyLock(int), fs.AtomicRef(None)
+    number, drops, counter = fs.AtomicI64(), [], fs.Counter()
+    unparker, handle = parker.unparker(), group.clone()
+    arc = fs.Arc("treasure", drops.append)
+
+    def other():
+        for lock in locks:
+            for verb in verbs(lock):
+                ways(lock, verb)[0]().unlock()
+        with locks[0] as guard:
+            guard.value = 1
+            condvar.notify_all()
+        once.call_once(lambda: cell.set(lazy.force()))
+        counter.increment()
+        number.store(1)
+        number.notify_all()
+        with arc.clone() as mine:
+            seen.store(mine.value)
+        unparker.unpark()
+        handle.done()
+
+    thread = threading.Thread(target=other)
+    with locks[0] as guard:
+        thread.start()
+        assert condvar.wait_while_for(guard, lambda value: not value, 20) is False
+    assert number.wait(0, 20) and parker.park_timeout(20)
+    group.wait()
+    thread.join(20)
+    assert not thread.is_alive() and once.is_completed() and cell.get() == 0
+    assert seen.load() == "treasure" and counter.value() == 1
+    arc.drop()
+    assert drops == ["treasure"]
+
+
+@storm
+def native_forks(crowd):
+    """Fork with all of it contended: the child uses what it may of that, and new ones."""
+    if not hasattr(os, "fork"):
+        return 0
+    locks, condvar, parker = one_of_each(), fs.Condvar(), fs.Parker()
+    array = ArrayCell(fs.AtomicArray("int64", 1), 0)
+    atomics = [fs.AtomicI64(0), fs.AtomicF64(0), fs.AtomicRef(0), fs.AtomicCell(0), array]
+    unparker, counter, arc = parker.unparker(), fs.Counter(), fs.Arc("treasure")
+    slot = fs.AtomicRef(fs.Once())
+
+    def work(chance):
+        while crowd.going():
+            lock = chance.choice(locks)
+            guard = take(ways(lock, chance.choice(verbs(lock))), chance)
+            if guard is not None:
+                guard.unlock()
+            with locks[0] as guard:
+                condvar.notify_one()
+                condvar.wait_for(guard, chance.choice((1e-5, 1e-3)))
+            atomic = chance.choice(atomics)
+            atomic.wait(atomic.load(), 1e-5)
+            atomic.store(chance.randrange(2))
+            atomic.notify_all()
+            slot.load().call_once(int)
+            slot.store(fs.Once())
+            unparker.unpark()
+            counter.increment()
+            arc.clone().drop()
+
+    def park(_):
+        while crowd.going():
+            parker.park_timeout(1e-3)
+
+    def child():
+        use_inherited(locks, condvar, atomics)
+        counter.increment()
+        assert counter.value() and arc.clone().value == "treasure"
+        unparker.unpark()
+        once = slot.load()
+        if once.state() is not fs.OnceState.InProgress:
+            once.call_once(int)
+        use_fresh()
+
+    crowd.start(work, 4)
+    crowd.start(park)
+    count = 0
+    while crowd.going():
+        in_child(child)
+        count += 1
+    crowd.join()
+    for lock in locks:
+        assert not lock.is_locked(), "a lock was left locked"
+    return count
