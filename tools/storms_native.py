@@ -37,6 +37,12 @@ def ways(lock, verb):
     return [getattr(lock, name) for name in names]
 
 
+def linger():
+    """Let others run, now and then, while something is half done."""
+    if time.monotonic_ns() & 0x3F00 == 0:  # as good as at random
+        time.sleep(0)
+
+
 def take(four, chance):
     """Take in one of four ways; the guard, or None."""
     now, at_once, within, until = four
@@ -91,7 +97,9 @@ def guarded_exclusion(crowd, lock, threads=6):
 
     def touch(guard):
         guarded.touch()
-        guard.value["count"] += 1  # neither is atomic
+        count = guard.value["count"]
+        linger()
+        guard.value["count"] = count + 1
 
     def once(chance):
         if not reentrant and hasattr(lock, "__enter__") and chance.random() < 0.2:
@@ -156,6 +164,7 @@ class Shelf:
     def write(self):
         assert self.left == self.right, "two writers"
         self.left += 1
+        linger()
         assert not self.readers.load(), "a reader beside the writer"
         self.right += 1
         return 1
@@ -258,9 +267,8 @@ def wait_while(condvar, guard, predicate, chance):
     return not predicate(guard.value)
 
 
-@storm
-def condvar(crowd):
-    """A queue of Condvars over a Mutex: every item arrives once, however its receiver waits."""
+def condvar_queue(crowd):
+    """Every item arrives once, however its receiver waits."""
     threads = 3
     box, not_empty, not_full = fs.Mutex([]), fs.Condvar(), fs.Condvar()
     sent, received, done = [], [], []
@@ -299,6 +307,36 @@ def condvar(crowd):
     return len(received)
 
 
+def condvar_turns(crowd):
+    """Three threads in turn, each of which wakes the next: a lost wake-up stops them for good."""
+    table, changed = fs.Mutex(0), [fs.Condvar() for _ in range(3)]
+
+    def play(me):
+        def run(chance):
+            last = False
+            while not last:
+                with table as guard:
+                    if wait_while(changed[me], guard, lambda turn: turn % 3 != me, chance):
+                        last = not crowd.going()  # so it is for those after this one
+                        guard.value += 1
+                        following = changed[guard.value % 3]
+                        chance.choice((following.notify_one, following.notify_all))()
+
+        return run
+
+    for me in range(3):
+        crowd.start(play(me))
+    crowd.join()
+    return table.into_inner()
+
+
+@storm
+def condvar(crowd):
+    """Waits on Condvars in every way, for the items of a queue and for one's turn."""
+    trials = (condvar_queue, condvar_turns)
+    return sum(trial(part) for part, trial in shares(crowd, trials))
+
+
 class Fails(Exception):
     pass
 
@@ -308,7 +346,7 @@ class Beginning:
 
     def __init__(self, chance):
         self.fails = chance.random() < 0.3
-        self.runs = {"once": 0, "forced": 0, "lazy": 0, "function": 0, "set": 0}
+        self.runs = dict.fromkeys(("once", "forced", "lazy", "function", "set", "property"), 0)
         self.once, self.set = fs.Once(), fs.OnceLock()
         self.lazy = fs.LazyLock(partial(self.run, "lazy"))
         self.function = fs.once(partial(self.run, "function"))
@@ -356,13 +394,25 @@ class Beginning:
         assert self.fails or value[0] is self.runs
         assert self.runs["function"] == 1, "not run once"
 
-    def begin_set(self, chance):
-        def fail():
-            raise Fails
+    @fs.lazy_property
+    def total(self):
+        if self.runs["property"]:
+            return self.succeed("property")  # an exception is passed on: the next one tries again
+        return self.run("property")
 
+    def begin_property(self, _):
+        with contextlib.suppress(Fails):
+            assert self.total is self.total, "two values"
+        assert self.total[0] is self.runs
+        assert self.runs["property"] == 1 + self.fails, "not run once"
+
+    def fail(self):
+        raise Fails
+
+    def begin_set(self, chance):
         with contextlib.suppress(Fails):
             if self.fails:
-                self.set.get_or_try_init(fail)  # passed on: the next one tries again
+                self.set.get_or_try_init(self.fail)  # passed on: the next one tries again
         if chance.random() < 0.3:
             mine = self.runs, "set by value"
             assert self.set.set(mine) == (self.set.get() is mine)
@@ -371,20 +421,20 @@ class Beginning:
         assert self.runs["set"] == (value[1] == "set"), "not run once"
 
 
+PARTS = ("once", "lazy", "function", "property", "set")
+
+
 @storm
 def beginnings(crowd):
-    """Fresh Once, OnceLock, LazyLock and once: each runs once among all, also if it fails."""
+    """Fresh Once, OnceLock, LazyLock, lazy_property, once: they run once, also if that fails."""
     slot = fs.AtomicRef(Beginning(crowd.random))
     begun = fs.Counter()
 
     def work(chance):
         while crowd.going():
             current = slot.load()
-            parts = [current.begin_once, current.begin_lazy, current.begin_function]
-            parts.append(current.begin_set)
-            chance.shuffle(parts)
-            for part in parts:
-                part(chance)
+            for name in chance.sample(PARTS, len(PARTS)):
+                getattr(current, f"begin_{name}")(chance)
             if slot.compare_and_set(current, Beginning(chance)):
                 begun.increment()
 
@@ -483,7 +533,7 @@ def add(atomic, n, chance):
     """Add in one of the ways there are, each of which must succeed in the end."""
     match chance.randrange(4):
         case 0:
-            atomic.fetch_add(n)
+            atomic.fetch_add(n, chance.choice(fs.Ordering.members()))
         case 1:
             atomic.fetch_add(3 * n)
             atomic.fetch_sub(2 * n)
@@ -516,9 +566,10 @@ def sums(crowd):
     plain = [fs.AtomicI64(), fs.AtomicF64(), fs.AtomicU32(), *cells]
     small, ticket, most, counter = fs.AtomicU8(), fs.AtomicU64(), fs.AtomicI32(), fs.Counter()
     flag, guarded, totals = fs.AtomicBool(), Guarded(), []
+    names = ("plain", "small", "reset", "tickets", "ticket sum", "flag", "most")
 
     def work(chance):
-        added = dict.fromkeys(("plain", "small", "tickets", "ticket sum", "flag", "most"), 0)
+        added = dict.fromkeys(names, 0)
         while crowd.going():
             n = chance.randrange(1, 4)
             for atomic in plain:
@@ -528,6 +579,8 @@ def sums(crowd):
             small.fetch_add(n)
             counter.add(n)
             added["small"] += n
+            if chance.random() < 0.1:
+                added["reset"] += counter.reset()
             added["ticket sum"] += ticket.fetch_add(1)
             added["tickets"] += 1
             most.fetch_max(n * added["tickets"])
@@ -542,7 +595,8 @@ def sums(crowd):
     n = total["tickets"]
     assert [atomic.load() for atomic in plain[:3]] == [total["plain"]] * 3, "an addition was lost"
     assert array.load_all() == [2 * total["plain"]] * 3, "an addition was lost"
-    assert small.load() == total["small"] % 256 and counter.value() == total["small"]
+    assert small.load() == total["small"] % 256, "an addition was lost"
+    assert counter.value() + total["reset"] == total["small"], "an addition was lost"
     assert ticket.load() == n and total["ticket sum"] == n * (n - 1) // 2, "a ticket came twice"
     assert most.load() == max(added["most"] for added in totals)
     assert guarded.total == total["flag"] and not flag.load()
@@ -557,7 +611,7 @@ def take_turns(crowd, atomic, values):
         def run(chance):
             mine, other = values[me], values[1 - me]
             while crowd.going():
-                timeout = chance.choice((*TIMEOUTS, 0.1, None))
+                timeout = chance.choice((chance.choice(TIMEOUTS), 0.1, None, None))
                 if not atomic.wait(other, timeout):
                     assert timeout is not None, "woken without a change"
                     continue
@@ -620,8 +674,8 @@ def until(condition, complaint):
 
 @storm
 def references(crowd):
-    """Objects through AtomicRef and AtomicCell: whoever takes one has it alone; all are dropped."""
-    atomics = [fs.AtomicRef(None), fs.AtomicCell(None)]
+    """Objects in AtomicRef, AtomicCell, OnceLock: who takes one has it alone; all are dropped."""
+    atomics, box = [fs.AtomicRef(None), fs.AtomicCell(None)], fs.OnceLock()
 
     def take(atomic, chance):
         """What was taken out of it, by one of the ways, and by nobody else."""
@@ -644,9 +698,10 @@ def references(crowd):
 
     def change(chance):
         while crowd.going():
-            token = take(chance.choice(atomics), chance)
-            if isinstance(token, Token):
-                token.take()
+            box.set(Token())
+            for token in take(chance.choice(atomics), chance), box.take():
+                if isinstance(token, Token):
+                    token.take()
 
     def look(chance):
         while crowd.going():
@@ -660,6 +715,7 @@ def references(crowd):
     for atomic in atomics:
         atomic.store(None)
         assert atomic.load() is atomic.swap(None) is None
+    box.take()
     until(lambda: Token.made.load() == Token.dropped.load(), "an object was not dropped")
     return Token.made.load() - before
 
@@ -999,6 +1055,7 @@ def native_forks(crowd):
         counter.increment()
         assert counter.value() and arc.clone().value == "treasure"
         unparker.unpark()
+        assert parker.park_timeout(20)
         once = slot.load()
         if once.state() is not fs.OnceState.InProgress:
             once.call_once(int)
