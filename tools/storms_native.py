@@ -650,11 +650,9 @@ def turns(crowd):
 class Token:
     """Counts itself, and is taken by one at most."""
 
-    made, dropped = fs.AtomicI64(), fs.AtomicI64()
-
-    def __init__(self):
-        self.made.fetch_add(1)
-        self.taken = 0
+    def __init__(self, made, dropped):
+        made.fetch_add(1)
+        self.dropped, self.taken = dropped, 0
 
     def take(self):
         self.taken += 1
@@ -664,7 +662,7 @@ class Token:
         self.dropped.fetch_add(1)
 
 
-def until(condition, complaint):
+def collect_until(condition, complaint):
     """Collect until it is true: an object that another thread made may wait for that thread."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
@@ -676,29 +674,31 @@ def until(condition, complaint):
 def references(crowd):
     """Objects in AtomicRef, AtomicCell, OnceLock: who takes one has it alone; all are dropped."""
     atomics, box = [fs.AtomicRef(None), fs.AtomicCell(None)], fs.OnceLock()
+    made, dropped = fs.AtomicI64(), fs.AtomicI64()
+    fresh = partial(Token, made, dropped)
 
     def take(atomic, chance):
         """What was taken out of it, by one of the ways, and by nobody else."""
         match chance.randrange(5):
             case 0:
-                return atomic.swap(Token())
+                return atomic.swap(fresh())
             case 1 if isinstance(atomic, fs.AtomicCell):
                 return atomic.take()
             case 2:
                 current = atomic.load()
-                done, previous = atomic.compare_exchange(current, Token())
+                done, previous = atomic.compare_exchange(current, fresh())
                 assert not done or previous is current
                 return current if done else None
             case 3:
-                done, previous = atomic.fetch_update(lambda _: chance.choice((Token(), None)))
+                done, previous = atomic.fetch_update(lambda _: chance.choice((fresh(), None)))
                 return previous if done else None
             case 4:
-                atomic.store(Token())
+                atomic.store(fresh())
         return None
 
     def change(chance):
         while crowd.going():
-            box.set(Token())
+            box.set(fresh())
             for token in take(chance.choice(atomics), chance), box.take():
                 if isinstance(token, Token):
                     token.take()
@@ -708,7 +708,6 @@ def references(crowd):
             token = chance.choice(atomics).load()
             assert not isinstance(token, Token) or token.taken in (0, 1)
 
-    before = Token.made.load()
     crowd.start(change, 4)
     crowd.start(look, 2)
     crowd.join()
@@ -716,8 +715,8 @@ def references(crowd):
         atomic.store(None)
         assert atomic.load() is atomic.swap(None) is None
     box.take()
-    until(lambda: Token.made.load() == Token.dropped.load(), "an object was not dropped")
-    return Token.made.load() - before
+    collect_until(lambda: made.load() == dropped.load(), "an object was not dropped")
+    return made.load()
 
 
 class Treasure:
@@ -785,9 +784,13 @@ def arcs(crowd):
     crowd.start(reach, 3)
     crowd.join()
     assert not wrong, wrong
-    until(lambda: made.load() == dropped.load() + moved.load(), "a value was not dropped")
+    collect_until(lambda: made.load() == dropped.load() + moved.load(), "a value was not dropped")
     assert slot.load().upgrade() is None, "upgraded after the end"
     return made.load()
+
+
+SHARED = (fs.RwLock, fs.ShardedLock)
+VERBS = ("lock", "read", "read_recursive", "upgradable_read", "write")
 
 
 def one_of_each():
@@ -798,10 +801,6 @@ def one_of_each():
 def verbs(lock):
     """The ways to hold it."""
     return [verb for verb in VERBS if hasattr(lock, verb)]
-
-
-SHARED = (fs.RwLock, fs.ShardedLock)
-VERBS = ("lock", "read", "read_recursive", "upgradable_read", "write")
 
 
 class Interrupted(Exception):
