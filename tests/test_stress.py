@@ -32,8 +32,8 @@ def test_storms_with_the_gil_on_in_a_free_threaded_build():
     # Not as a script: its folder would stand in sys.path for the one that fastsync is in.
     source = (
         "import runpy, sys; sys.argv = ['stress', '--seconds', '0.4', 'lock', 'condition', 'event',"
-        f" 'barrier', 'permits', 'signals']; runpy.run_path({str(TOOLS / 'stress.py')!r}, "
-        "run_name='__main__')"
+        " 'barrier', 'permits', 'signals', 'guards', 'turns', 'native_signals']; runpy.run_path("
+        f"{str(TOOLS / 'stress.py')!r}, run_name='__main__')"
     )
     done = run_python("-X", "gil=1", "-c", source)
     assert "barrier" in done.stdout

@@ -17,104 +17,16 @@ import sys
 import threading
 import time
 import weakref
+from pathlib import Path
 
 import fastsync.threading as fs
 
-STORMS = {}
-PATIENCE = 60.0  # after the storm has ended, until everybody must have come home
+# Neither -P nor a test that loads this file by its path has its folder in sys.path. The import
+# of storms_native registers its storms.
+sys.path.append(str(Path(__file__).resolve().parent))
 
-
-def storm(function):
-    STORMS[function.__name__] = function
-    return function
-
-
-class Crowd:
-    """Threads that run until the time is up; an exception in one is an exception of the storm."""
-
-    def __init__(self, seconds, seed):
-        self.random = random.Random(seed)
-        self.end = time.monotonic() + seconds
-        self.stopped = False
-        self.errors = []
-        self.threads = []
-
-    def going(self):
-        return not self.stopped and time.monotonic() < self.end
-
-    def start(self, function, count=1):
-        for _ in range(count):
-            chance = random.Random(self.random.random())
-            thread = threading.Thread(target=self._run, args=(function, chance), daemon=True)
-            self.threads.append(thread)
-            thread.start()
-
-    def _run(self, function, chance):
-        try:
-            function(chance)
-        except BaseException as error:
-            self.errors.append(error)
-            self.stopped = True
-
-    def join(self):
-        deadline = max(time.monotonic(), self.end) + PATIENCE
-        for thread in self.threads:
-            thread.join(max(0, deadline - time.monotonic()))
-        if self.errors:
-            raise self.errors[0]
-        stuck = [thread for thread in self.threads if thread.is_alive()]
-        if stuck:
-            faulthandler.dump_traceback(all_threads=True)
-            raise AssertionError(f"{len(stuck)} of {len(self.threads)} threads are stuck")
-
-
-class Guarded:
-    """What only one thread may touch at a time, and how often it was touched."""
-
-    def __init__(self):
-        self.inside = 0
-        self.total = 0
-
-    def touch(self):
-        self.inside += 1
-        assert self.inside == 1, "two threads at a time"
-        self.total += 1
-        self.inside -= 1
-
-
-TIMEOUTS = (0, 0, 1e-6, 1e-5, 1e-4, 1e-3, -1)
-
-
-def take(lock, chance):
-    """Acquire in one of the ways there are; whether it was taken."""
-    timeout = chance.choice(TIMEOUTS)
-    return lock.acquire(False) if timeout == 0 else lock.acquire(timeout=timeout)
-
-
-def exclusion(crowd, lock, threads=6):
-    guarded = Guarded()
-    taken = []
-
-    def work(chance):
-        count = 0
-        while crowd.going():
-            if chance.random() < 0.3:
-                with lock:
-                    guarded.touch()
-            elif take(lock, chance):
-                guarded.touch()
-                lock.release()
-            else:
-                continue
-            count += 1
-        taken.append(count)
-
-    crowd.start(work, threads)
-    crowd.join()
-    assert guarded.total == sum(taken), "an update was lost"
-    assert lock.acquire(False), "the lock was left locked"
-    lock.release()
-    return guarded.total
+import storms_native  # noqa: F401
+from storms_common import PATIENCE, STORMS, Crowd, Guarded, exclusion, in_child, queue, storm
 
 
 @storm
@@ -135,43 +47,6 @@ def condition_lock(crowd):
 @storm
 def semaphore(crowd):
     return exclusion(crowd, fs.BoundedSemaphore(1))
-
-
-def queue(crowd, lock, threads=3):
-    """Producers and consumers: every item arrives once."""
-    not_empty, not_full = fs.Condition(lock), fs.Condition(lock)
-    items, sent, received, done = [], [], [], []
-
-    def produce(chance):
-        count = 0
-        while crowd.going():
-            with not_full:
-                if not_full.wait_for(lambda: len(items) < 4, chance.choice((None, 0.001, 0.1))):
-                    items.append((threading.get_ident(), count))
-                    count += 1
-                    not_empty.notify()
-        sent.append(count)
-        with lock:
-            done.append(1)
-            not_empty.notify_all()
-
-    def consume(chance):
-        while True:
-            with not_empty:
-                timeout = chance.choice((None, 0.001, 0.1))
-                if not not_empty.wait_for(lambda: items or len(done) == threads, timeout):
-                    continue
-                if not items:
-                    not_full.notify_all()
-                    return
-                received.append(items.pop(0))
-                not_full.notify()
-
-    crowd.start(produce, threads)
-    crowd.start(consume, threads)
-    crowd.join()
-    assert len(received) == len(set(received)) == sum(sent), "an item was lost or came twice"
-    return len(received)
 
 
 @storm
@@ -513,8 +388,6 @@ def forks(crowd):
     """Fork with every lock contended; the child uses them after reinitializing, and new ones."""
     if not hasattr(os, "fork"):
         return 0
-    import warnings
-
     locks = [fs.Lock(), fs.RLock(), fs.Condition(), fs.Condition(fs.Lock())]
     event, barrier = fs.Event(), fs.Barrier(2)
 
@@ -533,35 +406,28 @@ def forks(crowd):
             event.clear()
 
     crowd.start(work, 4)
+
+    def child():
+        for thing in locks:
+            thing._at_fork_reinit()
+            with thing:
+                pass
+        with locks[2]:
+            locks[2].notify_all()
+            assert locks[2].wait(1e-5) is False
+        event.set()
+        assert event.wait(1)
+        barrier.reset()
+        fresh = fs.Lock()
+        fresh.acquire()
+        thread = threading.Thread(target=fresh.release)
+        thread.start()
+        assert fresh.acquire(timeout=20)
+        thread.join()
+
     count = 0
     while crowd.going():
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            pid = os.fork()
-        if pid == 0:
-            signal.alarm(30)  # faulthandler's own timer did not survive the fork
-            status = 1
-            try:
-                for thing in locks:
-                    thing._at_fork_reinit()
-                    with thing:
-                        pass
-                with locks[2]:
-                    locks[2].notify_all()
-                    assert locks[2].wait(1e-5) is False
-                event.set()
-                assert event.wait(1)
-                barrier.reset()
-                fresh = fs.Lock()
-                fresh.acquire()
-                thread = threading.Thread(target=fresh.release)
-                thread.start()
-                assert fresh.acquire(timeout=20)
-                thread.join()
-                status = 0
-            finally:
-                os._exit(status)
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, "a child failed"
+        in_child(child)
         count += 1
     crowd.join()
     return count
