@@ -47,7 +47,8 @@ BUILDERS = ["test_cimport.py", "test_package.py", "test_trials.py"]
 # sanitizer does not see how the interpreter passes anything else from thread to thread.
 SHARING = (
     "lock rlock condition_lock semaphore condition condition_over_rlock permits ping_pong event"
-    " condition_over_a_foreign_lock barrier crowd_of_500 tracing signals"
+    " condition_over_a_foreign_lock barrier crowd_of_500 tracing signals guards lock_views"
+    " readers_and_writers condvar parkers sums turns"
 ).split()
 
 # What FS_PLANT_RACE weakens (see atomic.h), and a storm that notices.
