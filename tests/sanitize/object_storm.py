@@ -242,23 +242,22 @@ def parkers():
 
 @part
 def wait_groups():
-    for _ in range(20):
-        group = fastsync.WaitGroup()
-        handles = [group.clone() for _ in range(THREADS - 1)]
-        over = []
+    groups = [fastsync.WaitGroup() for _ in range(4000)]
+    handles = [[group.clone() for _ in range(THREADS - 1)] for group in groups]
+    over = []
 
-        def work(me, i, group=group, handles=handles, over=over):
-            if me < THREADS - 1:
-                touch(me)
-                handles[me].done()
-                wait_until(lambda: over)
-            else:
-                group.wait()
-                for cell in range(THREADS - 1):
-                    touch(cell)
-                over.append(True)
+    def work(me, i):
+        if me < THREADS - 1:
+            touch(THREADS * i + me)  # a cell of its own: `over` orders nothing
+            handles[i][me].done()
+            wait_until(lambda: len(over) > i)  # as in shared_ownership
+        else:
+            groups[i].wait()
+            for other in range(THREADS - 1):
+                touch(THREADS * i + other)
+            over.append(i)
 
-        run(work, 1)
+    run(work, len(groups))
 
 
 @part
