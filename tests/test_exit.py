@@ -2,6 +2,7 @@
 
 import textwrap
 
+import natives
 import pytest
 from conftest import run_python
 
@@ -55,6 +56,93 @@ def test_daemon_threads_blocked_in_each_primitive_do_not_disturb(end):
     assert done.returncode == status, done.stderr
     if end != "exception":
         assert done.stderr == ""
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_daemon_threads_blocked_in_each_native_type_do_not_disturb(end):
+    code, status = ENDS[end]
+    done = run_python(
+        "-c",
+        natives.SOURCE
+        + PRELUDE
+        + textwrap.dedent("""
+        waits = {name: make() for name, make in WAITS.items()}
+        start_waiters(waits)
+        def busy(it):
+            while True: it.use(it.make())
+        for name in ("Mutex", "ReentrantMutex", "Condvar", "RwLock", "ShardedLock", "AtomicRef",
+                     "AtomicI64", "AtomicArray", "Parker", "Arc"):
+            stock.Thread(target=busy, args=[USES[name]], daemon=True).start()
+        """)
+        + code,
+        check=False,
+    )
+    assert done.returncode == status, done.stderr
+    if end != "exception":
+        assert done.stderr == ""
+
+
+@pytest.mark.parametrize("when", ["atexit", "module", "cycle"])
+def test_native_waiters_woken_during_the_exit_do_not_crash_it(when):
+    done = run_python(
+        "-c",
+        natives.SOURCE
+        + PRELUDE
+        + textwrap.dedent("""
+        import atexit, gc, types
+        gc.disable()
+        other = types.ModuleType("other")
+        waits = {name: make() for name, make in WAITS.items()}
+        start_waiters(waits)
+        class Waker:
+            def __del__(self, waits=waits, write=os.write):
+                try:
+                    while waits: waits.popitem()[1].wake()
+                    write(1, b"woken")
+                except BaseException as error:  # sys.stderr may be gone
+                    write(2, repr(error).encode())
+        """)
+        + {
+            "atexit": "atexit.register(Waker().__del__)",
+            "module": "sys.modules['other'] = other; other.waker = Waker()",
+            "cycle": "waker = Waker(); waker.me = waker; del waker",
+        }[when],
+    )
+    assert "woken" in done.stdout and done.stderr == "", done.stderr
+
+
+def test_finalizers_at_shutdown_use_every_native_type():
+    done = run_python(
+        "-c",
+        natives.SOURCE
+        + PRELUDE
+        + textwrap.dedent("""
+        class Late:
+            def __init__(self, name): self.name = name
+            def __del__(self, write=os.write):
+                for name, it, thing in self.made:
+                    if name not in ("once", "Arc"):  # which import something
+                        it.use(thing)
+                    it.in_order(thing)
+                for wait in self.waits:
+                    wait.wake()
+                    wait.wait()
+                write(1, f"done {self.name} ".encode())
+        def late(name):
+            it = Late(name)
+            it.made = [(name, use, use.make()) for name, use in USES.items()]
+            it.waits = [make() for name, make in WAITS.items() if name != "WaitGroup"]
+            return it
+        import atexit, gc, types
+        gc.disable()
+        sys.modules["other"] = types.ModuleType("other")
+        sys.modules["other"].late = late("module")
+        cycle = late("cycle"); cycle.me = cycle
+        del cycle
+        atexit.register(lambda last: None, late("atexit"))
+        """),
+    )
+    assert sorted(done.stdout.split()[1::2]) == ["atexit", "cycle", "module"], done.stderr
 
 
 def test_daemon_threads_that_wake_up_during_the_exit_do_not_crash_it():

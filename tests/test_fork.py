@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 
+import natives
 import pytest
 from conftest import run_python
 
@@ -62,8 +63,8 @@ def child(function):
 """
 
 
-def run(body, **options):
-    return run_python("-c", PRELUDE + textwrap.dedent(body), **options)
+def run(body, before="", **options):
+    return run_python("-c", before + PRELUDE + textwrap.dedent(body), **options)
 
 
 def test_child_of_a_storm_uses_every_primitive():
@@ -101,6 +102,92 @@ def test_child_of_a_storm_uses_every_primitive():
     for thread in threads: thread.join()
     assert forks
     use_everything()
+    """)
+
+
+# Every native type that waits, in a thread of the child; and all that do not.
+NATIVE = """
+def use_natives():
+    use_all()
+    for name, make in WAITS.items():
+        wait = make()
+        threads = start_waiters({name: wait})
+        wait.wake()
+        for thread in threads:
+            thread.join(20)
+            assert not thread.is_alive(), name
+"""
+
+
+def run_native(body, **options):
+    return run(NATIVE + textwrap.dedent(body), natives.SOURCE, **options)
+
+
+def test_child_of_a_native_storm_uses_every_native_type():
+    run_native("""
+    stop = False
+    mutexes = f.Mutex(0), f.FairMutex(0), f.ReentrantMutex(0)
+    condvar, rw, sharded = f.Condvar(), f.RwLock(0), f.ShardedLock(0)
+    number, array, counter = f.AtomicI64(), f.AtomicArray("int64", 2), f.Counter()
+    ref, cell, arc, lock = f.AtomicRef(OLD), f.AtomicCell(OLD), f.Arc(1), f.OnceLock()
+
+    def storm(i):
+        n = i
+        parker = f.Parker()
+        while not stop:
+            n += 1
+            for mutex in mutexes:
+                with mutex as guard: guard.value += 1
+            with mutexes[0] as guard:
+                condvar.notify_one() if n & 1 else condvar.wait_for(guard, 0.0001)
+            with rw.upgradable_read() as guard, guard.upgrade() as writing: writing.value += 1
+            for each in (rw, sharded):
+                with each.read(): pass
+                with each.write() as writing: writing.value += 1
+                with each.writer: pass
+            number.fetch_add(1); number.wait(number.load(), 0.0001); number.notify_all()
+            array.fetch_add(0, 1); array.wait(1, 0, 0.0001); array.notify_all(1)
+            ref.store([n]); ref.load(); cell.store(n); cell.load()
+            counter.increment()
+            arc.clone().downgrade().upgrade()
+            lock.get_or_init(list); lock.take()
+            parker.park_timeout(0.0001)
+
+    threads = [stock.Thread(target=storm, args=[i]) for i in range(4)]
+    for thread in threads: thread.start()
+    forks = 0
+    end = time.monotonic() + 1
+    while time.monotonic() < end:
+        assert join(child(use_natives)) == 0
+        forks += 1
+    stop = True
+    for thread in threads: thread.join()
+    assert forks and counter.value() == number.load() == array.load(0)
+    assert len({mutex.into_inner() for mutex in mutexes}) == 1
+    use_natives()
+    """)
+
+
+def test_native_words_that_others_were_parked_on_are_usable_in_the_child():
+    # What needs a thread that does not exist in the child is left out: a function that runs once
+    # and was running, handles of a WaitGroup, and a writer's claim while a reader was inside.
+    run_native("""
+    from fastsync.parking import parked_total
+    lost = "upgrade", "Once.call_once", "OnceLock.get_or_init", "LazyLock", "once", \
+        "lazy_property", "WaitGroup"
+    waits = {name: make() for name, make in WAITS.items()}
+    threads = start_waiters(waits)
+    def use():
+        assert parked_total() == 0
+        for name, wait in waits.items():
+            if name not in lost:
+                wait.wake()
+                for _ in range(2): wait.wait()
+        assert parked_total() == 0
+        use_natives()
+    assert join(child(use)) == 0
+    for wait in waits.values(): wait.wake()
+    for thread in threads: thread.join()
     """)
 
 

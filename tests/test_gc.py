@@ -5,6 +5,7 @@ import sys
 import threading
 import weakref
 
+import natives
 import pytest
 from conftest import background, run_threads, wait_asleep, wait_until
 
@@ -226,6 +227,52 @@ def test_waiter_alone_keeps_the_object_alive():
             condition.notify()
         del condition
     assert results == [True]
+
+
+def test_native_waiters_alone_keep_their_objects_and_hold_up_no_collection():
+    # Every Wait is in a cycle, and only the threads that wait in it refer to it.
+    waits = {name: make() for name, make in natives.WAITS.items()}
+    references = {name: weakref.ref(wait) for name, wait in waits.items()}
+    threads = natives.start_waiters(waits)
+    waits.clear()
+    for _ in range(5):
+        gc.collect()
+    for name, reference in references.items():
+        assert reference() is not None, name
+        reference().wake()
+    for thread in threads:
+        thread.join(20)
+        assert not thread.is_alive()
+    threads.clear()
+    gc.collect()
+    wait_until(lambda: gc.collect() is not None and not any(r() for r in references.values()))
+
+
+@pytest.mark.parametrize("name", natives.USES)
+def test_finalizer_in_a_cycle_may_use_every_native_type(name):
+    it, done, errors = natives.USES[name], [], []
+
+    class Finalized:
+        def __init__(self):
+            self.me = self
+            self.thing = it.make()
+
+        def __del__(self):
+            try:
+                it.use(self.thing)
+                it.in_order(self.thing)
+            except BaseException as error:
+                errors.append(error)
+            done.append(1)
+
+    def work(_):
+        for _ in range(3):
+            Finalized()
+            gc.collect()
+
+    run_threads(work, count=2)
+    gc.collect()
+    assert len(done) == 6 and not errors
 
 
 def test_finalizer_in_a_cycle_may_use_every_primitive():

@@ -1,5 +1,6 @@
 """The storms of tools/stress.py in short form, and faults injected from outside."""
 
+import contextlib
 import importlib.util
 import random
 import sys
@@ -7,9 +8,11 @@ import textwrap
 import threading
 from pathlib import Path
 
+import natives
 import pytest
 from conftest import run_python, run_threads
 
+import fastsync as f
 import fastsync.threading as fs
 
 TOOLS = Path(__file__).resolve().parent.parent / "tools"
@@ -168,22 +171,156 @@ def test_timeouts_of_all_sizes_at_once_on_one_word():
     assert results.count(True) >= 3 and not lock.locked()
 
 
+def test_recursion_limit_leaves_the_native_locks_usable():
+    mutex, rwlock, sharded = f.ReentrantMutex(), f.RwLock(), f.ShardedLock()
+
+    def deep():
+        with mutex, rwlock.read_recursive(), sharded.read_recursive():
+            deep()
+
+    def take_all():
+        with mutex.try_lock(), rwlock.try_write(), sharded.try_write():
+            return True
+
+    with pytest.raises(RecursionError):
+        deep()
+    assert run_threads([take_all]) == [True]
+
+
+def test_recursion_limit_within_what_runs_once():
+    lock, cell, number = f.OnceLock(), f.AtomicCell(0), f.AtomicI64(5)
+
+    def deep(_=None):
+        return number.fetch_update(lambda _: cell.fetch_update(deep))
+
+    with pytest.raises(RecursionError):
+        lock.get_or_init(deep)
+    assert lock.get() is None and cell.load() == 0 and number.load() == 5
+    assert run_threads([lambda: lock.get_or_init(lambda: 1)]) == [1]
+
+
+def dead_guard():
+    guard = f.Mutex().lock()
+    guard.unlock()
+    return guard
+
+
+ODD = [None, 0, -1, 1.5, "x", b"x", [], {}, object(), float("nan"), float("inf"), 2**70, fs.Lock,
+       f.AtomicI64, f.Mutex(), dead_guard()]  # fmt: skip
+
+
+def finished(once):
+    """One that nobody has to wait for."""
+    once.call_once(int) if isinstance(once, f.Once) else once.set(1)
+    return once
+
+
+def ready(parker):
+    parker.unparker().unpark()
+    return parker
+
+
+def full_array():
+    array = f.AtomicArray("int64", 4)
+    array.fill(7)
+    return array
+
+
+# In a state in which no call has to wait, whatever it is given.
+NATIVE = {
+    **{k: lambda k=k: getattr(f, k)(7) for k in natives.NUMBERS},
+    **{k: lambda k=k: getattr(f, k)([1]) for k in ("AtomicRef", "AtomicCell", "Arc")},
+    **{k: getattr(f, k) for k in ("Condvar", "WaitGroup", "Counter", "Weak")},
+    **{
+        k: lambda k=k: getattr(f, k)({"a": 1})
+        for k in ("Mutex", "FairMutex", "ReentrantMutex", "RwLock", "ShardedLock")
+    },
+    "AtomicBool": lambda: f.AtomicBool(True),
+    "AtomicArray": full_array,
+    "Once": lambda: finished(f.Once()),
+    "OnceLock": lambda: finished(f.OnceLock()),
+    "LazyLock": lambda: f.LazyLock(int),
+    "once": lambda: f.once(int),
+    "lazy_property": lambda: f.lazy_property(int),
+    "Parker": lambda: ready(f.Parker()),
+    "Unparker": lambda: f.Parker().unparker(),
+    "Ordering": lambda: f.Ordering.SeqCst,
+    "OnceState": lambda: f.OnceState.Done,
+    "MutexGuard": lambda: f.Mutex({"a": 1}).lock(),
+    "ReentrantMutexGuard": lambda: f.ReentrantMutex({"a": 1}).lock(),
+    "MappedMutexGuard": lambda: f.Mutex({"a": 1}).lock().map(lambda v: v["a"]),
+    "dead guard": dead_guard,
+    "unlocked": lambda: f.Mutex().lock().unlocked(),
+    "ReadGuard": lambda: f.RwLock({"a": 1}).read(),
+    "WriteGuard": lambda: f.RwLock({"a": 1}).write(),
+    "UpgradableReadGuard": lambda: f.RwLock({"a": 1}).upgradable_read(),
+    "MappedReadGuard": lambda: f.RwLock({"a": 1}).read().map(lambda v: v["a"]),
+    "MappedWriteGuard": lambda: f.RwLock({"a": 1}).write().map(lambda v: v["a"]),
+    "ShardedWriteGuard": lambda: f.ShardedLock({"a": 1}).write(),
+    "unlocked RwLock": lambda: f.RwLock().write().unlocked(),
+    "reader": lambda: f.RwLock().reader,
+    "writer": lambda: f.ShardedLock().writer,
+}
+
+
+def test_every_native_type_is_called_oddly():
+    kinds = {name for name in f.__all__ if isinstance(getattr(f, name), type)}
+    assert kinds - {"LockView"} == kinds & set(NATIVE)
+
+
+@pytest.mark.parametrize("kind", NATIVE)
+def test_interpreter_is_not_crashed_by_odd_calls_of_native_types(kind):
+    make = NATIVE[kind]
+    ways = ((), *[(x,) for x in ODD], (None, None, None), (0, 0), ("a", "b"))
+    ways += ((0, 2**70), (0, 1, 2, 3, 4, 5))
+    for name in dir(make()):
+        if name in ("__class__", "__init_subclass__", "__subclasshook__", "__new__", "__dict__"):
+            continue
+        if name == "mutex":  # a call of a Mutex locks it, and the guard has it locked
+            continue
+        for arguments in ways:
+            thing = make()
+            try:
+                getattr(thing, name)(*arguments)
+            except Exception as error:
+                assert not isinstance(error, SystemError), (name, arguments)
+    for name in set(dir(make())) - set(dir(object)):
+        for value in ODD:
+            with contextlib.suppress(AttributeError, TypeError, RuntimeError):
+                setattr(make(), name, value)
+            with contextlib.suppress(AttributeError, TypeError, RuntimeError):
+                delattr(make(), name)
+
+
+def test_native_types_made_without_init_work_or_are_refused():
+    """Arc and Weak without a value are released ones, a WaitGroup has ended."""
+    for name in f.__all__:
+        cls = getattr(f, name)
+        if not isinstance(cls, type):
+            continue
+        try:
+            thing = cls.__new__(cls)
+        except TypeError:
+            continue
+        repr(thing)
+        for dead in ("value", "clone", "upgrade", "park_timeout", "strong_count", "load"):
+            try:
+                call = getattr(thing, dead)
+                call(0) if dead in ("park_timeout", "load") else call()
+            except (RuntimeError, ReferenceError, AttributeError, TypeError, IndexError):
+                pass
+    for name in ("Mutex", "FairMutex", "ReentrantMutex"):
+        cls = getattr(f, name)
+        mutex = cls.__new__(cls)
+        with mutex as guard:
+            guard.value = {"a": 1}
+        natives.USES[name].use(mutex)
+    for name in ("Once", "OnceLock", "Parker", "Counter"):
+        cls = getattr(f, name)
+        natives.USES[name].use(cls.__new__(cls))
+
+
 def test_interpreter_is_not_crashed_by_odd_calls():
-    odd = [
-        None,
-        0,
-        -1,
-        1.5,
-        "x",
-        b"x",
-        [],
-        {},
-        object(),
-        float("nan"),
-        float("inf"),
-        2**70,
-        fs.Lock,
-    ]
     for make in (
         fs.Lock, fs.RLock, fs.Condition, fs.Semaphore, fs.BoundedSemaphore, fs.Event,
         lambda: fs.Barrier(1), lambda: fs.Condition()._lock, lambda: fs.Condition(threading.Lock()),
@@ -197,7 +334,7 @@ def test_interpreter_is_not_crashed_by_odd_calls():
                 "__dict__",
             ):
                 continue
-            for arguments in ((), *[(x,) for x in odd], (None, None, None), (0, 0), ("a", "b")):
+            for arguments in ((), *[(x,) for x in ODD[:13]], (None, None, None), (0, 0), ("a", "b")):
                 thing = make()
                 if name in ("acquire", "__enter__", "wait", "wait_for", "acquire_lock"):
                     arguments = (*arguments[:1], 0)
