@@ -762,8 +762,11 @@ cdef _Shared release(_Ref handle):
     return <_Shared>shared if shared is not None else None
 
 
-cdef Arc new_arc(_Shared shared):
-    cdef Arc handle = Arc.__new__(Arc)
+cdef Arc another_arc(_Shared shared):
+    """One more Arc of the value, or None when it has been let go."""
+    cdef Arc handle = Arc.__new__(Arc)  # first: this may fail, and the count would stay
+    if not gain_strong(shared):
+        return None
     ref_store(word_of(<PyObject*>handle), <PyObject*>shared)
     return handle
 
@@ -848,10 +851,12 @@ cdef class Arc(_Ref):
         Its upgrade() gives None until `f` has returned.
         """
         cdef _Shared shared = new_shared(NULL, on_drop, 0)
+        cdef Arc handle = Arc.__new__(Arc)
         value = f(new_weak(shared))
         ref_store(value_word(shared), <PyObject*>value)
         fs_i64_store(&shared.strong, 1)
-        return new_arc(shared)
+        ref_store(word_of(<PyObject*>handle), <PyObject*>shared)
+        return handle
 
     @property
     def value(self):
@@ -863,10 +868,10 @@ cdef class Arc(_Ref):
 
     def clone(self):
         """Return another owner of the same value."""
-        cdef _Shared shared = shared_of(self)
-        if not gain_strong(shared):
+        cdef Arc handle = another_arc(shared_of(self))
+        if handle is None:
             released(self)
-        return new_arc(shared)
+        return handle
 
     def drop(self):
         """Release this owner; nothing if that was done before."""
@@ -946,8 +951,14 @@ cdef class Arc(_Ref):
             if lose_strong(shared):
                 let_go(shared)
         elif fs_i64_load(&shared.weak) != 0:
+            try:
+                mine = new_shared(NULL, shared.on_drop, 1)
+            except BaseException:
+                fs_i64_store(&shared.strong, 1)  # as it was
+                raise
             value = take_value(shared)
-            swap_shared(self, shared, new_shared(<PyObject*>value, shared.on_drop, 1))
+            ref_store(value_word(mine), <PyObject*>value)
+            swap_shared(self, shared, mine)
         else:
             fs_i64_store(&shared.strong, 1)
             value = self.value
@@ -986,8 +997,7 @@ cdef class Weak(_Ref):
 
     def upgrade(self):
         """Return an Arc of the value, or None when it has been let go."""
-        cdef _Shared shared = shared_of(self)
-        return new_arc(shared) if gain_strong(shared) else None
+        return another_arc(shared_of(self))
 
     def clone(self):
         """Return another Weak of the same value."""

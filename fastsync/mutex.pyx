@@ -54,7 +54,7 @@ from fastsync.parking cimport (
     parked_count, unpark_filter,
 )
 from fastsync.slots cimport (
-    allocate, discard, fs_call, make_context_manager, make_recycled, reuse,
+    allocate, discard, forbid_instances, fs_call, make_context_manager, make_recycled, reuse,
 )
 from fastsync.timeouts cimport deadline_for, deadline_until
 from fastsync.trace cimport (
@@ -1570,6 +1570,8 @@ cdef int set_up() except -1:
     make_context_manager(MappedMutexGuard, mapped)
     make_context_manager(ReentrantMutex, reentrant)
     make_context_manager(ReentrantMutexGuard, reentrant_guard)
+    forbid_instances(_Unlocked)
+    forbid_instances(_UnlockedReentrant)
     return 0
 
 

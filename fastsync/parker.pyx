@@ -12,6 +12,7 @@ from fastsync.locks cimport (
     FS_EVENT_SET, event_is_set, event_set, event_wait_until,
 )
 from fastsync.parking cimport FS_ERROR, FS_SIGNALS, FS_TIMEOUT
+from fastsync.slots cimport forbid_instances
 from fastsync.timeouts cimport deadline_for, deadline_until
 
 
@@ -91,9 +92,6 @@ cdef object new_unparker(Parker parker):
 @cython.no_gc  # a Parker refers to nothing
 cdef class Unparker:
     """The other end of a Parker, for any number of threads.  Origin: crossbeam's Unparker."""
-
-    def __init__(self, *args, **kwargs):
-        raise TypeError("an Unparker is made by Parker.unparker()")
 
     def unpark(self):
         """Give the parker its token: its present or next park() returns at once."""
@@ -222,7 +220,7 @@ use of a handle that has ended.  Origin: crossbeam's WaitGroup."""
         return self
 
     def __exit__(self, exc_type=None, exc_value=None, traceback=None):
-        if change_state(self, LIVE, DONE):
+        if self.group is not None and change_state(self, LIVE, DONE):
             leave_group(self.group)
 
     def __reduce__(self):
@@ -236,3 +234,6 @@ use of a handle that has ended.  Origin: crossbeam's WaitGroup."""
 cdef int raise_set() except -1:
     """An exception is set: pass it on."""
     return -1
+
+
+forbid_instances(Unparker)  # only a Parker makes one

@@ -297,16 +297,17 @@ def lazy_in_order(lazy):
         assert "InProgress" not in repr(lazy)
 
 
+class Lazy:  # not made anew each time: 3.13t keeps what it makes of a class for good
+    @f.lazy_property
+    def it(self):
+        return ["a"]
+
+
 def use_decorators(function):
     assert function(1) == function(2) == 1 and function.__wrapped__
     failing = f.once(lambda: 1 // 0)
     refused(ZeroDivisionError, failing)
     refused(ZeroDivisionError, failing)
-
-    class Lazy:
-        @f.lazy_property
-        def it(self):
-            return ["a"]
 
     lazy = Lazy()
     assert lazy.it is lazy.it

@@ -455,9 +455,12 @@ def parkers(crowd):
                     mine.park()
                 elif not mine.park_timeout(chance.choice(TIMEOUTS)):
                     continue
+                if len(table) > 1:
+                    return  # woken by the end
                 assert table[0] % 2 == me, "woken out of turn"
                 table[0] += 1
                 theirs.unpark()
+            table.append("over")
             theirs.unpark()
 
         return run
@@ -615,11 +618,14 @@ def take_turns(crowd, atomic, values):
                 if not atomic.wait(other, timeout):
                     assert timeout is not None, "woken without a change"
                     continue
+                if len(rounds) > 1:
+                    return  # woken by the end
                 assert rounds[0] % 2 == me, "woken out of turn"
                 assert atomic.load() == mine
                 rounds[0] += 1
                 atomic.store(other)
                 chance.choice((atomic.notify_one, atomic.notify_all))()
+            rounds.append("over")
             atomic.store(other)
             atomic.notify_all()
 
