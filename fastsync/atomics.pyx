@@ -981,7 +981,10 @@ cdef uint32_t CELLS = cell_count()
 
 @cython.final
 cdef class Counter:
-    """A sum that many threads add to at full speed, as Java's LongAdder.
+    """Counter()
+--
+
+    A sum that many threads add to at full speed, as Java's LongAdder.
 
     Each thread adds to a cell of its own, so that threads do not slow each other down, and
     `value()` adds the cells up: for statistics, where writing is frequent and reading rare.

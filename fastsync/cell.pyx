@@ -981,7 +981,10 @@ cdef int swap_shared(Arc handle, _Shared old, _Shared new) except -1:
 
 @cython.final
 cdef class Weak(_Ref):
-    """A reference to the value of an Arc that does not keep it: Rust's Weak.
+    """Weak()
+--
+
+    A reference to the value of an Arc that does not keep it: Rust's Weak.
 
     `Weak()` refers to nothing. Releasing works as for Arc.
     """
