@@ -10,9 +10,10 @@ import time
 import weakref
 
 import pytest
-from conftest import background, run_threads, wait_asleep
+from conftest import background, run_threads, wait_asleep, wait_until
 
 import fastsync.threading as fs
+from fastsync import RwLock, ShardedLock
 
 HUGE = [float("inf"), 1e100, threading.TIMEOUT_MAX * 2, 2**70]
 
@@ -348,3 +349,27 @@ def test_the_smallest_negative_timeout_is_negative(impl, kind):
     for timeout in [-1e-12, -5e-324]:
         with pytest.raises(ValueError, match="non-negative"):
             lock.acquire(timeout=timeout)
+
+
+@pytest.mark.parametrize(
+    "make", [fs.Lock, fs.RLock, lambda: RwLock().writer, lambda: ShardedLock().writer]
+)
+def test_who_has_waited_long_is_handed_the_lock(make):
+    for _ in range(10):
+        lock, done = make(), threading.Event()
+        lock.acquire()
+
+        def take(lock=lock, done=done):
+            with lock:
+                assert done.wait(20)
+
+        with background(take) as (thread,):
+            wait_asleep(thread)
+            begin = time.monotonic()
+            wait_until(lambda begin=begin: time.monotonic() - begin > 0.002)
+            lock.release()
+            overtaken = lock.acquire(False)
+            if overtaken:
+                lock.release()
+            done.set()
+        assert not overtaken

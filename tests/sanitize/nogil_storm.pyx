@@ -24,7 +24,7 @@ import threading
 
 cdef enum:
     MOST_THREADS = 8
-    CELLS = 16384
+    CELLS = 4096
     ONCES = 4096
 
 # What a hop of a relay goes through; every thread has one, away from the others.
