@@ -43,9 +43,9 @@ print("storms agree")
 # Tests of other builds than the one at hand: they compile, or look at what is installed.
 BUILDERS = ["test_cimport.py", "test_package.py", "test_trials.py"]
 
-# Storms of tools/stress.py whose threads share nothing but what was made before they began, and what
-# is locked or read once more before it goes: the sanitizer does not see how the interpreter passes
-# anything else from thread to thread, nor how it counts references.
+# Storms of tools/stress.py whose threads share nothing but what was made before they began, and
+# what is locked or read once more before it goes: the sanitizer does not see how the interpreter
+# passes anything else from thread to thread, nor how it counts references.
 SHARING = (
     "lock rlock condition_lock semaphore condition condition_over_rlock permits ping_pong event"
     " condition_over_a_foreign_lock barrier crowd_of_500 tracing signals guards lock_views"
