@@ -544,7 +544,7 @@ def test_collections_amid_a_storm(cls):
     running = fastsync.AtomicI64(3)
 
     def churn(_):
-        for i in range(1500):
+        for i in range(300):
             node = Counted(i)
             node.back = cls(node)
             cell.store(node)
