@@ -3,10 +3,12 @@
 As test_histories.py does for fastsync.threading; histories.py explains.
 """
 
+import itertools
 import operator
 import sys
 import time
 from collections import deque
+from functools import partial
 
 import pytest
 from conftest import run_threads
@@ -25,6 +27,7 @@ from fastsync import (
     Condvar,
     Counter,
     FairMutex,
+    LazyLock,
     Mutex,
     Once,
     OnceLock,
@@ -286,6 +289,17 @@ def test_histories_of_a_once_lock():
     check(OnceLock, perform, calls, exactly(once_lock_model), ())
 
 
+def test_histories_of_a_lazy_lock():
+    def perform(lazy, call):
+        return lazy.force() if call == "force" else lazy.value
+
+    def model(state, call):
+        return 0, state  # whoever comes first, the function has run once
+
+    make = lambda: LazyLock(partial(next, itertools.count()))  # noqa: E731
+    check(make, perform, ["force", "value"], exactly(model), True)
+
+
 # -- the parker's token ------------------------------------------------------------------------
 
 
@@ -513,6 +527,29 @@ def test_histories_of_shared_ownership():
         return state + 1 if result == "value" else None
 
     check(make, perform, ["clone", "upgrade", "drop", "count"], spec, 1)
+
+
+def test_histories_of_the_handles_of_a_wait_group():
+    """The state: how many live; 1 at the start, which stays."""
+
+    def perform(group, call):
+        if call == "count":
+            return int(repr(group[0]).split()[1])
+        if call == "clone":
+            return group[1].append(group[0].clone())
+        try:
+            return group[1].pop().done()
+        except IndexError:
+            return "none"
+
+    def spec(state, thread, call, result):
+        if call == "count":
+            return state if result == state else None
+        if result == "none":
+            return state
+        return state + 1 if call == "clone" else state - 1
+
+    check(lambda: (WaitGroup(), deque()), perform, ["clone", "done", "count"], spec, 1)
 
 
 # -- rules of one thread -----------------------------------------------------------------------
