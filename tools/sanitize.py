@@ -90,13 +90,13 @@ class Toolchain:
 
 
 def need_clang():
-    """The newest clang, 18 or later, with its runtime; root may install one of Debian's.
+    """The oldest clang from 18 on, with its runtime; root may install one of Debian's.
 
     The suite forks beside running threads. Up to clang 17, and gcc 14, the sanitizer's allocator
     has no fork handler: what another thread has locked of it stays so in the child, whose next
     thread then hangs before it runs any code of ours.
     """
-    names = [f"clang-{version}" for version in range(30, 17, -1)]
+    names = [f"clang-{version}" for version in range(18, 31)]
     if not any(map(shutil.which, names)) and os.geteuid() == 0 and shutil.which("apt-cache"):
         install_clang(names)
     for name in filter(shutil.which, names):
