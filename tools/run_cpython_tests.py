@@ -27,12 +27,12 @@ LOGS = ROOT / "build" / "cpython"
 FORMS = ("patched", "replaced")
 WORKERS = 2
 # Several times what the slowest file takes on a busy machine.
-# Whoever runs this in a script's background has Ctrl-C ignored, and children inherit that: tests that
-# interrupt themselves would go on for ever.
+TIME_LIMIT = 300
+
+# Whoever runs this in a script's background has Ctrl-C ignored, and children inherit that: tests
+# that interrupt themselves would go on for ever.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-TIME_LIMIT = 300
 
 # The slowest first, so that no worker is left alone with one of them at the end.
 FILES = [
