@@ -41,7 +41,7 @@ from fastsync.c_python cimport (
     PyErr_CheckSignals, PyThreadState, fs_attach, fs_detach, fs_make_immortal,
     fs_small_int,
 )
-from fastsync.c_wait cimport FS_FOREVER, FS_TIMED_OUT, FS_WOKEN, fs_now
+from fastsync.c_wait cimport FS_FIRST_LOOK_NS, FS_FOREVER, FS_LOOK_NS, fs_now
 from fastsync.parking cimport (
     FS_ACQUIRED, FS_ERROR, FS_PARK_INTERRUPTED, FS_SIGNALS,
     FS_SPIN, FS_TIMEOUT, FS_TOKEN_NORMAL, park, unpark_all, unpark_one,
@@ -396,17 +396,18 @@ cdef int wait_shared(
 ) except -1:
     """word_wait for a word that other processes change, on the platform's shared wait."""
     cdef int size = kind_size(kind)
-    cdef int result = FS_WOKEN
+    cdef int64_t longest = FS_FIRST_LOOK_NS
     cdef PyThreadState* state
-    while True:
-        if fs_word_load(word, kind, order) != expected:
-            return FS_ACQUIRED
-        if deadline == 0 or result == FS_TIMED_OUT:
+    while fs_word_load(word, kind, order) == expected:
+        if fs_now() >= deadline:
             return FS_TIMEOUT
         check_signals()
         state = fs_detach()
-        result = fs_shared_wait(word, size, expected, deadline)
+        # In pieces: a signal that comes before the sleep does not end it.
+        fs_shared_wait(word, size, expected, min(fs_now() + longest, deadline))
         fs_attach(state)
+        longest = min(2 * longest, FS_LOOK_NS)
+    return FS_ACQUIRED
 
 
 cdef int check_signals() except -1:

@@ -9,6 +9,8 @@ cdef extern from "fastsync/wait.h" nogil:
     int FS_TIMED_OUT
     int FS_SIGNALLED
     const char* FS_WAIT_BACKEND
+    int64_t FS_FIRST_LOOK_NS
+    int64_t FS_LOOK_NS
 
     ctypedef struct fs_bucket_lock:
         pass
@@ -20,7 +22,7 @@ cdef extern from "fastsync/wait.h" nogil:
         pass
     void fs_waitword_init(fs_waitword*) noexcept
     bint fs_waitword_woken(const fs_waitword*) noexcept
-    int fs_waitword_wait(fs_waitword*, int64_t deadline, bint interruptible) noexcept
+    int fs_waitword_wait(fs_waitword*, int64_t deadline) noexcept
     void fs_waitword_wake(fs_waitword*) noexcept
     void fs_waitword_destroy(fs_waitword*) noexcept
 

@@ -50,10 +50,10 @@ from fastsync.c_wait cimport (
     fs_bucket_lock, fs_bucket_lock_init, fs_bucket_lock_acquire,
     fs_bucket_lock_release, fs_waitword, fs_waitword_init, fs_waitword_woken,
     fs_waitword_wait, fs_waitword_wake, fs_waitword_destroy,
-    fs_now, fs_thread_id, fs_at_fork, fs_yield,
+    FS_FIRST_LOOK_NS, FS_LOOK_NS, fs_now, fs_thread_id, fs_at_fork, fs_yield,
 )
 from fastsync.c_python cimport (
-    PyThreadState, PyErr_CheckSignals, fs_attach, fs_attached, fs_detach,
+    PyThreadState, PyErr_CheckSignals, fs_attach, fs_attached, fs_detach, fs_signal_due,
 )
 
 
@@ -325,15 +325,13 @@ cdef int sleep(fs_waiter* self, fs_wait* wait, int64_t deadline, int flags) noex
     cdef bint poll = flags & FS_SPIN
     while True:
         wait.state = fs_detach()
-        result = FS_SIGNALLED
         if poll:
             spin(self)
-        # A signal that came while we polled will not end the sleep: look first.
-        if not (poll and wait.signals) or fs_waitword_woken(&self.word):
-            result = fs_waitword_wait(&self.word, deadline, wait.signals)
         poll = False
-        while result == FS_SIGNALLED and not wait.signals:
-            result = fs_waitword_wait(&self.word, deadline, False)
+        if wait.signals:
+            result = sleep_and_look(self, deadline, wait.state)
+        else:
+            result = sleep_on(self, deadline)
         if result == FS_WOKEN:
             return FS_PARK_UNPARKED
         if result == FS_TIMED_OUT:
@@ -346,6 +344,35 @@ cdef int sleep(fs_waiter* self, fs_wait* wait, int64_t deadline, int flags) noex
         result = handlers_in_place(self, wait) if wait.stays else handlers_outside(self, wait)
         if result != FS_SIGNALLED:
             return result
+
+
+cdef int sleep_on(fs_waiter* self, int64_t deadline) noexcept nogil:
+    """FS_WOKEN or FS_TIMED_OUT, whatever signals come."""
+    cdef int result = FS_SIGNALLED
+    while result == FS_SIGNALLED:
+        result = fs_waitword_wait(&self.word, deadline)
+    return result
+
+
+cdef int sleep_and_look(
+    fs_waiter* self, int64_t deadline, PyThreadState* state,
+) noexcept nogil:
+    """As fs_waitword_wait(), but FS_SIGNALLED also for a signal that did not end it.
+
+    It may come before the sleep has begun (as soon as the record is queued others act
+    on it, so that is not rare), or to another thread.  So the first sleeps are short.
+    """
+    cdef int64_t longest = FS_FIRST_LOOK_NS
+    cdef int64_t look
+    cdef int result
+    while True:
+        look = fs_now() + longest
+        result = fs_waitword_wait(&self.word, min(look, deadline))
+        if result != FS_TIMED_OUT or deadline <= look:
+            return result
+        if fs_signal_due(state):
+            return FS_SIGNALLED
+        longest = min(2 * longest, FS_LOOK_NS)
 
 
 cdef int handlers_in_place(fs_waiter* self, fs_wait* wait) noexcept nogil:
@@ -423,8 +450,7 @@ cdef void spin(fs_waiter* self) noexcept nogil:
 
 cdef void await_waker(fs_waiter* self) noexcept nogil:
     """The waker still holds the record: it may not go before the wake-up."""
-    while fs_waitword_wait(&self.word, FS_FOREVER, False) != FS_WOKEN:
-        pass
+    sleep_on(self, FS_FOREVER)
 
 
 cdef bint give_up(fs_waiter* self, fs_timed_out timed_out, void* ctx) noexcept nogil:

@@ -26,7 +26,6 @@ from fastsync.c_python cimport (
     PyErr_CheckSignals, PyThreadState, fs_attach, fs_detach, fs_may_spin,
 )
 from fastsync.c_slot cimport fs_slot_get, fs_slot_set
-from fastsync.c_wait cimport fs_now
 from fastsync.parking cimport (
     FS_ASK, FS_FIRST, FS_PARK_INTERRUPTED, FS_PARK_SIGNALLED, FS_PARK_TIMED_OUT,
     FS_PARK_UNPARKED, FS_SKIP, FS_SPIN_LOOKS, FS_STOP, FS_TOKEN_HANDOFF,
@@ -194,13 +193,6 @@ cdef int rwlock_read_slow(
 cdef enum:
     DUE = -2
 
-# A signal that came before the sleep does not end it: so the first sleep is short.
-cdef int64_t LOOK_NS = 1000000
-
-
-cdef inline int64_t soon(int64_t deadline) noexcept nogil:
-    return min(deadline, fs_now() + LOOK_NS)
-
 
 cdef int rwlock_write_slow(fs_rwlock* rw, int64_t deadline, int flags) noexcept nogil:
     if deadline == 0:
@@ -223,19 +215,15 @@ cdef int write_after_readers(
     """
     cdef bint asked = flags & FS_ASK
     cdef bint asks = asked or runs_handlers(flags)
-    cdef int64_t until = soon(deadline) if asks and not asked else deadline
     cdef int result
     while True:
         result = claim(rw, held, deadline, flags)
         if result == FS_ACQUIRED:
-            result = wait_for_readers(rw, held, until, flags | FS_ASK if asks else flags)
-            if result == FS_TIMEOUT and until != deadline:
-                result = DUE
+            result = wait_for_readers(rw, held, deadline, flags | FS_ASK if asks else flags)
         if asked or result != DUE:
             return result
         if PyErr_CheckSignals() < 0:
             return FS_ERROR
-        until = deadline
 
 
 cdef int claim(fs_rwlock* rw, uintptr_t held, int64_t deadline, int flags) noexcept nogil:
@@ -453,17 +441,13 @@ cdef fs_rwlock* sharded_mine(fs_sharded* s) noexcept nogil:
 cdef int sharded_write_until(fs_sharded* s, int64_t deadline, int flags) noexcept nogil:
     """As rwlock_write_until."""
     cdef bint asks = runs_handlers(flags)
-    cdef int64_t until = soon(deadline) if asks else deadline
     cdef int result
     while True:
-        result = write_shards(s, until, flags | FS_ASK if asks else flags)
-        if result == FS_TIMEOUT and until != deadline:
-            result = DUE
+        result = write_shards(s, deadline, flags | FS_ASK if asks else flags)
         if result != DUE:
             return result
         if PyErr_CheckSignals() < 0:
             return FS_ERROR
-        until = deadline
 
 
 cdef int write_shards(fs_sharded* s, int64_t deadline, int flags) noexcept nogil:

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 
+import natives
 import pytest
 from conftest import background, run_python, wait_asleep, wait_until
 
@@ -55,7 +56,7 @@ def kill_main_once():
 
 
 def kill_main():
-    """Signal until the handler runs: one that comes just before the sleep is seen with the next."""
+    """Signal until the handler runs: stock waits see what comes just before the sleep only then."""
     before = handled
     while handled == before:
         kill_main_once()
@@ -129,6 +130,59 @@ def test_handler_exception_ends_the_wait(impl, name):
         pytest.raises(Interrupted),
     ):
         call()
+
+
+@contextlib.contextmanager
+def signals_elsewhere():
+    """The main thread blocks SIGUSR1, so another one gets it: no sleep is ended by it.
+
+    The same as a signal in the instant before the sleep.  Threads that are to get it must have
+    been started before."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_signal_that_does_not_end_the_sleep_is_seen(name):
+    call, _ = blocking_calls(fs)[name]
+    with (
+        handling(raise_interrupted),
+        background(lambda: (wait_asleep(main), kill_main_once())),
+        signals_elsewhere(),
+        pytest.raises(Interrupted),
+    ):
+        call()
+
+
+@pytest.mark.parametrize("name", natives.WAITS)
+def test_signal_that_does_not_end_the_sleep_is_seen_in_a_native_wait(name):
+    made, blocked, seen = [], threading.Event(), []
+
+    def keeper():
+        made.append(natives.WAITS[name]())
+        assert blocked.wait(20)
+        try:
+            wait_asleep(main)
+            for count in range(3):
+                kill_main_once()
+                wait_until(lambda count=count: len(seen) > count)
+        finally:
+            made[0].wake()
+
+    def other():
+        wait_until(lambda: made)
+        made[0].wait()
+
+    with handling(lambda: seen.append(1)), background(keeper, other) as threads:
+        wait_until(lambda: made)
+        wait_asleep(threads[1])
+        with signals_elsewhere():
+            blocked.set()
+            made[0].wait()
+    assert len(seen) == 3
 
 
 @pytest.mark.parametrize("name", TIMED)

@@ -35,6 +35,18 @@ FS_INLINE void fs_attach(PyThreadState *state) {
     }
 }
 
+/* Whether a signal waits for its Python handler.  For the main thread, which runs
+ * them, of its own detached state.  A hint: true for a while after they ran. */
+FS_INLINE int fs_signal_due(PyThreadState *state) {
+#if PY_VERSION_HEX >= 0x030D0000
+    /* _PY_SIGNALS_PENDING_BIT */
+    return (_Py_atomic_load_uintptr_relaxed(&state->eval_breaker) & 2) != 0;
+#else
+    (void)state;  /* nothing public says so */
+    return 1;
+#endif
+}
+
 /* Free of reference counting, for good: what _Py_IsImmortal says. */
 FS_INLINE int fs_is_immortal(PyObject *op) {
 #if PY_VERSION_HEX >= 0x030C0000

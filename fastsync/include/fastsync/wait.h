@@ -6,10 +6,12 @@
  *   fs_bucket_lock             a small lock that may not use the parking table,
  *                              aligned so that two of them never share a line
  *     fs_bucket_lock_init, fs_bucket_lock_acquire, fs_bucket_lock_release
+ *   FS_LOOK_NS                 how long a thread that runs signal handlers may
+ *                              sleep and not look whether one is due
  *   fs_waitword                one sleeping thread; lives in that thread's frame
  *     void fs_waitword_init(w)
  *     int  fs_waitword_woken(w)             polled while spinning
- *     int  fs_waitword_wait(w, deadline, interruptible)
+ *     int  fs_waitword_wait(w, deadline)
  *     void fs_waitword_wake(w)              exactly once for each init
  *     void fs_waitword_destroy(w)
  *   int64_t fs_now(void)       monotonic nanoseconds, time.monotonic()'s clock
@@ -18,8 +20,9 @@
  *
  * fs_waitword_wait returns FS_WOKEN, FS_TIMED_OUT (deadline passed), or
  * FS_SIGNALLED: a signal handler may have run.  That last is a hint; a caller
- * that does not care calls again.  `interruptible` asks for the hint to be
- * prompt on platforms whose sleep a signal does not end.
+ * that does not care calls again.  It may be missing: no platform can tell of a
+ * signal that came before the sleep or to another thread, and most of none.
+ * So the parking table looks, too.
  *
  * fs_waitword_wake releases what the waker wrote before it (the woken thread
  * acquires it in wait or woken) and may not touch *w in a way that matters
@@ -36,6 +39,9 @@
 #define FS_WOKEN 0
 #define FS_TIMED_OUT 1
 #define FS_SIGNALLED 2
+
+/* After how long it looks for the first time; then twice as long each time. */
+#define FS_FIRST_LOOK_NS 1000000
 
 /* Bucket locks and other hot words are kept on lines of their own. */
 #define FS_CACHE_LINE 64

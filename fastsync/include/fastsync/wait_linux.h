@@ -9,6 +9,8 @@
 #include "posix.h"
 
 #define FS_WAIT_BACKEND "futex"
+/* A signal ends a sleep by itself, nearly always. */
+#define FS_LOOK_NS 1000000000
 
 FS_INLINE long fs_futex(fs_atomic_u32 *word, int op, uint32_t value,
                         const struct timespec *deadline) {
@@ -181,10 +183,8 @@ FS_INLINE int fs_waitword_woken(const fs_waitword *w) {
     return fs_u32_load_acquire((fs_atomic_u32 *)&w->word) == 0;
 }
 
-static inline int fs_waitword_wait(fs_waitword *w, int64_t deadline,
-                                   int interruptible) {
+static inline int fs_waitword_wait(fs_waitword *w, int64_t deadline) {
     uint32_t awake = 1;
-    (void)interruptible;  /* a signal ends a futex wait by itself */
     /* relaxed: only announces that a wake-up needs the system call */
     fs_u32_cas_relaxed(&w->word, &awake, 2);
     while (!fs_waitword_woken(w)) {

@@ -7,9 +7,8 @@
 
 #define FS_WAIT_BACKEND "pthread"
 
-/* A signal does not end pthread_cond_wait: an interruptible wait looks up
- * this often (nanoseconds) whether a handler wants to run. */
-#define FS_SIGNAL_POLL_NS 20000000
+/* A signal does not end pthread_cond_wait. */
+#define FS_LOOK_NS 20000000
 
 typedef struct {
 #ifdef __cplusplus
@@ -76,19 +75,13 @@ static inline int fs_waitword_sleep(fs_waitword *w, int64_t until) {
 #endif
 }
 
-static inline int fs_waitword_wait(fs_waitword *w, int64_t deadline,
-                                   int interruptible) {
+static inline int fs_waitword_wait(fs_waitword *w, int64_t deadline) {
     int result = FS_WOKEN;
     pthread_mutex_lock(&w->mutex);
     while (!fs_waitword_woken(w)) {
-        int64_t until = deadline;
-        if (interruptible) {
-            int64_t look = fs_now() + FS_SIGNAL_POLL_NS;
-            until = look < deadline ? look : deadline;
-        }
-        int error = fs_waitword_sleep(w, until);
+        int error = fs_waitword_sleep(w, deadline);
         if (error == ETIMEDOUT && !fs_waitword_woken(w)) {
-            result = until == deadline ? FS_TIMED_OUT : FS_SIGNALLED;
+            result = FS_TIMED_OUT;
             break;
         }
         if (error && error != ETIMEDOUT) {

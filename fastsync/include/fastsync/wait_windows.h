@@ -9,8 +9,8 @@
 #pragma comment(lib, "Synchronization.lib")
 
 #define FS_WAIT_BACKEND "WaitOnAddress"
-/* Ctrl-C does not end WaitOnAddress: an interruptible wait looks up this often (ms). */
-#define FS_SIGNAL_POLL_MS 20
+/* Ctrl-C does not end WaitOnAddress. */
+#define FS_LOOK_NS 20000000
 
 FS_INLINE int64_t fs_now(void) {
     LARGE_INTEGER count, frequency;
@@ -48,8 +48,7 @@ FS_INLINE int fs_waitword_woken(const fs_waitword *w) {
     return fs_u32_load_acquire((fs_atomic_u32 *)&w->word) == 0;
 }
 
-static inline int fs_waitword_wait(fs_waitword *w, int64_t deadline,
-                                   int interruptible) {
+static inline int fs_waitword_wait(fs_waitword *w, int64_t deadline) {
     uint32_t asleep = 1;
     while (!fs_waitword_woken(w)) {
         DWORD ms = INFINITE;
@@ -61,12 +60,7 @@ static inline int fs_waitword_wait(fs_waitword *w, int64_t deadline,
             left = (left + 999999) / 1000000;
             ms = left > 0x7fffffff ? 0x7fffffff : (DWORD)left;
         }
-        int poll = interruptible && ms > FS_SIGNAL_POLL_MS;
-        WaitOnAddress((volatile VOID *)&w->word, &asleep, sizeof asleep,
-                      poll ? FS_SIGNAL_POLL_MS : ms);
-        if (poll && !fs_waitword_woken(w)) {
-            return FS_SIGNALLED;
-        }
+        WaitOnAddress((volatile VOID *)&w->word, &asleep, sizeof asleep, ms);
     }
     return FS_WOKEN;
 }
