@@ -22,6 +22,17 @@ PAGE = os.sysconf("SC_PAGESIZE")
 # What the interpreter itself may take in the meantime: some arenas, not a byte an operation.
 SLACK = {"bytes": 3 << 20, "blocks": 400, "references": 4, "descriptors": 0, "parked": 0}
 
+NUMBERS = [
+    n for n in fastsync.__all__ if n.startswith(("AtomicI", "AtomicU", "AtomicF", "AtomicB"))
+]
+# What the lines call.
+CALLED = {
+    "get_a": lambda value: value["a"],
+    "no_value": lambda value: None,
+    "list_of": lambda value: [value],
+    "fail": lambda value: 1 // 0,
+}
+
 # name: what is made once as `x`, and the lines that are repeated.
 KINDS = {
     "Lock": (
@@ -54,9 +65,28 @@ KINDS = {
         lambda: fastsync.Mutex([]),
         ["with x as g: g.value", "g = x.lock(); g.unlock()", "x.try_lock().unlock()"],
     ),
+    "Mutex refused": (
+        lambda: fastsync.Mutex([]),
+        ["with x: x.try_lock(); x.try_lock_for(0)"],
+    ),
+    "FairMutex": (
+        lambda: fastsync.FairMutex([]),
+        ["with x as g: g.value = g.value", "x.lock().unlock_fair()", "x.try_lock_for(1).unlock()"],
+    ),
     "ReentrantMutex": (
         lambda: fastsync.ReentrantMutex(0),
         ["with x, x as g: g.value", "x.lock().unlock()"],
+    ),
+    "guards": (
+        lambda: fastsync.Mutex({"a": 1}),
+        [
+            "g = x.lock().map(get_a); g.value = 2; g.unlock()",
+            "with x.lock() as g:",
+            "    with g.unlocked(): pass",
+            "    g.bump()",
+            "x.lock()",
+            "x.lock().leak(); x.force_unlock()",
+        ],
     ),
     "Condvar": (
         lambda: (fastsync.Mutex(0), fastsync.Condvar()),
@@ -71,37 +101,88 @@ KINDS = {
             "with x.write() as g: g.value = 1",
         ],
     ),
+    "RwLock upgrades": (
+        lambda: fastsync.RwLock({"a": 1}),
+        [
+            "x.upgradable_read().upgrade().downgrade().unlock()",
+            "with x.read_recursive(): x.try_write(); x.upgradable_read().try_upgrade()",
+            "x.read().map(get_a).unlock(); x.write().map(get_a).unlock_fair()",
+        ],
+    ),
     "ShardedLock": (
         lambda: fastsync.ShardedLock(0),
-        ["with x.reader: pass", "with x.read() as g: g.value"],
+        [
+            "with x.reader: pass",
+            "with x.read() as g: g.value",
+            "with x.write() as g: g.value = 1",
+        ],
     ),
     "Once": (
         list,
         [
-            "o = fastsync.OnceLock(); o.get_or_init(list); o.get()",
+            "o = fastsync.Once(); o.call_once(int); o.call_once(int); o.wait(); o.state()",
+            "o = fastsync.OnceLock(); o.get_or_init(list); o.get(); o.take(); o.set(1)",
             "fastsync.LazyLock(list).force()",
+            "fastsync.once(list)()",
         ],
+    ),
+    "Parker": (
+        fastsync.Parker,
+        ["u = x.unparker(); u.clone().unpark(); x.park()", "x.park_timeout(0)"],
+    ),
+    "WaitGroup": (
+        fastsync.WaitGroup,
+        ["x.clone().done(); x.clone()", "g = fastsync.WaitGroup(); g.clone().done(); g.wait()"],
     ),
     "integers": (
         lambda: fastsync.AtomicI64(0),
         [
             "x += 1",
             "x.fetch_add(2); x.load(); x.compare_exchange(5, 6); x.store(2 ** 40); x.swap(3)",
+            "x.fetch_update(no_value); x.update(int); x.wait(0, 0); x.notify_all()",
         ],
+    ),
+    "all numbers": (
+        lambda: [getattr(fastsync, name)(1) for name in NUMBERS],
+        ["for a in x: a.store(1); a.swap(a.load()); a.compare_exchange(1, 0)"],
     ),
     "AtomicRef": (
         lambda: fastsync.AtomicRef(None),
-        ["x.store([]); x.load(); x.swap({}); x.compare_and_set(None, 1)"],
+        [
+            "x.store([]); x.load(); x.swap({}); x.compare_and_set(None, 1)",
+            "x.wait(None, 0); x.update(list_of); x.notify_all()",
+        ],
+    ),
+    "AtomicCell": (
+        lambda: fastsync.AtomicCell(None),
+        [
+            "x.store([1]); x.load(); x.swap((2,)); x.compare_exchange((2,), [3]); x.take()",
+            "x.store(3); x.fetch_update(list_of); x.wait(None, 0)",
+        ],
     ),
     "Arc": (
         lambda: fastsync.Arc([]),
-        ["c = x.clone(); w = c.downgrade(); w.upgrade().drop(); w.drop(); c.drop()"],
+        [
+            "c = x.clone(); w = c.downgrade(); w.upgrade().drop(); w.clone(); w.drop(); c.drop()",
+            "fastsync.Arc([]).into_inner(); fastsync.Arc([], on_drop=list_of)",
+        ],
     ),
     "AtomicArray": (
         lambda: fastsync.AtomicArray("int64", 8),
-        ["x.fetch_add(1, 2); x.load(1); x.store(1, 7)"],
+        ["x.fetch_add(1, 2); x.load(1); x.store(1, 7); x.load_all(); x.add_at([1, 2], 1)"],
     ),
     "Counter": (fastsync.Counter, ["x.add(1); x.value()", "fastsync.Counter().add(1)"]),
+    "native errors": (
+        lambda: (fastsync.Mutex(0), fastsync.AtomicI64(0)),
+        [
+            "try: x[0].try_lock_for('')",
+            "except TypeError: pass",
+            "try: x[0].force_unlock()",
+            "except RuntimeError: pass",
+            "try: x[1].update(fail)",
+            "except ZeroDivisionError: pass",
+        ],
+    ),
 }
 
 
@@ -125,7 +206,7 @@ def levels(thing):
 
 def repeat(lines, x, count):
     body = "\n".join("        " + line for line in lines)
-    names = {"fs": fs, "fastsync": fastsync, "repeat": itertools.repeat}
+    names = {"fs": fs, "fastsync": fastsync, "repeat": itertools.repeat, **CALLED}
     exec(f"def run(x, n):\n    for _ in repeat(None, n):\n{body}", names)
     names["run"](x, count)
 
@@ -148,11 +229,12 @@ def operations(name, count):
 
 def wave(locks, size):
     """Threads that meet on every lock, and end."""
-    lock, rlock, condition, semaphore, event, mutex, rwlock = locks
+    lock, rlock, condition, semaphore, event, mutex, rwlock, sharded, ref, counter = locks
 
     def work(i):
-        with lock, rlock, semaphore, mutex, rwlock.reader:
-            pass
+        with lock, rlock, semaphore, mutex, rwlock.reader, sharded.reader:
+            ref.load(), ref.store([])
+            counter.increment()
         with condition:
             condition.notify_all()
             condition.wait(0.0005)
@@ -169,7 +251,8 @@ def wave(locks, size):
 def threads(count, size=50):
     locks = (
         *(fs.Lock(), fs.RLock(), fs.Condition(), fs.Semaphore(2), fs.Event()),
-        *(fastsync.Mutex(), fastsync.RwLock()),
+        *(fastsync.Mutex(), fastsync.RwLock(), fastsync.ShardedLock()),
+        *(fastsync.AtomicRef(None), fastsync.Counter()),
     )
     for _ in range(count // size // 10 + 1):
         wave(locks, size)
