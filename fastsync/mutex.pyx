@@ -34,7 +34,7 @@ inherited by a fork: other threads are stopped for it outside of such a step.
 cimport cython
 from libc.stdint cimport UINT32_MAX, int64_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport free, malloc
-from cpython.object cimport PyObject
+from cpython.object cimport PyObject, visitproc
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 
 from fastsync.c_atomic cimport (
@@ -54,7 +54,8 @@ from fastsync.parking cimport (
     parked_count, unpark_filter,
 )
 from fastsync.slots cimport (
-    allocate, discard, forbid_instances, fs_call, make_context_manager, make_recycled, reuse,
+    allocate, collect_by, discard, forbid_instances, fs_call, fs_traverse,
+    make_context_manager, make_recycled, retire, reuse,
 )
 from fastsync.timeouts cimport deadline_for, deadline_until
 from fastsync.trace cimport (
@@ -560,6 +561,7 @@ hold.  A Condvar does not take its guards.  Origin: parking_lot's FairMutex."""
 cdef void guard_dealloc(PyObject* self) noexcept:
     cdef PyObject* mutex = (<MutexGuard>self).mutex
     cdef uintptr_t old
+    retire(self)
     # relaxed: whoever made it alive has let a reference go since, which orders it
     if fs_uptr_load_relaxed(&(<_Mutex>mutex).owner) == <uintptr_t>self:
         if replace_owner(<_Mutex>mutex, <uintptr_t>self, 0):
@@ -1224,6 +1226,7 @@ cdef int reentrant_force_unlock(ReentrantMutex m, bint fair) except -1:
 
 cdef void reentrant_guard_dealloc(PyObject* self) noexcept:
     cdef PyObject* mutex = (<ReentrantMutexGuard>self).mutex
+    retire(self)
     if (<ReentrantMutexGuard>self).live:
         reentrant_drop(<ReentrantMutex>mutex)
     Py_DECREF(<object>mutex)
@@ -1551,9 +1554,70 @@ def _waiters(mutex):
     return parked_count(<uintptr_t>&(<_Mutex?>mutex).word)
 
 
+# -- what the collector sees: the world stands, or has the GIL ---------------
+#
+# A guard refers to its mutex, and a mutex to the guard of a block that has not
+# ended.  Nothing of that ends by itself when both are garbage.
+
+cdef fs_traverse traverse_value, traverse_reentrant_value
+
+
+cdef int traverse_guard(PyObject* self, visitproc visit, void* arg) noexcept:
+    cdef PyObject* mutex = (<MutexGuard>self).mutex
+    return visit(mutex, arg) if mutex != NULL else 0
+
+
+cdef int traverse_reentrant_guard(PyObject* self, visitproc visit, void* arg) noexcept:
+    cdef PyObject* mutex = (<ReentrantMutexGuard>self).mutex
+    return visit(mutex, arg) if mutex != NULL else 0
+
+
+cdef inline PyObject* block_guard(PyObject* mutex) noexcept:
+    """The guard of a block, which the mutex has a reference to; or NULL."""
+    # acquire: as leave
+    cdef uintptr_t owner = fs_uptr_load_acquire(&(<_Mutex>mutex).owner) & ~<uintptr_t>BUSY
+    if not is_guard(owner) or fs_uptr_load_relaxed(&(<_Mutex>mutex).frame) == 0:
+        return NULL
+    return <PyObject*>owner
+
+
+cdef int traverse_mutex(PyObject* self, visitproc visit, void* arg) noexcept:
+    cdef PyObject* guard = block_guard(self)
+    cdef int result = visit(guard, arg) if guard != NULL else 0
+    return result if result != 0 else traverse_value(self, visit, arg)
+
+
+cdef int clear_mutex(PyObject* self) noexcept:
+    cdef PyObject* guard = block_guard(self)
+    if guard != NULL:
+        end_block(<_Mutex>self, <uintptr_t>guard)
+    (<_Mutex>self).value = None
+    return 0
+
+
+cdef int traverse_reentrant(PyObject* self, visitproc visit, void* arg) noexcept:
+    cdef PyObject* guard = (<ReentrantMutex>self).entered
+    cdef int result = 0
+    while guard != NULL and result == 0:
+        result = visit(guard, arg)
+        guard = (<ReentrantMutexGuard>guard).outer
+    return result if result != 0 else traverse_reentrant_value(self, visit, arg)
+
+
+cdef int clear_reentrant(PyObject* self) noexcept:
+    cdef PyObject* guard
+    while (<ReentrantMutex>self).entered != NULL:
+        guard = (<ReentrantMutex>self).entered
+        take_entered(<ReentrantMutex>self, Py_NewRef(guard))
+        Py_DECREF(<object>guard)
+    (<ReentrantMutex>self).value = None
+    return 0
+
+
 # -- set-up ------------------------------------------------------------------
 
 cdef int set_up() except -1:
+    global traverse_value, traverse_reentrant_value
     # Where an instance could be: the address of a field in it is its offset.
     cdef uint64_t[64] room
     cdef PyObject* probe = <PyObject*>room
@@ -1562,8 +1626,11 @@ cdef int set_up() except -1:
     cdef Py_ssize_t mapped = <char*>&(<MappedMutexGuard>probe).call - <char*>probe
     cdef Py_ssize_t reentrant = <char*>&(<ReentrantMutex>probe).call - <char*>probe
     cdef Py_ssize_t reentrant_guard = <char*>&(<ReentrantMutexGuard>probe).call - <char*>probe
-    make_recycled(MutexGuard, guard_dealloc)
-    make_recycled(ReentrantMutexGuard, reentrant_guard_dealloc)
+    make_recycled(MutexGuard, traverse_guard, guard_dealloc)
+    make_recycled(ReentrantMutexGuard, traverse_reentrant_guard, reentrant_guard_dealloc)
+    traverse_value = collect_by(Mutex, traverse_mutex, clear_mutex)
+    collect_by(FairMutex, traverse_mutex, clear_mutex)
+    traverse_reentrant_value = collect_by(ReentrantMutex, traverse_reentrant, clear_reentrant)
     make_context_manager(Mutex, mutex)
     make_context_manager(FairMutex, mutex)
     make_context_manager(MutexGuard, guard)

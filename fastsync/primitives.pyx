@@ -1,3 +1,6 @@
+# distutils: define_macros=CYTHON_USE_TYPE_SPECS=1
+# Heap types, because these can be patched and renamed as the originals can: `type` writes a new
+# name where only a heap type has room for it.
 """The native types behind fastsync.threading.
 
 Veneers: each method parses its arguments, calls a raw lock of locks.pxd and
@@ -9,9 +12,11 @@ nothing owned (Condition.wait: with the lock re-taken).
 cimport cython
 from libc.stdint cimport UINT32_MAX, int64_t, uint32_t, uint64_t, uintptr_t
 from cpython.exc cimport PyErr_WarnEx
+from cpython.float cimport PyFloat_CheckExact
+from cpython.long cimport PyLong_CheckExact
 from cpython.number cimport PyNumber_Index
 from cpython.object cimport (
-    Py_TPFLAGS_HEAPTYPE, PyObject, PyObject_GenericSetAttr, PyTypeObject,
+    PyObject, PyObject_GenericSetAttr, PyTypeObject,
 )
 from cpython.ref cimport Py_INCREF, Py_XDECREF
 
@@ -24,7 +29,7 @@ from fastsync.locks cimport *
 from fastsync.parking cimport FS_SIGNALS, parked_count
 from fastsync.slots cimport (
     fs_call, fs_method, make_constructor, make_context_manager, make_lazy_dict,
-    make_patchable, rename_type, shorten, weakrefs_offset,
+    finish_type, rename_type, shorten, weakrefs_offset,
 )
 from fastsync.trace cimport (
     FS_EXCLUSIVE, FS_REENTRANT, trace_disowned, trace_released, trace_released_all,
@@ -45,7 +50,6 @@ cdef extern from "Python.h":
     void PyObject_GC_Track(void*) noexcept
     void PyObject_GC_UnTrack(void*) noexcept
     bint PyObject_GC_IsTracked(PyObject*) noexcept
-    bint PyType_HasFeature(PyTypeObject*, unsigned long) noexcept
     PyTypeObject* Py_TYPE(object) noexcept
 
 
@@ -81,6 +85,13 @@ cdef inline PyObject** attribute_slot(_Extensible self) noexcept:
     return <PyObject**>(<char*><PyObject*>self + attributes_at)
 
 
+cdef inline bint is_plain_type(PyTypeObject* cls) noexcept:
+    """No subclass, whose instances refer to anything."""
+    return (cls == <PyTypeObject*>Event or cls == <PyTypeObject*>Condition
+            or cls == <PyTypeObject*>Semaphore or cls == <PyTypeObject*>BoundedSemaphore
+            or cls == <PyTypeObject*>Barrier)
+
+
 @cython.no_gc_clear  # what it refers to must outlive a waiter; cycles end in the __dict__
 cdef class _Extensible:
     """A type whose instances take attributes, in a `__dict__` made on first use.
@@ -94,7 +105,7 @@ cdef class _Extensible:
         cdef PyObject* none = slot[0]
         slot[0] = NULL
         Py_XDECREF(none)
-        if not PyType_HasFeature(Py_TYPE(self), Py_TPFLAGS_HEAPTYPE):
+        if is_plain_type(Py_TYPE(self)):
             PyObject_GC_UnTrack(<void*>self)
 
     @property
@@ -601,14 +612,31 @@ cdef bint condition_wait(Condition self, int64_t deadline) except -1:
     return checked(outcome)
 
 
+cdef inline int check_owned(Condition self) except -1:
+    if not condition_is_owned(self):
+        raise RuntimeError("cannot wait on un-acquired lock")
+    return 0
+
+
 cdef int condition_notify(Condition self, object n) except -1:
-    cdef size_t limit
     if not condition_is_owned(self):
         raise RuntimeError("cannot notify on un-acquired lock")
     if condvar_has_waiters(&self.waiters) and n > 0:
-        limit = <size_t>-1 if n >= PY_SSIZE_T_MAX else n
-        condvar_notify_some(&self.waiters, limit)
+        condvar_notify_some(&self.waiters, notify_limit(self, n))
     return 0
+
+
+cdef size_t notify_limit(Condition self, object n) except? 0:
+    """How many threads the original wakes: it counts n down while it is positive."""
+    cdef size_t limit = 0
+    cdef size_t waiting
+    if PyLong_CheckExact(n):
+        return <size_t>-1 if n >= PY_SSIZE_T_MAX else n
+    waiting = parked_count(<uintptr_t>&self.waiters)
+    while n > 0 and limit < waiting:
+        n -= 1
+        limit += 1
+    return limit
 
 
 cdef object condition_lock(Condition self):
@@ -735,9 +763,12 @@ notified.  Ordering: the lock's."""
         is taken again all the same, without a limit).  RuntimeError when the
         lock is not held.
         """
-        if not condition_is_owned(self):
-            raise RuntimeError("cannot wait on un-acquired lock")
-        return condition_wait(self, wait_deadline(timeout))
+        cdef int64_t deadline
+        check_owned(self)
+        deadline = wait_deadline(timeout)
+        if not (timeout is None or PyFloat_CheckExact(timeout) or PyLong_CheckExact(timeout)):
+            check_owned(self)  # its own methods may have let the lock go
+        return condition_wait(self, deadline)
 
     def wait_for(self, predicate, timeout=None):
         """wait() until predicate() is true, or `timeout` seconds have passed in all:
@@ -752,9 +783,8 @@ notified.  Ordering: the lock's."""
             # Once at least, also when there is no time: the lock is let go.
             if not plain:
                 self.wait(None if timeout is None else max((deadline - fs_now()) * 1e-9, 0.0))
-            elif not condition_is_owned(self):
-                raise RuntimeError("cannot wait on un-acquired lock")
             else:
+                check_owned(self)
                 condition_wait(self, deadline)
             result = predicate()
             if result or (timeout is not None and fs_now() >= deadline):
@@ -1096,7 +1126,8 @@ cdef int finish_round(Barrier self) except -1:
     cdef object action = kept(<PyObject*>self.action)
     if action is not None:
         try:
-            action()
+            if action:  # its truth decides, as in the original
+                action()
         except BaseException:
             barrier_abort(&self.barrier)
             barrier_open(&self.barrier)
@@ -1278,8 +1309,10 @@ cdef int set_up() except -1:
     make_lazy_dict(BoundedSemaphore, attributes_at)
     make_lazy_dict(Event, attributes_at)
     make_lazy_dict(Barrier, attributes_at)
-    for patchable in (RLock, Condition, Semaphore, BoundedSemaphore, Event, Barrier):
-        make_patchable(patchable)  # as the originals are
+    for cls in (RLock, Condition, Semaphore, BoundedSemaphore, Event, Barrier):
+        finish_type(cls, True)  # as the originals are
+    for cls in (Lock, _Extensible, _ConditionLock):
+        finish_type(cls, False)
     rename_type(Lock, b"threading.Lock")
     rename_type(RLock, b"threading.RLock")
     rename_type(Condition, b"threading.Condition")

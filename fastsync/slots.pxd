@@ -5,6 +5,7 @@ ctypedef PyObject* (*fs_call)(PyObject*, PyObject**, size_t, PyObject*) except N
 
 ctypedef int (*fs_traverse)(PyObject*, visitproc, void*) noexcept
 ctypedef int (*fs_clear)(PyObject*) noexcept
+ctypedef void (*fs_dealloc)(PyObject*) noexcept
 ctypedef PyObject* (*fs_method)(PyObject*, PyObject**, Py_ssize_t, PyObject*) except NULL
 
 # `with x:` without a bound method for each end: see slots.pyx.
@@ -19,18 +20,19 @@ cdef fs_traverse collect_by(type cls, fs_traverse traverse, fs_clear clear) noex
 cdef int make_lazy_dict(type cls, Py_ssize_t dict_offset) except -1
 # What `cls(...)` calls, instead of its `__new__` and `__init__`; no subclass inherits it.
 cdef int make_constructor(type cls, fs_call make) except -1
-# Attributes of the type can be set, as of a class written in Python.
-cdef int make_patchable(type cls) except -1
+# A heap type that is never freed; patchable: its attributes can be set, as of a
+# class written in Python.
+cdef int finish_type(type cls, bint patchable) except -1
 # Let a method's plainest call take a shorter way; gives the way that it had, for the others.
 cdef fs_method shorten(type cls, str name, fs_method short) except NULL
 # What the type calls itself: the standard library's name.
 cdef int rename_type(type cls, const char* name) except -1
 # tp_weaklistoffset.
 cdef Py_ssize_t weakrefs_offset(type cls) noexcept
-# Instances come from C alone (allocate), and end in `dealloc`, which may keep
-# their memory for reuse() or give it to discard().  For types without Python
-# attributes that the collector would have to know.
-cdef int make_recycled(type cls, void (*dealloc)(PyObject*) noexcept) except -1
+# Instances come from C alone (allocate), and end in `dealloc`.  That begins with
+# retire(), and then may keep the memory for reuse() or give it to discard().
+cdef int make_recycled(type cls, fs_traverse traverse, fs_dealloc dealloc) except -1
 cdef PyObject* allocate(type cls) except NULL
-cdef PyObject* reuse(type cls, PyObject* dead) noexcept
-cdef void discard(PyObject* dead) noexcept
+cdef void reuse(type cls, PyObject* retired) noexcept
+cdef void retire(PyObject* dead) noexcept
+cdef void discard(PyObject* retired) noexcept

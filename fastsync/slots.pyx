@@ -42,6 +42,7 @@ cdef extern from "Python.h":
         PyMethodDef* d_method
     int METH_FASTCALL
     int METH_KEYWORDS
+    unsigned long Py_TPFLAGS_HAVE_GC
     unsigned long Py_TPFLAGS_HAVE_VECTORCALL
     unsigned long Py_TPFLAGS_IMMUTABLETYPE
     unsigned long Py_TPFLAGS_METHOD_DESCRIPTOR
@@ -49,9 +50,10 @@ cdef extern from "Python.h":
     PyObject* PyVectorcall_Call(PyObject*, PyObject*, PyObject*)
     void PyType_Modified(PyTypeObject*)
     void Py_XINCREF(PyObject*)
-    void PyObject_GC_UnTrack(void*)
+    void PyObject_GC_Track(void*) noexcept
+    void PyObject_GC_UnTrack(void*) noexcept
+    void PyObject_GC_Del(void*) noexcept
     PyObject* PyObject_Init(PyObject*, PyTypeObject*) noexcept
-    void PyObject_Free(void*) noexcept
 
 
 cdef class _Itself:
@@ -157,15 +159,21 @@ cdef int rename_type(type cls, const char* name) except -1:
     return 0
 
 
-cdef int make_patchable(type cls) except -1:
+cdef int finish_type(type cls, bint patchable) except -1:
     cdef RawType* raw = <RawType*><PyObject*>cls
-    raw.tp_flags &= ~Py_TPFLAGS_IMMUTABLETYPE
+    # Each instance refers to it: counting that would make threads share a cache line.
+    fs_make_immortal(<PyObject*>cls)
+    if not patchable:
+        raw.tp_flags |= Py_TPFLAGS_IMMUTABLETYPE
     PyType_Modified(<PyTypeObject*>raw)
     return 0
 
 
-cdef int make_recycled(type cls, void (*dealloc)(PyObject*) noexcept) except -1:
-    (<RawType*><PyObject*>cls).tp_dealloc = dealloc
+cdef int make_recycled(type cls, fs_traverse traverse, fs_dealloc dealloc) except -1:
+    cdef RawType* raw = <RawType*><PyObject*>cls
+    raw.tp_flags |= Py_TPFLAGS_HAVE_GC
+    raw.tp_traverse = traverse
+    raw.tp_dealloc = dealloc
     return forbid_instances(cls)
 
 
@@ -174,13 +182,18 @@ cdef PyObject* allocate(type cls) except NULL:
     return (<RawType*><PyObject*>cls).tp_alloc(<PyTypeObject*>cls, 0)
 
 
-cdef PyObject* reuse(type cls, PyObject* dead) noexcept:
-    """Make an instance of memory that a dealloc kept, all fields as they were then."""
-    return PyObject_Init(dead, <PyTypeObject*>cls)
+cdef void reuse(type cls, PyObject* retired) noexcept:
+    """Make an instance of retired memory, all fields as they were then."""
+    PyObject_Init(retired, <PyTypeObject*>cls)
+    PyObject_GC_Track(retired)
 
 
-cdef void discard(PyObject* dead) noexcept:
-    PyObject_Free(dead)
+cdef void retire(PyObject* dead) noexcept:
+    PyObject_GC_UnTrack(dead)
+
+
+cdef void discard(PyObject* retired) noexcept:
+    PyObject_GC_Del(retired)
 
 
 cdef Py_ssize_t weakrefs_offset(type cls) noexcept:

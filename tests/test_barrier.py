@@ -68,6 +68,12 @@ def test_action_runs_once_a_round_before_anybody_leaves(impl):
     assert len(calls) == 30
 
 
+@pytest.mark.parametrize("action", [0, False, [], ""])
+def test_an_action_that_is_false_is_none(impl, action):
+    barrier = impl.Barrier(1, action)
+    assert barrier.wait() == 0 and not barrier.broken
+
+
 def test_exception_of_the_action_breaks_the_barrier(impl):
     def action():
         raise KeyError("action")

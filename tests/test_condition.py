@@ -113,6 +113,54 @@ def test_notify_wakes_as_many_as_it_says(condition):
         condition.notify_all()
 
 
+def test_notify_counts_a_fraction_up_as_the_original(condition):
+    woken = []
+
+    def wait():
+        with condition:
+            woken.append(condition.wait(20))
+
+    with background(*[wait] * 3):
+        waiting(condition, 3)
+        with condition:
+            condition.notify(-0.5)
+            condition.notify(0.5)
+        waiting(condition, 2)
+        with condition:
+            condition.notify(1.5)
+    assert woken == [True] * 3
+
+
+@pytest.mark.parametrize("lock", [type(None), fs.RLock])
+def test_a_timeout_that_lets_the_lock_go(lock):
+    """Its __index__() may do anything; nobody else's lock may be given up by the wait."""
+    condition = fs.Condition(lock())
+    inside, done = threading.Event(), threading.Event()
+
+    def other():
+        with condition:
+            inside.set()
+            assert done.wait(20)
+
+    thread = threading.Thread(target=other, daemon=True)
+
+    class Timeout:
+        def __index__(self):
+            condition.release()
+            thread.start()
+            assert inside.wait(20)
+            return 0
+
+    condition.acquire()
+    with pytest.raises(RuntimeError, match="cannot wait on un-acquired lock"):
+        condition.wait(Timeout())
+    assert not condition.acquire(False)
+    done.set()
+    thread.join(20)
+    assert condition.acquire(False)
+    condition.release()
+
+
 def test_first_come_first_notified(condition):
     order = []
 

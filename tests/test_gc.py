@@ -9,6 +9,7 @@ import natives
 import pytest
 from conftest import background, run_threads, wait_asleep, wait_until
 
+import fastsync
 import fastsync.threading as fs
 
 EXTENSIBLE = {
@@ -407,3 +408,79 @@ def test_dictionary_must_be_one():
         with pytest.raises(TypeError):
             condition.__dict__ = value
     assert vars(condition) == {}
+
+
+MUTEXES = [fastsync.Mutex, fastsync.FairMutex, fastsync.ReentrantMutex]
+
+
+@pytest.mark.parametrize("kind", MUTEXES)
+def test_a_dead_guard_in_the_traceback_of_an_error_that_the_mutex_protects(kind):
+    def make_cycle(witness):
+        errors = [witness]
+        mutex = kind(errors)
+        try:
+            with mutex as guard:
+                guard.value  # noqa: B018
+                raise KeyError
+        except KeyError as error:
+            errors.append(error)
+
+    assert collected(make_cycle)
+
+
+@pytest.mark.parametrize("kind", MUTEXES)
+def test_a_live_guard_that_its_own_mutex_protects(kind):
+    def kept(witness):
+        mutex = kind([witness])
+        guard = mutex.lock()
+        guard.value.append(guard)
+
+    def by_hand(witness):
+        mutex = kind([witness])
+        mutex.__enter__()
+        mutex.__enter__() if kind is fastsync.ReentrantMutex else None
+
+    def by_hand_and_kept(witness):
+        mutex = kind([witness])
+        guard = mutex.__enter__()
+        guard.value.extend((guard, mutex))
+
+    def suspended(witness):
+        mutex = kind([witness])
+
+        def hold():
+            with mutex as guard:
+                yield guard
+
+        generator = hold()
+        next(generator).value.append(generator)
+
+    for make_cycle in (kept, by_hand, by_hand_and_kept, suspended):
+        assert collected(make_cycle), make_cycle
+
+
+@pytest.mark.parametrize("kind", MUTEXES)
+def test_collections_leave_live_guards_alone(kind):
+    mutex = kind([0])
+    stop = threading.Event()
+
+    def collect():
+        while not stop.is_set():
+            gc.collect()
+
+    def work():
+        try:
+            for _ in range(300):
+                with mutex as guard:
+                    guard.value[0] += 1
+                guard = mutex.lock()
+                guard.value[0] += 1
+                guard.unlock()
+        finally:
+            workers.pop()
+            if not workers:
+                stop.set()
+
+    workers = [1, 1, 1]
+    run_threads([collect, work, work, work])
+    assert mutex.into_inner() == [1800]

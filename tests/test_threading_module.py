@@ -153,6 +153,39 @@ class TestNativeType:
         assert pickle.loads(pickle.dumps(kind)) is kind
 
 
+PATCHED = """
+from fastsync import threading
+for name in ("RLock", "Condition", "Semaphore", "BoundedSemaphore", "Event", "Barrier"):
+    kind = getattr(threading, name)
+    for attribute in ("__name__", "__qualname__", "__module__", "__doc__"):
+        setattr(kind, attribute, "Renamed")
+        assert getattr(kind, attribute) == "Renamed"
+    kind.__bool__ = lambda self: False
+    kind.__len__ = lambda self: 7
+    kind.__add__ = lambda self, other: other
+    things = [kind(2) if name == "Barrier" else kind() for _ in range(100)]
+    assert not any(things) and len(things[0]) == 7 and things[0] + 1 == 1
+    assert "Renamed" in repr(kind)
+    del kind.__bool__, kind.__len__, kind.__add__
+    dead = []
+    kind.__del__ = lambda self: dead.append(1)
+    del things
+    assert len(dead) == 100
+for kind in (threading.Lock, threading.Condition.__mro__[1]):
+    for attribute in ("__name__", "anything"):
+        try:
+            setattr(kind, attribute, "x")
+        except TypeError:
+            continue
+        raise AssertionError(kind)
+"""
+
+
+def test_classes_can_be_renamed_and_given_special_methods(run_python):
+    """A static type has no room for a new name: this overwrote what lay behind it."""
+    run_python("-c", PATCHED)
+
+
 @pytest.mark.thread_unsafe(reason="sets what all threads share")
 class TestSetting:
     """What is set here reaches the functions of the standard library that read it."""
