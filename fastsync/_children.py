@@ -87,13 +87,14 @@ def follow():
     if module is not None:
         _patch(module)
     else:
-        sys.meta_path.insert(0, _finder)
+        sys.meta_path = [_finder, *sys.meta_path]
 
 
 def unfollow():
     """Leave no trace of `follow()`."""
     if _finder in sys.meta_path:
-        sys.meta_path.remove(_finder)
+        # Another list: an import of another thread, halfway through this one, would skip a finder.
+        sys.meta_path = [finder for finder in sys.meta_path if finder is not _finder]
     current = getattr(sys.modules.get(_MODULE), _FUNCTION, None)
     if hasattr(current, "fastsync_original"):
         setattr(sys.modules[_MODULE], _FUNCTION, current.fastsync_original)

@@ -34,15 +34,15 @@ _originals = {}
 def install():
     """Make `threading` hand out fastsync's locks from now on, here and in spawned children.
 
-    Does nothing when they are installed already.
+    Changes nothing when they are installed already.
     """
     with _guard:
-        if _originals:
-            return
-        _originals.update({name: getattr(stdlib, name) for name in REPLACEMENTS})
+        if not _originals:
+            _originals.update({name: getattr(stdlib, name) for name in REPLACEMENTS})
+            _children.follow()
+        # Also the second time: somebody else may have replaced them since.
         for name, native in REPLACEMENTS.items():
             setattr(stdlib, name, native)
-        _children.follow()
 
 
 def uninstall():
@@ -56,4 +56,4 @@ def uninstall():
 
 def installed():
     """Return whether `threading` hands out fastsync's locks."""
-    return bool(_originals)
+    return all(getattr(stdlib, name, None) is native for name, native in REPLACEMENTS.items())

@@ -108,6 +108,33 @@ def test_install_from_many_threads_keeps_the_originals(run_threads):
     assert before == dict(vars(threading))
 
 
+def test_install_again_after_somebody_else_replaced_a_lock():
+    original = threading.Lock
+    fastsync.install()
+    threading.Lock = object
+    assert not fastsync.installed()
+    fastsync.install()
+    assert fastsync.installed() and threading.Lock is primitives.Lock
+    fastsync.uninstall()
+    assert threading.Lock is original
+
+
+def test_a_running_import_skips_no_finder(run_python):
+    """It goes through a list that install() and uninstall() must leave as it is."""
+    code = """
+import sys, fastsync
+assert "multiprocessing.util" not in sys.modules
+for step in (fastsync.install, fastsync.uninstall, fastsync.install):
+    seen, before = sys.meta_path, list(sys.meta_path)
+    step()
+    assert seen == before != sys.meta_path
+seen, before = sys.meta_path, list(sys.meta_path)
+import multiprocessing.util
+assert seen == before != sys.meta_path
+"""
+    run_python("-c", code)
+
+
 def test_locks_live_on_after_uninstall():
     fastsync.install()
     lock = threading.Lock()
