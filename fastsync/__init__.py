@@ -4,7 +4,13 @@ Everything is imported when it is first used, so `import fastsync` costs next to
 changes nothing: `install()` is what swaps the locks inside `threading`.
 """
 
+import _thread
 import sys as _sys
+
+# At once, and not from the first of our modules: Cython's own check lets the first interpreter in,
+# whichever that is, and no other. From 3.13 on the interpreter can be asked.
+if hasattr(_thread, "_is_main_interpreter") and not _thread._is_main_interpreter():
+    raise ImportError("fastsync works in the main interpreter only")
 
 __version__ = "0.1.0"
 _NUMBERS = (0, 1, 0)

@@ -217,6 +217,19 @@ def test_subinterpreter(run_python):
         """)  # fmt: skip
 
 
+def test_subinterpreter_that_shares_the_gil_does_not_take_us_away(run_python):
+    """Cython lets the first interpreter in that asks, and no other after it."""
+    if sys.version_info < (3, 13):
+        pytest.skip("no interpreter can be asked whether it is the main one")
+    done = run_python("-c", """if 1:
+        import _interpreters
+        code = "import fastsync.threading"
+        print(_interpreters.exec(_interpreters.create("legacy"), code).msg)
+        import fastsync.threading
+        """)  # fmt: skip
+    assert done.stdout == "fastsync works in the main interpreter only\n"
+
+
 # -- types -------------------------------------------------------------------
 
 
