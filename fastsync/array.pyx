@@ -44,7 +44,7 @@ from fastsync.atomics cimport (
     fs_atomic_i64, fs_atomic_u64, fs_fold, fs_word_cas, fs_word_exchange, fs_word_fetch_add, fs_word_fetch_and,
     fs_word_fetch_max, fs_word_fetch_min, fs_word_fetch_nand, fs_word_fetch_or,
     fs_word_fetch_sub, fs_word_fetch_xor, fs_word_load, fs_word_store,
-    cas_word, check_shared, kind_size, load_order, notify_word, order_code, store_order,
+    cas_word, check_shared, get_writable, kind_size, load_order, notify_word, order_code, store_order,
     to_bits, to_python, update_word, wait_word,
 )
 from fastsync.c_python cimport fs_small_int
@@ -705,12 +705,13 @@ cdef class AtomicArray:
         The buffer stays exported as long as the array lives. `shared=True` makes `wait` and
         `notify_*` work between processes (all of them must say so); NotImplementedError where
         the platform cannot. ValueError when the length is no multiple of the item, or the
-        memory is not aligned to it; BufferError when the buffer is read-only.
+        memory is not aligned to it; BufferError when the buffer is read-only; TypeError when it
+        holds Python objects.
         """
         cdef AtomicArray self = AtomicArray.__new__(AtomicArray)
         cdef Py_buffer* view = &self.buffer
         check_shared(shared)
-        PyObject_GetBuffer(buffer, view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | PyBUF_WRITABLE)
+        get_writable(buffer, view)
         if dtype is None:
             self.kind = kind_of_format(view.format, view.itemsize)
         else:
@@ -885,7 +886,7 @@ cdef class AtomicArray:
                 return [raw_item(<char*>copy, self.kind, self.size, i) for i in range(self.count)]
             finally:
                 PyMem_RawFree(copy)
-        PyObject_GetBuffer(out, &view, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE)
+        get_writable(out, &view)
         try:
             if view.len != self.count * self.size:
                 raise ValueError(f"{self.count * self.size} bytes do not fit {view.len}")

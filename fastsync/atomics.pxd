@@ -254,3 +254,4 @@ cdef tuple cas_word(
     void* word, int kind, object current, object new, object success, object failure,
     bint weak)
 cdef int check_shared(bint shared) except -1
+cdef int get_writable(object source, Py_buffer* view) except -1

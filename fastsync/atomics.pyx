@@ -19,7 +19,7 @@ relaxed loads in here are said to be so where they stand.
 cimport cython
 from cpython.bool cimport PyBool_FromLong
 from cpython.buffer cimport (
-    PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer,
+    PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer,
 )
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_AsDouble, PyFloat_CheckExact
 from cpython.long cimport (
@@ -470,6 +470,15 @@ cdef int check_shared(bint shared) except -1:
     return 0
 
 
+cdef int get_writable(object source, Py_buffer* view) except -1:
+    """Its memory, contiguous.  TypeError for one of Python objects: they count references."""
+    PyObject_GetBuffer(source, view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | PyBUF_WRITABLE)
+    if view.format != NULL and b"O" in b"".join((<bytes>view.format).split(b":")[::2]):
+        PyBuffer_Release(view)
+        raise TypeError("the buffer holds references to Python objects")
+    return 0
+
+
 cdef int borrow(_Atomic self, object buffer, Py_ssize_t offset, bint shared) except -1:
     cdef int size = kind_size(self.kind)
     cdef fs_borrowed* borrowed = <fs_borrowed*>PyMem_RawMalloc(sizeof(fs_borrowed))
@@ -477,7 +486,7 @@ cdef int borrow(_Atomic self, object buffer, Py_ssize_t offset, bint shared) exc
         raise MemoryError
     try:
         check_shared(shared)
-        PyObject_GetBuffer(buffer, &borrowed.buffer, PyBUF_SIMPLE | PyBUF_WRITABLE)
+        get_writable(buffer, &borrowed.buffer)
     except BaseException:
         PyMem_RawFree(borrowed)
         raise
@@ -535,7 +544,7 @@ cdef class _Atomic:
         as the object lives. `shared=True` makes `wait` and `notify_*` work between processes
         (all of them must say so); NotImplementedError where the platform cannot.
         ValueError when the bytes are outside the buffer or not aligned to the width,
-        BufferError when it is read-only. An AtomicBool over a byte that is neither 0 nor 1 loads
+        BufferError when it is read-only, TypeError when it holds Python objects. An AtomicBool over a byte that is neither 0 nor 1 loads
         True, and compare_exchange() finds it equal to neither: store() a bool first.
         """
         cdef _Atomic self = cls.__new__(cls)

@@ -557,6 +557,21 @@ def test_numpy_bulk(np, name, bins):
 
 # -- two processes -------------------------------------------------------------------
 
+
+def test_a_buffer_of_objects_is_refused(np):
+    objects = np.array([object()] * 4, dtype=object)
+    records = np.zeros(4, dtype=[("Offset", "i8"), ("thing", object)])
+    for source in (objects, records):
+        with pytest.raises(TypeError, match="references to Python objects"):
+            AtomicArray.from_buffer(source, "int64")
+        with pytest.raises(TypeError, match="references to Python objects"):
+            fastsync.AtomicI64.from_buffer(source)
+    with pytest.raises(TypeError, match="references to Python objects"):
+        AtomicArray("int64", 4).load_all(objects)
+    named = np.zeros(4, dtype=[("Offset", "i8")])
+    assert len(AtomicArray.from_buffer(named, "int64")) == 4
+
+
 CHILD = """
 import sys
 from multiprocessing import resource_tracker, shared_memory
