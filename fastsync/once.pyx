@@ -651,10 +651,12 @@ tries again.  RuntimeError when the function asks for its own value."""
             raise TypeError("lazy_property needs a callable")
         self.function = function
         self.pending = {}
-        self.name = getattr(function, "__name__", None)
         self.__doc__ = getattr(function, "__doc__", None)
 
     def __set_name__(self, owner, name):
+        if self.name is not None and self.name != name:
+            raise TypeError(
+                f"one lazy_property cannot have two names, {self.name!r} and {name!r}")
         self.name = name
 
     @classmethod
@@ -668,12 +670,14 @@ tries again.  RuntimeError when the function asks for its own value."""
     def __get__(self, instance, owner):
         if instance is None:
             return self
+        if self.name is None:
+            raise TypeError("this lazy_property has no name: __set_name__() was not called")
         cdef dict attributes = attributes_of(instance, self.name)
         value = attributes.get(self.name, EMPTY)
         return make_value(self, instance, attributes) if value is EMPTY else value
 
     def __repr__(self):
-        return f"<lazy_property {self.name!r}>"
+        return f"<lazy_property {self.name or self.function!r}>"
 
 
 # -- set-up ------------------------------------------------------------------

@@ -633,6 +633,20 @@ def test_lazy_property(run_threads):
         lazy_property(3)
 
 
+def test_lazy_property_has_one_name():
+    class Late:
+        pass
+
+    Late.a = lazy_property(lambda self: 1)
+    with pytest.raises(TypeError, match="no name"):
+        Late().a  # noqa: B018
+    Late.a.__set_name__(Late, "a")
+    assert Late().a == 1
+    with pytest.raises(TypeError, match="two names, 'a' and 'b'"):
+        Late.a.__set_name__(Late, "b")
+    assert Late().a == 1
+
+
 def test_lazy_property_keeps_no_exception():
     attempts = []
 
