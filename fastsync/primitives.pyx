@@ -310,7 +310,8 @@ cdef object remutex_release_save(object lock, fs_remutex* m):
 
 cdef int remutex_acquire_restore(object lock, fs_remutex* m, object state) except -1:
     cdef uint32_t count
-    count, _ = state
+    depth, _ = state
+    count = PyNumber_Index(depth)
     if count == 0:
         raise ValueError("the depth to restore must be at least 1")
     if tracing():

@@ -338,6 +338,8 @@ def test_restoring_a_depth_of_zero_is_refused():
     lock = fs.RLock()
     with pytest.raises(ValueError, match="depth"):
         lock._acquire_restore((0, 0))
+    with pytest.raises(TypeError):
+        lock._acquire_restore((1.9, 0))
     assert not lock.locked()
 
 
