@@ -87,7 +87,7 @@ def follow():
     if module is not None:
         _patch(module)
     else:
-        sys.meta_path = [_finder, *sys.meta_path]
+        sys.meta_path.insert(0, _finder)  # an import halfway through it sees one twice at most
 
 
 def unfollow():

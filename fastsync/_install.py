@@ -38,8 +38,8 @@ def install():
     """
     with _guard:
         if not _originals:
-            _originals.update({name: getattr(stdlib, name) for name in REPLACEMENTS})
             _children.follow()
+            _originals.update({name: getattr(stdlib, name) for name in REPLACEMENTS})
         # Also the second time: somebody else may have replaced them since.
         for name, native in REPLACEMENTS.items():
             setattr(stdlib, name, native)

@@ -473,9 +473,12 @@ cdef int check_shared(bint shared) except -1:
 cdef int get_writable(object source, Py_buffer* view) except -1:
     """Its memory, contiguous.  TypeError for one of Python objects: they count references."""
     PyObject_GetBuffer(source, view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | PyBUF_WRITABLE)
-    if view.format != NULL and b"O" in b"".join((<bytes>view.format).split(b":")[::2]):
+    try:
+        if view.format != NULL and b"O" in b"".join((<bytes>view.format).split(b":")[::2]):
+            raise TypeError("the buffer holds references to Python objects")
+    except BaseException:
         PyBuffer_Release(view)
-        raise TypeError("the buffer holds references to Python objects")
+        raise
     return 0
 
 

@@ -13,7 +13,10 @@ cdef extern from "fastsync/python.h" nogil:
     PyThreadState* fs_detach() noexcept
     void fs_attach(PyThreadState*) noexcept
     bint fs_may_spin() noexcept
+    bint FS_TELLS_OF_SIGNALS
     bint fs_signal_due(PyThreadState*) noexcept
+    # Only in the main thread, with the thread state attached.
+    int fs_check_signals() noexcept
     # Only with the thread state attached.
     void fs_running(uintptr_t* thread, uintptr_t* frame) noexcept
     # Runs Python signal handlers: only with the thread state attached.

@@ -53,7 +53,8 @@ from fastsync.c_wait cimport (
     FS_FIRST_LOOK_NS, FS_LOOK_NS, fs_now, fs_thread_id, fs_at_fork, fs_yield,
 )
 from fastsync.c_python cimport (
-    PyThreadState, PyErr_CheckSignals, fs_attach, fs_attached, fs_detach, fs_signal_due,
+    FS_TELLS_OF_SIGNALS, PyThreadState, fs_attach, fs_attached, fs_check_signals, fs_detach,
+    fs_signal_due,
 )
 
 
@@ -258,7 +259,7 @@ cdef int park(
     wait.ctx = ctx
     # First without a signal seen: one that came while the caller spun is not
     # going to end a sleep that has not begun.
-    if wait.signals and not (wait.stays or wait.asks) and PyErr_CheckSignals() < 0:
+    if wait.signals and not (wait.stays or wait.asks) and fs_check_signals() < 0:
         return FS_PARK_INTERRUPTED
     bucket = lock_bucket(key)
     if validate != NULL and not validate(ctx):
@@ -362,7 +363,10 @@ cdef int sleep_and_look(
     It may come before the sleep has begun (as soon as the record is queued others act
     on it, so that is not rare), or to another thread.  So the first sleeps are short.
     """
-    cdef int64_t longest = FS_FIRST_LOOK_NS
+    # In a fork's child the interpreter may mark the state of a thread that is gone.
+    # relaxed: changes while there is one thread
+    cdef bint told = FS_TELLS_OF_SIGNALS and fs_u32_load_relaxed(&epoch) == 0
+    cdef int64_t longest = FS_FIRST_LOOK_NS if told else FS_LOOK_NS
     cdef int64_t look
     cdef int result
     while True:
@@ -370,7 +374,7 @@ cdef int sleep_and_look(
         result = fs_waitword_wait(&self.word, min(look, deadline))
         if result != FS_TIMED_OUT or deadline <= look:
             return result
-        if fs_signal_due(state):
+        if not told or fs_signal_due(state):
             return FS_SIGNALLED
         longest = min(2 * longest, FS_LOOK_NS)
 
@@ -397,7 +401,7 @@ cdef int run_handlers(fs_waiter* self) noexcept nogil:
     cdef int result
     self.outer = handling
     handling = self
-    result = PyErr_CheckSignals()
+    result = fs_check_signals()
     handling = self.outer
     return result
 
@@ -422,7 +426,7 @@ cdef int handlers_outside(fs_waiter* self, fs_wait* wait) noexcept nogil:
     unlink(bucket, self)
     unlock_bucket(bucket)
     # The word may say "somebody may be parked" meanwhile; an unlock clears that.
-    result = LEFT_INTERRUPTED if PyErr_CheckSignals() < 0 else FS_SIGNALLED
+    result = LEFT_INTERRUPTED if fs_check_signals() < 0 else FS_SIGNALLED
     bucket = lock_bucket(wait.key)
     if result == LEFT_INTERRUPTED:
         if wait.timed_out != NULL:

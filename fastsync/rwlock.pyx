@@ -23,7 +23,7 @@ from fastsync.c_atomic cimport (
     fs_uptr_store_release,
 )
 from fastsync.c_python cimport (
-    PyErr_CheckSignals, PyThreadState, fs_attach, fs_detach, fs_may_spin,
+    PyThreadState, fs_attach, fs_check_signals, fs_detach, fs_may_spin,
 )
 from fastsync.c_slot cimport fs_slot_get, fs_slot_set
 from fastsync.parking cimport (
@@ -222,7 +222,7 @@ cdef int write_after_readers(
             result = wait_for_readers(rw, held, deadline, flags | FS_ASK if asks else flags)
         if asked or result != DUE:
             return result
-        if PyErr_CheckSignals() < 0:
+        if fs_check_signals() < 0:
             return FS_ERROR
 
 
@@ -446,7 +446,7 @@ cdef int sharded_write_until(fs_sharded* s, int64_t deadline, int flags) noexcep
         result = write_shards(s, deadline, flags | FS_ASK if asks else flags)
         if result != DUE:
             return result
-        if PyErr_CheckSignals() < 0:
+        if fs_check_signals() < 0:
             return FS_ERROR
 
 

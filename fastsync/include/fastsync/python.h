@@ -36,14 +36,36 @@ FS_INLINE void fs_attach(PyThreadState *state) {
 }
 
 /* Whether a signal waits for its Python handler.  For the main thread, which runs
- * them, of its own detached state.  A hint: true for a while after they ran. */
-FS_INLINE int fs_signal_due(PyThreadState *state) {
+ * them, of its own detached state.  Before 3.13 nothing tells: "perhaps". */
+#define FS_SIGNALS_PENDING 2  /* _PY_SIGNALS_PENDING_BIT */
 #if PY_VERSION_HEX >= 0x030D0000
-    /* _PY_SIGNALS_PENDING_BIT */
-    return (_Py_atomic_load_uintptr_relaxed(&state->eval_breaker) & 2) != 0;
+#  define FS_TELLS_OF_SIGNALS 1
 #else
-    (void)state;  /* nothing public says so */
+#  define FS_TELLS_OF_SIGNALS 0
+#endif
+FS_INLINE int fs_signal_due(PyThreadState *state) {
+#if FS_TELLS_OF_SIGNALS
+    return (_Py_atomic_load_uintptr_relaxed(&state->eval_breaker) & FS_SIGNALS_PENDING) != 0;
+#else
+    (void)state;
     return 1;
+#endif
+}
+
+/* PyErr_CheckSignals, of the main thread; nothing is due afterwards unless a handler
+ * raised.  The interpreter's own leaves the mark when no handler was Python code. */
+FS_INLINE int fs_check_signals(void) {
+#if FS_TELLS_OF_SIGNALS
+    PyThreadState *state = PyThreadState_GetUnchecked();
+    _Py_atomic_and_uintptr(&state->eval_breaker, ~(uintptr_t)FS_SIGNALS_PENDING);
+    if (PyErr_CheckSignals() < 0) {
+        /* Others may be due still, as after the interpreter's own check. */
+        _Py_atomic_or_uintptr(&state->eval_breaker, FS_SIGNALS_PENDING);
+        return -1;
+    }
+    return 0;
+#else
+    return PyErr_CheckSignals();
 #endif
 }
 
