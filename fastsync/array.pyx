@@ -705,8 +705,8 @@ cdef class AtomicArray:
         The buffer stays exported as long as the array lives. `shared=True` makes `wait` and
         `notify_*` work between processes (all of them must say so); NotImplementedError where
         the platform cannot. ValueError when the length is no multiple of the item, or the
-        memory is not aligned to it; BufferError when the buffer is read-only; TypeError when it
-        holds Python objects.
+        memory is not aligned to it; BufferError when the buffer is read-only; TypeError when
+        its format tells of Python objects.
         """
         cdef AtomicArray self = AtomicArray.__new__(AtomicArray)
         cdef Py_buffer* view = &self.buffer

@@ -44,7 +44,7 @@ from fastsync.c_python cimport (
 from fastsync.c_wait cimport FS_FIRST_LOOK_NS, FS_FOREVER, FS_LOOK_NS, fs_now
 from fastsync.parking cimport (
     FS_ACQUIRED, FS_ERROR, FS_PARK_INTERRUPTED, FS_SIGNALS,
-    FS_SPIN, FS_TIMEOUT, FS_TOKEN_NORMAL, park, unpark_all, unpark_one,
+    FS_SPIN, FS_TIMEOUT, FS_TOKEN_NORMAL, park, runs_handlers, unpark_all, unpark_one,
 )
 from fastsync.timeouts cimport deadline_for
 
@@ -396,17 +396,20 @@ cdef int wait_shared(
 ) except -1:
     """word_wait for a word that other processes change, on the platform's shared wait."""
     cdef int size = kind_size(kind)
-    cdef int64_t longest = FS_FIRST_LOOK_NS
+    # The main thread's in pieces: a signal that comes before the sleep does not end it.
+    cdef int64_t longest = FS_FIRST_LOOK_NS if runs_handlers(FS_SIGNALS) else FS_FOREVER
     cdef PyThreadState* state
     while fs_word_load(word, kind, order) == expected:
         if fs_now() >= deadline:
             return FS_TIMEOUT
         check_signals()
         state = fs_detach()
-        # In pieces: a signal that comes before the sleep does not end it.
-        fs_shared_wait(word, size, expected, min(fs_now() + longest, deadline))
+        if longest == FS_FOREVER:
+            fs_shared_wait(word, size, expected, deadline)
+        else:
+            fs_shared_wait(word, size, expected, min(fs_now() + longest, deadline))
+            longest = min(2 * longest, FS_LOOK_NS)
         fs_attach(state)
-        longest = min(2 * longest, FS_LOOK_NS)
     return FS_ACQUIRED
 
 
@@ -547,8 +550,9 @@ cdef class _Atomic:
         as the object lives. `shared=True` makes `wait` and `notify_*` work between processes
         (all of them must say so); NotImplementedError where the platform cannot.
         ValueError when the bytes are outside the buffer or not aligned to the width,
-        BufferError when it is read-only, TypeError when it holds Python objects. An AtomicBool over a byte that is neither 0 nor 1 loads
-        True, and compare_exchange() finds it equal to neither: store() a bool first.
+        BufferError when it is read-only, TypeError when its format tells of Python objects. An
+        AtomicBool over a byte that is neither 0 nor 1 loads True, and compare_exchange() finds
+        it equal to neither: store() a bool first.
         """
         cdef _Atomic self = cls.__new__(cls)
         borrow(self, buffer, offset, shared)

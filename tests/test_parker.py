@@ -167,6 +167,33 @@ def test_wait_for_all(run_threads, wait_until):
                 use()
 
 
+def test_a_repeated_wait_counts_its_handle_once(run_python):
+    code = """
+import os, signal, threading, time
+from fastsync import WaitGroup
+group = WaitGroup()
+other = group.clone()
+
+def interrupt():
+    while "1 handles" not in repr(group):
+        time.sleep(0.001)
+    os.kill(os.getpid(), signal.SIGINT)
+
+thread = threading.Thread(target=interrupt)
+try:
+    thread.start()
+    group.wait()
+except KeyboardInterrupt:
+    pass
+thread.join()
+assert "1 handles" in repr(group)
+threading.Timer(0.2, lambda: print(repr(group)) or other.done()).start()
+group.wait()
+print("over")
+"""
+    assert run_python("-c", code).stdout.splitlines() == ["<WaitGroup, 1 handles>", "over"]
+
+
 def test_everybody_may_wait(run_threads):
     group = WaitGroup()
     arrived = []

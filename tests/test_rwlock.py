@@ -15,6 +15,7 @@ import pytest
 from conftest import DEADLINE, background, wait_until
 
 import fastsync.threading
+from fastsync.parking import parked_total
 from fastsync.rwlock import (
     LockView,
     MappedReadGuard,
@@ -360,6 +361,22 @@ def test_downgrade_lets_readers_in_and_writers_not():
         guard.unlock()
     reader.unlock()
     assert not lock.is_locked()
+
+
+def test_a_downgrade_to_upgradable_lets_readers_in_past_a_waiting_writer():
+    """They waited behind the writer, which cannot come in yet; nobody else would wake them."""
+    lock = RwLock(0)
+    guard = lock.write()
+    with in_thread(lambda: lock.write().unlock()) as writer:
+        wait_until(lambda: parked_total() == 1)
+        with in_thread(lambda: lock.read().unlock()) as reader:
+            wait_until(lambda: parked_total() == 2)
+            guard = guard.downgrade_to_upgradable()
+            reader.join(20)
+            inside = not reader.is_alive()
+            alone = writer.is_alive()
+            guard.unlock()
+    assert inside and alone
 
 
 def test_downgrade_to_upgradable_and_on():

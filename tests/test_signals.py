@@ -185,6 +185,21 @@ def test_signal_that_does_not_end_the_sleep_is_seen_in_a_native_wait(name):
     assert len(seen) == 3
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="counts context switches")
+def test_a_handler_that_is_no_python_code_is_not_looked_for_again_and_again():
+    """The interpreter marks a signal until it runs Python code; a wait does not."""
+    code = """
+import os, resource, signal, threading, time
+import fastsync.threading as fs
+signal.signal(signal.SIGUSR1, print)
+threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+fs.Event().wait(1.5)
+switches = resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
+assert switches < 500, switches
+"""
+    assert str(int(signal.SIGUSR1)) in run_python("-c", code).stdout
+
+
 @pytest.mark.parametrize("name", TIMED)
 def test_wait_goes_on_with_the_remaining_time_under_a_1_khz_timer(impl, name):
     _, timed = blocking_calls(impl)[name]
