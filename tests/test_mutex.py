@@ -1027,6 +1027,50 @@ def test_ctrl_c_while_a_guard_waits_for_its_mutex(how, run_python):
     assert run_python("-c", code).stdout.split() == ["interrupted", "dead"]
 
 
+ABANDONED = """
+import gc, os, signal, threading, time, weakref
+from fastsync import Mutex
+from fastsync.mutex import _waiters
+
+class Value:
+    pass
+
+def abandon():
+    mutex = Mutex(Value())
+    held, done = threading.Event(), threading.Event()
+
+    def steal():
+        guard = mutex.lock()
+        held.set()
+        while not _waiters(mutex):
+            time.sleep(0.001)
+        os.kill(os.getpid(), signal.SIGINT)
+        done.wait()
+        guard.unlock()
+
+    thief = threading.Thread(target=steal)
+    try:
+        with mutex as guard:
+            dead = weakref.ref(guard.value)
+            with guard.unlocked():
+                thief.start()
+                held.wait()
+    except KeyboardInterrupt:
+        print("interrupted")
+    done.set()
+    thief.join()
+    return dead
+
+dead = abandon()
+gc.collect()
+assert dead() is None
+"""
+
+
+def test_a_guard_that_did_not_get_its_mutex_back_is_freed(run_python):
+    assert run_python("-c", ABANDONED).stdout.split() == ["interrupted"]
+
+
 def test_a_signal_handler_that_returns_does_not_end_a_wait(wait_until):
     m = Mutex()
     guard = m.lock()
