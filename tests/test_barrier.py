@@ -4,11 +4,13 @@ import contextlib
 import copy
 import pickle
 import random
+import sys
+import textwrap
 import threading
 import time
 
 import pytest
-from conftest import background, run_threads, wait_asleep, wait_until
+from conftest import background, run_python, run_threads, wait_asleep, wait_until
 
 import fastsync.threading as fs
 
@@ -264,6 +266,36 @@ def test_end_of_an_aborted_action_does_not_open_the_next_round():
             wait_asleep(*threads)
             go.set()
     assert passed == []
+
+
+def test_round_that_drains_lets_the_next_one_in_when_it_has():
+    # A thread's time is up, and it waits for the GIL, which we keep, to say so.  So its round
+    # passes; and whoever is here for the next one waits until it has left.
+    options = ["-X", "gil=1"] if "free-threading" in sys.version else []
+    run_python(*options, "-c", textwrap.dedent("""
+        import faulthandler, sys, threading, time
+        import fastsync.threading as fs
+
+        faulthandler.dump_traceback_later(30, exit=True)
+        barrier = fs.Barrier(2)
+        indices = []
+        late = threading.Thread(target=lambda: indices.append(barrier.wait(0.2)))
+        late.start()
+        while not barrier.n_waiting:
+            time.sleep(0.001)
+        sys.setswitchinterval(100)
+        end = time.monotonic() + 0.6
+        while time.monotonic() < end:
+            pass
+        assert barrier.wait(5) == 1
+        try:
+            barrier.wait(0.05)
+        except fs.BrokenBarrierError:
+            late.join()
+            assert indices == [0]
+        else:
+            raise AssertionError("passed alone")
+    """))  # fmt: skip
 
 
 def test_nan_timeout_is_refused():

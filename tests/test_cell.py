@@ -10,12 +10,13 @@ import random
 import signal
 import sys
 import sysconfig
+import textwrap
 import threading
 import time
 import weakref
 
 import pytest
-from conftest import run_threads, wait_until
+from conftest import run_python, run_threads, wait_until
 
 import fastsync
 from fastsync import AtomicCell, AtomicRef, Ordering, cell
@@ -474,6 +475,41 @@ def test_fork_amid_loads():
             stop.store(True)
 
     run_threads([read, read, forks])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_loads_that_a_fork_cut_off_hold_nothing_in_the_child():
+    # The interpreter's own fork seldom comes in the middle of a load; libc's does.
+    run_python("-c", textwrap.dedent("""
+        import ctypes, os, sys, threading
+        import fastsync
+
+        target = [1]
+        r = fastsync.AtomicRef(target)
+        stop = fastsync.AtomicBool(False)
+        fork = ctypes.PyDLL(None).fork  # with the thread state
+        drop = r.store
+
+        def read(r=r, stop=stop):
+            while not stop.load():
+                r.load()
+
+        readers = [threading.Thread(target=read) for _ in range(3)]
+        for reader in readers:
+            reader.start()
+        kept = 0
+        for _ in range(60):
+            pid = fork()
+            if pid == 0:
+                before = sys.getrefcount(target)
+                drop(None)
+                os._exit(before - sys.getrefcount(target) != 1)
+            kept += os.waitpid(pid, 0)[1] != 0
+        stop.store(True)
+        for reader in readers:
+            reader.join()
+        assert kept == 0, f"{kept} children"
+    """))  # fmt: skip
 
 
 # -- waiting -----------------------------------------------------------------------

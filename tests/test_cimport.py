@@ -15,7 +15,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from conftest import background, run_build, run_threads, wait_until
+from conftest import background, run_build, run_threads, wait_asleep, wait_until
 
 import fastsync
 
@@ -770,6 +770,17 @@ def test_a_word_is_clean_when_all_have_been_served(words, kind):
 def test_header_from_c(plain_c):
     assert plain_c.check() == 0
     assert run_threads(lambda i: plain_c.ping_pong(i, 2000), 2) == [2000, 2000]
+
+
+def test_fair_unlock_and_bump_from_c_hand_over(plain_c):
+    assert run_threads(lambda i: plain_c.hand_over(i, 200), 2) == [0, 0]
+
+
+def test_all_who_sleep_on_a_bucket_lock_get_it(plain_c):
+    plain_c.use_bucket_lock("acquire")
+    with background(*[lambda: plain_c.use_bucket_lock("both")] * 3) as threads:
+        wait_asleep(*threads)
+        plain_c.use_bucket_lock("release")
 
 
 def test_once_from_c(plain_c):

@@ -141,11 +141,8 @@ def judge(base, where, tests, changes):
     shutil.rmtree(tree, ignore_errors=True)
     shutil.copytree(base, tree)
     (tree / "fastsync" / where).write_text(changed(tree, where, changes))
-    if tests:
-        must(["-c", BUILD], tree)
-        if problem := caught_by_tests(tree, tests):
-            return problem
-    return caught_by_sanitizer(tree)
+    must(["-c", BUILD], tree)  # also for the sanitizer, which builds its own: that it can be built
+    return caught_by_tests(tree, tests) or caught_by_sanitizer(tree)
 
 
 def main():

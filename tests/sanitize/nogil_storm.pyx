@@ -530,6 +530,25 @@ cdef void event_relay_part(int me, int rounds) noexcept nogil:
         event_set(&stop_after(me).event)
 
 
+cdef void mailbox_part(int me, int rounds) noexcept nogil:
+    """Even threads put a letter in when the box is clear, odd ones take it out and clear it:
+    that it is clear says that the letter has been read."""
+    cdef int i
+    cdef fs_event* box = &state.stops[me // 2 + 1].event  # the first has a token in it
+    cdef long* letter = &state.board[me // 2]
+    for i in range(rounds // 2):
+        dawdle(i // 7 + me)
+        if me % 2 == 0:
+            while event_is_set(box):
+                fs_yield()
+            letter[0] = i
+            event_set(box)
+        else:
+            event_wait(box)
+            expect(letter[0] == i)
+            event_clear(box)
+
+
 cdef void semaphore_relay_part(int me, int rounds) noexcept nogil:
     cdef int i
     for i in range(rounds // 2):
@@ -608,6 +627,7 @@ PARTS = {
     "orders": <size_t>orders_part,
     "word": <size_t>word_part,
     "event relay": <size_t>event_relay_part,
+    "mailbox": <size_t>mailbox_part,
     "semaphore relay": <size_t>semaphore_relay_part,
     "park relay": <size_t>park_relay_part,
     "ticket lock": <size_t>ticket_part,

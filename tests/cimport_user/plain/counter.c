@@ -2,6 +2,7 @@
 #include <Python.h>
 
 #include <fastsync/fastsync.h>
+#include <fastsync/wait.h>
 
 #include "checks.h"
 
@@ -44,6 +45,81 @@ static PyObject *ping_pong(PyObject *self, PyObject *args) {
         fs_mutex_unlock(&turn_lock);
     }
     return PyLong_FromLong(i);
+}
+
+/* Thread 0 unlocks, or bumps, what thread 1 has just parked on, and tries to have it again at
+ * once: hand_over(me, rounds) -> how often it had it before the other.  At once, because who is
+ * parked for long is handed a mutex by any unlock. */
+static fs_mutex handed;
+static fs_atomic_i32 offered, tried;
+static int received; /* under the mutex */
+
+static int offer(int i) {
+    int sneaked;
+    fs_mutex_lock(&handed);
+    fs_i32_store(&offered, i);
+    while (fs_parked_count((uintptr_t)&handed) == 0) {
+    }
+    if (i % 2) {
+        fs_mutex_unlock_fair(&handed);
+        sneaked = fs_mutex_try_lock(&handed);
+        fs_i32_store(&tried, i);
+        if (!sneaked) {
+            return 0;
+        }
+    } else {
+        fs_i32_store(&tried, i);
+        fs_mutex_bump(&handed);
+        sneaked = received != i;
+    }
+    fs_mutex_unlock(&handed);
+    return sneaked;
+}
+
+static void receive(int i) {
+    while (fs_i32_load(&offered) < i) {
+    }
+    fs_mutex_lock(&handed);
+    received = i;
+    while (fs_i32_load(&tried) < i) {
+    }
+    fs_mutex_unlock(&handed);
+}
+
+static PyObject *hand_over(PyObject *self, PyObject *args) {
+    int me, rounds, i, sneaked = 0;
+    if (!PyArg_ParseTuple(args, "ii", &me, &rounds)) {
+        return NULL;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    for (i = 1; i <= rounds; i++) {
+        if (me == 0) {
+            sneaked += offer(i);
+        } else {
+            receive(i);
+        }
+    }
+    Py_END_ALLOW_THREADS
+    return PyLong_FromLong(sneaked);
+}
+
+/* use_bucket_lock("acquire"), "release" or "both" */
+static fs_bucket_lock bucket_lock;
+
+static PyObject *use_bucket_lock(PyObject *self, PyObject *what) {
+    const char *name = PyUnicode_AsUTF8(what);
+    if (name == NULL) {
+        return NULL;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    if (name[0] != 'r') {
+        fs_bucket_lock_acquire(&bucket_lock);
+    }
+    if (name[0] != 'a') {
+        fs_bucket_lock_release(&bucket_lock);
+    }
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
 }
 
 /* Many threads call it: how often it ran, and whether it was over for this one. */
@@ -113,6 +189,8 @@ static PyMethodDef methods[] = {
     {"add", add, METH_VARARGS, NULL},
     {"add_in_other_file", add_in_other_file, METH_VARARGS, NULL},
     {"ping_pong", ping_pong, METH_VARARGS, NULL},
+    {"hand_over", hand_over, METH_VARARGS, NULL},
+    {"use_bucket_lock", use_bucket_lock, METH_O, NULL},
     {"call_once", call_once, METH_NOARGS, NULL},
     {"await_change", await_change, METH_VARARGS, NULL},
     {"change", change, METH_VARARGS, NULL},
@@ -121,7 +199,10 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static int execute(PyObject *module) { return fastsync_import(); }
+static int execute(PyObject *module) {
+    fs_bucket_lock_init(&bucket_lock);
+    return fastsync_import();
+}
 
 static PyModuleDef_Slot slots[] = {
     {Py_mod_exec, (void *)execute},
