@@ -2,6 +2,7 @@
 
 import contextlib
 import faulthandler
+import gc
 import os
 import signal
 import subprocess
@@ -151,6 +152,19 @@ def background(*functions, timeout=DEADLINE):
     if any(thread.is_alive() for thread in threads):
         faulthandler.dump_traceback(all_threads=True)
         pytest.fail(f"threads did not end in {timeout} s")
+
+
+def collect_between_steps(going, steps, generation=2):
+    """Collect garbage while `going()`, as soon as the others have changed the number `steps()`.
+
+    Not without that: in a free-threaded interpreter those whom a collection has stopped may never
+    run again, whatever lock they use, if the next one comes before they have woken up.
+    """
+    while going():
+        gc.collect(generation)
+        before = steps()
+        while going() and steps() == before:
+            time.sleep(0)
 
 
 @pytest.fixture(params=["stock", "fastsync"])

@@ -16,7 +16,7 @@ import time
 import weakref
 
 import pytest
-from conftest import run_python, run_threads, wait_until
+from conftest import collect_between_steps, run_python, run_threads, wait_until
 
 import fastsync
 from fastsync import AtomicCell, AtomicRef, Ordering, cell
@@ -577,10 +577,11 @@ def test_cycles_are_collected(cls):
 @pytest.mark.parametrize("cls", BOTH)
 def test_collections_amid_a_storm(cls):
     cell = cls()
-    running = fastsync.AtomicI64(3)
+    running, steps = fastsync.AtomicI64(3), fastsync.AtomicI64(0)
 
     def churn(_):
         for i in range(300):
+            steps.fetch_add(1)
             node = Counted(i)
             node.back = cls(node)
             cell.store(node)
@@ -588,8 +589,7 @@ def test_collections_amid_a_storm(cls):
         running.fetch_sub(1)
 
     def collect():
-        while running.load():
-            gc.collect()
+        collect_between_steps(running.load, steps.load)
 
     run_threads([*[lambda i=i: churn(i) for i in range(3)], collect])
     cell.store(None)

@@ -7,7 +7,7 @@ import weakref
 
 import natives
 import pytest
-from conftest import background, run_threads, wait_asleep, wait_until
+from conftest import background, collect_between_steps, run_threads, wait_asleep, wait_until
 
 import fastsync
 import fastsync.threading as fs
@@ -363,12 +363,12 @@ def test_collection_is_not_held_up_by_waiters():
             condition.notify()
 
 
-def test_collections_without_pause_do_not_disturb_contended_locks():
+def test_collections_at_every_step_do_not_disturb_contended_locks():
     lock, condition, stop, total = fs.Lock(), fs.Condition(), threading.Event(), 0
 
     def collect():
-        while not stop.is_set():
-            gc.collect(0 if sys.version_info >= (3, 14) else 2)
+        generation = 0 if sys.version_info >= (3, 14) else 2
+        collect_between_steps(lambda: not stop.is_set(), lambda: total, generation)
 
     def work(_):
         nonlocal total
@@ -381,8 +381,10 @@ def test_collections_without_pause_do_not_disturb_contended_locks():
                     condition.wait(0.001)
 
     with background(collect):
-        run_threads(work, count=3)
-        stop.set()
+        try:
+            run_threads(work, count=3)
+        finally:
+            stop.set()
     assert total == 300
 
 
@@ -463,15 +465,17 @@ def test_a_live_guard_that_its_own_mutex_protects(kind):
 def test_collections_leave_live_guards_alone(kind):
     mutex = kind([0])
     stop = threading.Event()
+    steps = 0
 
     def collect():
-        while not stop.is_set():
-            gc.collect()
+        collect_between_steps(lambda: not stop.is_set(), lambda: steps)
 
     def work():
+        nonlocal steps
         try:
             for _ in range(300):
                 with mutex as guard:
+                    steps += 1
                     guard.value[0] += 1
                 guard = mutex.lock()
                 guard.value[0] += 1

@@ -16,7 +16,8 @@ ignored=()
 for name in "${others[@]}"; do ignored+=("--ignore=$root/tests/test_$name.py"); done
 fixtures="lock event condition swapped"
 functions="signal.* sys.settrace sys.setprofile threading.settrace os.fork gc.* fastsync.install
-deadlock.* sys.getallocatedblocks tracemalloc.* warnings.* sys.setrecursionlimit conftest.run_python"
+deadlock.* sys.getallocatedblocks tracemalloc.* warnings.* sys.setrecursionlimit conftest.run_python
+conftest.collect_between_steps"
 
 "$python" -m pip install -q --disable-pip-version-check 'pytest-run-parallel>=0.5'
 folder=$(mktemp -d)
