@@ -380,6 +380,19 @@ def test_a_downgrade_to_upgradable_lets_readers_in_past_a_waiting_writer():
     assert inside and alone
 
 
+def test_a_downgrade_lets_the_next_upgradable_reader_in():
+    """It waited for the one that there may be; nobody else would wake it."""
+    lock = RwLock(0)
+    guard = lock.upgradable_read()
+    with in_thread(lambda: lock.upgradable_read().unlock()) as other:
+        wait_until(lambda: asleep(other))
+        reader = guard.downgrade()
+        other.join(20)
+        inside = not other.is_alive()
+        reader.unlock()
+    assert inside
+
+
 def test_downgrade_to_upgradable_and_on():
     lock = RwLock(1)
     guard = lock.write().downgrade_to_upgradable()
