@@ -354,7 +354,12 @@ def test_a_writer_grants_every_preempted_reader_a_reference():
     assert Counted.alive.load() == 1
 
 
-def test_more_readers_than_slots():
+@pytest.mark.parametrize(
+    "replace",
+    [lambda r, new: r.store(new), lambda r, new: r.compare_exchange(r.load(), new)],
+    ids=["store", "compare_exchange"],
+)
+def test_more_readers_than_slots(replace):
     # More threads under way in one word's loads than its group has slots for: they are preempted
     # there, also between looking at the word and counting.  What dies is made beforehand, so that
     # nothing new takes its place in memory and passes for it.
@@ -376,7 +381,7 @@ def test_more_readers_than_slots():
             end = time.monotonic() + 1.5
             while replacements and time.monotonic() < end:
                 for _ in range(min(10, len(replacements))):
-                    r.store(replacements.pop())
+                    replace(r, replacements.pop())
                 time.sleep(0)
         finally:
             stop.store(True)
