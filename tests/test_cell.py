@@ -486,7 +486,7 @@ def test_fork_amid_loads():
 def test_loads_that_a_fork_cut_off_hold_nothing_in_the_child():
     # The interpreter's own fork seldom comes in the middle of a load; libc's does.
     run_python("-c", textwrap.dedent("""
-        import ctypes, os, sys, threading
+        import ctypes, os, signal, sys, threading
         import fastsync
 
         target = [1]
@@ -506,6 +506,7 @@ def test_loads_that_a_fork_cut_off_hold_nothing_in_the_child():
         for _ in range(60):
             pid = fork()
             if pid == 0:
+                signal.alarm(30)  # no test's deadline ends a child
                 before = sys.getrefcount(target)
                 drop(None)
                 os._exit(before - sys.getrefcount(target) != 1)
