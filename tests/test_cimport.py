@@ -806,6 +806,10 @@ def test_waiting_for_an_atomic_from_c(plain_c):
     assert not any(thread.is_alive() for thread in waiting)
 
 
+def test_a_wait_between_processes_compares_before_it_sleeps(plain_c):
+    assert plain_c.sleep_on_another_number() == 0
+
+
 def test_objects_from_c(plain_c):
     from fastsync import AtomicI64, AtomicU64, FairMutex, Mutex
 

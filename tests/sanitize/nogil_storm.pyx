@@ -549,6 +549,32 @@ cdef void mailbox_part(int me, int rounds) noexcept nogil:
             event_clear(box)
 
 
+cdef void doorbell_part(int me, int rounds) noexcept nogil:
+    """Thread 0 rings, writes a cell and rings again; thread 1, told of it by what orders nothing,
+    clears: a bell that has been rung already, too, tells what came before."""
+    cdef int i
+    cdef fs_event* bell = &state.event
+    if me > 1:
+        return
+    for i in range(1, min(rounds, CELLS)):
+        if me == 0:
+            event_set(bell)
+            state.board[i] = i
+            event_set(bell)
+            fs_i64_store_order(&state.flags[0], i, FS_RELAXED)
+            while fs_i64_load_order(&state.flags[1], FS_RELAXED) != i:
+                fs_yield()
+        else:
+            while fs_i64_load_order(&state.flags[0], FS_RELAXED) != i:
+                fs_yield()
+            if i % 2:
+                event_clear(bell)
+            else:
+                expect(event_is_set(bell))
+            expect(state.board[i] == i)
+            fs_i64_store_order(&state.flags[1], i, FS_RELAXED)
+
+
 cdef void semaphore_relay_part(int me, int rounds) noexcept nogil:
     cdef int i
     for i in range(rounds // 2):
@@ -628,6 +654,7 @@ PARTS = {
     "word": <size_t>word_part,
     "event relay": <size_t>event_relay_part,
     "mailbox": <size_t>mailbox_part,
+    "doorbell": <size_t>doorbell_part,
     "semaphore relay": <size_t>semaphore_relay_part,
     "park relay": <size_t>park_relay_part,
     "ticket lock": <size_t>ticket_part,

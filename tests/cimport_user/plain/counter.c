@@ -161,6 +161,26 @@ static PyObject *change(PyObject *self, PyObject *args) {
     return PyLong_FromSize_t(fs_word_notify_all(&number));
 }
 
+/* How often a wait between processes went to sleep, where its number was another already. */
+static PyObject *sleep_on_another_number(PyObject *self, PyObject *unused) {
+    static uint64_t words[2];
+    static const int sizes[] = {1, 2, 4, 8};
+    int i, at, bit, slept = 0;
+    Py_BEGIN_ALLOW_THREADS
+    for (i = 0; i < (FS_SHARED_WAIT ? 4 : 0); i++) {
+        for (at = 0; at < 8; at += sizes[i]) {
+            char *word = (char *)words + at;
+            for (bit = 0; bit < 8 * sizes[i]; bit += 7) {
+                memset(words, 0, sizeof words);
+                slept += fs_shared_wait(word, sizes[i], 1ull << bit, fs_deadline_after(50000000))
+                         != FS_WOKEN;
+            }
+        }
+    }
+    Py_END_ALLOW_THREADS
+    return PyLong_FromLong(slept);
+}
+
 /* add_with(mutex, number, times): add 1 to a fastsync.AtomicI64 under a fastsync.Mutex,
  * with two operations that are one only under the lock. */
 static PyObject *add_with(PyObject *self, PyObject *args) {
@@ -194,6 +214,7 @@ static PyMethodDef methods[] = {
     {"call_once", call_once, METH_NOARGS, NULL},
     {"await_change", await_change, METH_VARARGS, NULL},
     {"change", change, METH_VARARGS, NULL},
+    {"sleep_on_another_number", sleep_on_another_number, METH_NOARGS, NULL},
     {"add_with", add_with, METH_VARARGS, NULL},
     {"check", check, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
