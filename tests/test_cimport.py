@@ -18,6 +18,7 @@ import pytest
 from conftest import background, run_build, run_threads, wait_asleep, wait_until
 
 import fastsync
+from fastsync.parking import wait_backend
 
 Cython = pytest.importorskip("Cython")
 pytest.importorskip("setuptools")
@@ -808,6 +809,15 @@ def test_waiting_for_an_atomic_from_c(plain_c):
 
 def test_a_wait_between_processes_compares_before_it_sleeps(plain_c):
     assert plain_c.sleep_on_another_number() == 0
+
+
+@pytest.mark.skipif(wait_backend() != "futex", reason="wakes a sleeper of the system's")
+def test_a_sleeper_that_is_woken_for_nothing_sleeps_on(plain_c):
+    woken = []
+    with background(lambda: woken.append(plain_c.sleep_on_word())):
+        plain_c.wake("falsely")
+        plain_c.wake("truly")
+    assert woken == [True]
 
 
 def test_objects_from_c(plain_c):

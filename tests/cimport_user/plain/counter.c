@@ -181,6 +181,41 @@ static PyObject *sleep_on_another_number(PyObject *self, PyObject *unused) {
     return PyLong_FromLong(slept);
 }
 
+/* A thread sleeps in sleep_on_word() until wake("truly"); wake("falsely") returns when the system
+ * has woken it for nothing, which everybody who sleeps must bear. */
+static fs_waitword sleeper;
+
+static PyObject *sleep_on_word(PyObject *self, PyObject *unused) {
+    int woken;
+    Py_BEGIN_ALLOW_THREADS
+    fs_waitword_init(&sleeper);
+    woken = fs_waitword_wait(&sleeper, fs_deadline_after(60000000000)) == FS_WOKEN &&
+            fs_waitword_woken(&sleeper);
+    fs_waitword_destroy(&sleeper);
+    Py_END_ALLOW_THREADS
+    return PyBool_FromLong(woken);
+}
+
+static PyObject *wake(PyObject *self, PyObject *how) {
+    const char *name = PyUnicode_AsUTF8(how);
+    if (name == NULL) {
+        return NULL;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    if (name[0] == 't') {
+        fs_waitword_wake(&sleeper);
+    }
+#if FS_SHARED_WAIT /* that is, with futexes */
+    else {
+        while (fs_futex(&sleeper.word, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 1, NULL) != 1) {
+            fs_yield();
+        }
+    }
+#endif
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
+}
+
 /* add_with(mutex, number, times): add 1 to a fastsync.AtomicI64 under a fastsync.Mutex,
  * with two operations that are one only under the lock. */
 static PyObject *add_with(PyObject *self, PyObject *args) {
@@ -215,6 +250,8 @@ static PyMethodDef methods[] = {
     {"await_change", await_change, METH_VARARGS, NULL},
     {"change", change, METH_VARARGS, NULL},
     {"sleep_on_another_number", sleep_on_another_number, METH_NOARGS, NULL},
+    {"sleep_on_word", sleep_on_word, METH_NOARGS, NULL},
+    {"wake", wake, METH_O, NULL},
     {"add_with", add_with, METH_VARARGS, NULL},
     {"check", check, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
