@@ -190,6 +190,24 @@ def test_make_mut():
     assert dropped == [[1], [1, 2]]
 
 
+def test_make_mut_lets_go_what_the_others_dropped_while_it_copied():
+    class Value:
+        def __copy__(self):
+            others.drop()
+            return Value()
+
+    dropped = []
+    value = Value()
+    a = Arc(value, dropped.append)
+    others = a.clone()
+    w = a.downgrade()
+    mine = a.make_mut()
+    assert mine is a.value and mine is not value
+    assert dropped == [value]
+    assert w.upgrade() is None
+    assert w.strong_count() == 0
+
+
 def test_copying_may_fail():
     class Stubborn:
         def __copy__(self):

@@ -76,6 +76,21 @@ def test_an_action_that_is_false_is_none(impl, action):
     assert barrier.wait() == 0 and not barrier.broken
 
 
+def test_a_timeout_that_passes_during_the_action_is_none(impl):
+    def action():
+        # Until it is over for the other, and a little longer.
+        wait_until(lambda: time.monotonic() > began + 1.7)
+
+    barrier = impl.Barrier(2, action)
+    results = []
+    began = time.monotonic()
+    with background(lambda: results.append(barrier.wait(1.5))):
+        wait_until(lambda: barrier.n_waiting == 1)
+        results.append(barrier.wait())
+    assert sorted(results) == [0, 1]
+    assert not barrier.broken
+
+
 def test_exception_of_the_action_breaks_the_barrier(impl):
     def action():
         raise KeyError("action")

@@ -511,6 +511,33 @@ def test_exception_of_the_lock_s_own_methods_passes(impl):
             condition.wait(1)
 
 
+def test_what_release_save_returned_is_kept(impl):
+    class Saved:
+        pass
+
+    class Keeper(DuckLock):
+        def _is_owned(self):
+            return True
+
+        def _release_save(self):
+            saved = Saved()
+            references.append(weakref.ref(saved))
+            self.release()
+            return saved
+
+        def _acquire_restore(self, saved):
+            self.acquire()
+            restored.append(saved is references[0]())
+
+    references, restored = [], []
+    condition = impl.Condition(Keeper())
+    with condition:
+        assert not condition.wait(0.01)
+    assert restored == [True]
+    gc.collect()
+    assert references[0]() is None
+
+
 def test_exception_of_acquire_restore_passes():
     class Broken(DuckLock):
         def _is_owned(self):

@@ -441,6 +441,31 @@ def test_handler_may_take_the_lock_of_the_condition_that_is_waited_on(impl, kind
     assert got == [True] * 5
 
 
+@pytest.mark.parametrize("kind", ["Lock", "RLock"])
+def test_handler_waits_for_a_notified_wait_to_have_its_lock_back(kind):
+    # The wait sleeps in the queue of the lock by then, and may be handed it at any moment.
+    condition = fs.Condition(getattr(fs, kind)())
+    early = []
+
+    def notify():
+        wait_asleep(main)
+        with condition:
+            before = handled
+            condition.notify()
+            kill_main_once()
+            patience = time.monotonic() + 0.2
+            while handled == before and time.monotonic() < patience:
+                time.sleep(0.001)
+            early.append(handled - before)
+
+    before = handled
+    with handling(lambda: None):
+        with condition, background(notify):
+            assert condition.wait(20) is True
+        wait_until(lambda: handled == before + 1)
+    assert early == [0]
+
+
 def test_handler_may_notify_the_wait_that_it_interrupts(impl):
     condition = impl.Condition()
 
