@@ -567,6 +567,42 @@ def test_requeue(core):
     assert results == {3: (core.UNPARKED, 77)} | dict.fromkeys((1, 2, 4, 5), (core.UNPARKED, 9))
 
 
+def test_requeue_that_is_called_off(core):
+    queue, results = core.Queue(), {}
+    threads = park_all(queue, [1, 2], results)
+    assert queue.move_nobody() == (0, False)
+    assert (queue.parked(0), queue.parked(1)) == (2, 0)
+    assert queue.wake_all(0, 5) == 2
+    for thread in threads:
+        thread.join(30)
+
+
+def test_who_gives_up_as_it_is_moved_leaves_the_queue_that_it_is_in(core):
+    queue, results = core.Queue(), []
+    with background(lambda: results.append(queue.park(0, 1, 200_000_000))):
+        wait_until(lambda: queue.parked(0) == 1)
+        assert queue.move_late(500_000_000) == 1
+    assert results == [(core.TIMED_OUT, 0)]
+    assert (queue.parked(0), queue.parked(1)) == (0, 0)
+
+
+def test_a_signal_does_not_end_a_wait_without_a_thread_state(core):
+    queue, results, handled = core.Queue(), [], []
+    old = signal.signal(signal.SIGUSR1, lambda *_: handled.append(1))
+    try:
+        with background(lambda: results.append(queue.park(0, 1, -1))) as (thread,):
+            wait_until(lambda: queue.parked(0) == 1)
+            for count in range(1, 4):
+                wait_asleep(thread)
+                signal.pthread_kill(thread.ident, signal.SIGUSR1)
+                wait_until(lambda count=count: len(handled) == count)
+            assert queue.parked(0) == 1 and not results
+            queue.wake_all(0, 5)
+    finally:
+        signal.signal(signal.SIGUSR1, old)
+    assert results == [(core.UNPARKED, 5)]
+
+
 # -- keys that share a bucket --------------------------------------------------------------
 
 
@@ -678,17 +714,35 @@ def test_waiters_that_move_both_ways_between_two_buckets(core):
     run_threads(2 * [lambda: block.move(a, c, 1, times), lambda: block.move(d, b, 1, times)])
 
 
-@pytest.mark.parametrize("generic", [False, True], ids=["typed", "generic"])
-def test_a_seq_cst_store_is_seen_by_a_later_load(core, generic):
+def test_waiters_that_move_both_ways_within_a_bucket(core):
+    """There both requeues hold one lock, once."""
+    crowd = Crowd(core)
+    a, b, c = crowd.keys
+    for _ in range(2):
+        crowd.park(a)
+        crowd.park(b)
+    times = 100_000
+    moves = [lambda: crowd.block.move(a, b, 1, times), lambda: crowd.block.move(b, a, 1, times)]
+    run_threads(2 * moves)
+    assert crowd.block.parked(a) + crowd.block.parked(b) == 4
+    assert crowd.block.parked(c) == 0
+    assert crowd.block.wake_all(a) + crowd.block.wake_all(b) == 4
+    for thread in crowd.threads:
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("how", ["typed", "generic", "fenced"])
+def test_a_seq_cst_store_is_seen_by_a_later_load(core, how):
     buffers = core.StoreBuffer()
-    first, second = run_threads(lambda i: buffers.run(i, 1.5, generic), 2)
+    first, second = run_threads(lambda i: buffers.run(i, 1.5, how), 2)
     assert first[0] == second[0] > 100
     assert first[1] == second[1] == 0
 
 
 # -- what a word says when nobody waits any more ---------------------------------------------
 
-KINDS = "mutex reader writer semaphore event once condvar".split()
+KINDS = "mutex reader writer semaphore event once condvar call".split()
 
 
 def waiters(word, count, ns=-1):
@@ -762,7 +816,79 @@ def test_a_word_is_clean_when_all_have_been_served(words, kind):
     for _ in range(3 if kind == "reader" else 1):
         if kind in ("mutex", "reader", "writer"):
             word.let_go(kind == "reader")
-    assert word.state == (1 if kind in ("event", "once") else 0)
+    assert word.state == (1 if kind in ("event", "once", "call") else 0)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "condvar"])
+def test_a_waiter_does_not_sleep_on_a_word_that_knows_nothing_of_it(words, kind):
+    """Others may come and go between its look at the word and its place in the queue."""
+    word = words.Word(kind)
+    before = word.state
+    outcomes = []
+    with background(word.keep_queue, lambda: outcomes.append(word.wait(-1))):
+        try:
+            wait_until(lambda: word.queue_is_kept and word.state != before)
+            announced = word.state
+            word.state = before
+        finally:
+            word.let_queue_go()
+        wait_until(lambda: word.parked == 1)
+        assert word.state == announced
+        word.let_go()
+    assert outcomes == [True]
+
+
+@pytest.mark.parametrize("kind", "mutex reader writer semaphore event condvar".split())
+def test_who_is_parked_looks_again_after_a_reset(words, kind):
+    word = words.Word(kind)
+    threads, outcomes = waiters(word, 1 if kind in ("mutex", "writer") else 2)
+    word.reset()
+    for thread in threads:
+        thread.join(30)
+    assert outcomes == [True] * len(threads)
+    assert word.parked == 0
+
+
+@pytest.mark.parametrize("kind", ["semaphore", "event"])
+def test_a_reset_that_frees_nothing_forgets_nobody(words, kind):
+    word = words.Word(kind)
+    threads, outcomes = waiters(word, 1)
+    word.reset(free=False)
+    wait_until(lambda: word.parked == 1 and word.state)
+    assert not outcomes
+    word.let_go()
+    threads[0].join(30)
+    assert outcomes == [True]
+
+
+def test_nobody_is_handed_a_word_that_nobody_waits_for(words):
+    """It may say that somebody is parked, as while a signal handler runs in a wait."""
+    parked = {"mutex": 2, "semaphore": 1, "event": 2, "once": 8, "call": 8}
+    after = {"mutex": 0, "semaphore": 2, "event": 1, "once": 1, "call": 1}
+    for kind, bit in parked.items():
+        word = words.Word(kind)
+        word.state |= bit
+        word.let_go()
+        assert word.state == after[kind], kind
+    word = words.Word("mutex")
+    word.state |= 2
+    assert word.unlock_fair() == 0
+    assert word.state == 0
+
+
+def test_a_free_word_that_others_are_parked_on_is_taken(words):
+    """And still says that they are."""
+    for take in (lambda word: word.try_to_take(), lambda word: word.wait(0)):
+        word = words.Word("mutex")
+        word.state = 2
+        assert take(word)
+        assert word.state == 3
+        word = words.Word("semaphore")
+        word.state = 1
+        assert not take(word)
+        word.state = 3
+        assert take(word)
+        assert word.state == 1
 
 
 # -- C and C++ -------------------------------------------------------------------------------

@@ -7,16 +7,16 @@ from libc.stdint cimport int64_t, uintptr_t
 
 from fastsync.c_atomic cimport (
     fs_atomic_i64, fs_atomic_uptr, fs_i64_fetch_add_relaxed, fs_i64_load,
-    fs_uptr_load_acquire, fs_uptr_store_release,
+    fs_i64_load_relaxed, fs_i64_store_relaxed, fs_uptr_load_acquire, fs_uptr_store_release,
 )
 from fastsync.c_atomic_order cimport (
-    FS_I64, FS_SEQ_CST, fs_i64_fetch_add, fs_i64_store, fs_word_load, fs_word_store,
+    FS_I64, FS_SEQ_CST, fs_fence, fs_i64_fetch_add, fs_i64_store, fs_word_load, fs_word_store,
 )
 from fastsync.c_wait cimport FS_FOREVER, fs_now, fs_yield
 from fastsync.parking cimport (
-    FS_FIRST, FS_PARK_INVALID, FS_PARK_TIMED_OUT, FS_PARK_UNPARKED, FS_PLAIN, FS_REQUEUE_ALL,
-    FS_REQUEUE_UNPARK_ONE_REST, FS_SKIP, FS_STOP, FS_UNPARK, deadline_after, fs_unpark_result, park,
-    parked_count, unpark_all, unpark_filter, unpark_one, unpark_requeue,
+    FS_FIRST, FS_PARK_INVALID, FS_PARK_TIMED_OUT, FS_PARK_UNPARKED, FS_PLAIN, FS_REQUEUE_ABORT,
+    FS_REQUEUE_ALL, FS_REQUEUE_UNPARK_ONE_REST, FS_SKIP, FS_STOP, FS_UNPARK, deadline_after,
+    fs_unpark_result, park, parked_count, unpark_all, unpark_filter, unpark_one, unpark_requeue,
 )
 
 
@@ -114,6 +114,17 @@ cdef int wake_first(void* ctx) noexcept nogil:
     return FS_REQUEUE_UNPARK_ONE_REST
 
 
+cdef int move_nobody(void* ctx) noexcept nogil:
+    return FS_REQUEUE_ABORT
+
+
+cdef int move_all_when_it_is_late(void* ctx) noexcept nogil:
+    """In a while: who gives up meanwhile waits for the locks that this holds."""
+    while fs_now() < (<int64_t*>ctx)[0]:
+        fs_yield()
+    return FS_REQUEUE_ALL
+
+
 cdef class Queue:
     """Two keys to park on."""
     cdef char keys[2]
@@ -148,6 +159,24 @@ cdef class Queue:
         unpark_requeue(<uintptr_t>&self.keys[0], <uintptr_t>&self.keys[1], limit,
                        wake_first if wake else move_all, count_result, &result)
         return result.unparked, result.requeued, result.have_more
+
+    def move_nobody(self):
+        """How many moved, and whether anything was said of it."""
+        cdef fs_unpark_result result
+        result.unparked = 99
+        count = unpark_requeue(<uintptr_t>&self.keys[0], <uintptr_t>&self.keys[1], 9, move_nobody,
+                               count_result, &result)
+        return count, result.unparked != 99
+
+    def move_late(self, int64_t ns):
+        """From key 0 to key 1, `ns` after the locks of both have been taken."""
+        cdef int64_t late
+        cdef size_t moved
+        with nogil:
+            late = fs_now() + ns
+            moved = unpark_requeue(<uintptr_t>&self.keys[0], <uintptr_t>&self.keys[1], 9,
+                                   move_all_when_it_is_late, NULL, &late)
+        return moved
 
 
 cdef class Block:
@@ -203,12 +232,14 @@ cdef class StoreBuffer:
             if looks % 1000 == 0:
                 fs_yield()
 
-    def run(self, int me, double seconds, bint generic):
+    def run(self, int me, double seconds, str how):
         """How many rounds, and in how many of them neither saw the other's store."""
         cdef int64_t round = 0, wrong = 0, end = fs_now() + <int64_t>(seconds * 1e9)
         cdef fs_atomic_i64* mine = &self.words[me][0]
         cdef fs_atomic_i64* other = &self.words[1 - me][0]
         cdef int64_t seen
+        cdef bint generic = how == "generic"
+        cdef bint fenced = how == "fenced"
         with nogil:
             while fs_i64_load(&self.last) == 0:
                 round += 1
@@ -216,6 +247,11 @@ cdef class StoreBuffer:
                 if generic:
                     fs_word_store(mine, FS_I64, round, FS_SEQ_CST)
                     seen = <int64_t>fs_word_load(other, FS_I64, FS_SEQ_CST)
+                elif fenced:
+                    # relaxed: the fence orders them
+                    fs_i64_store_relaxed(mine, round)
+                    fs_fence(FS_SEQ_CST)
+                    seen = fs_i64_load_relaxed(other)
                 else:
                     fs_i64_store(mine, round)
                     seen = fs_i64_load(other)

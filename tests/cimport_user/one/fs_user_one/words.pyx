@@ -1,17 +1,33 @@
 # cython: language_level=3, freethreading_compatible=True
 """One of each raw lock, held against those who want it, and what its word says."""
-from libc.stdint cimport int64_t, uint8_t
+from libc.stdint cimport int64_t, uint8_t, uintptr_t
 
-from fastsync.c_wait cimport FS_FOREVER
+from fastsync.atomics cimport fs_atomic_i32, fs_i32_load, fs_i32_store
+from fastsync.c_wait cimport FS_FOREVER, fs_yield
 from fastsync.locks cimport *
 from fastsync.once cimport FS_ONCE_DONE, fs_once, once_begin, once_end, once_wait
-from fastsync.parking cimport FS_PLAIN, FS_SIGNALS, deadline_after, parked_count
+from fastsync.parking cimport (
+    FS_PLAIN, FS_SIGNALS, deadline_after, fs_unpark_result, parked_count, unpark_filter, FS_STOP,
+)
 from fastsync.rwlock cimport (
-    fs_rwlock, rwlock_read_until, rwlock_unlock_read, rwlock_unlock_write, rwlock_write,
-    rwlock_write_until,
+    fs_rwlock, rwlock_read_until, rwlock_reset, rwlock_unlock_read, rwlock_unlock_write,
+    rwlock_write, rwlock_write_until,
 )
 
-KINDS = ("mutex", "reader", "writer", "semaphore", "event", "once", "condvar")
+KINDS = ("mutex", "reader", "writer", "semaphore", "event", "once", "condvar", "call")
+
+
+cdef int wake_nobody(void* ctx, uintptr_t park_token) noexcept nogil:
+    return FS_STOP
+
+
+cdef uintptr_t stay(void* ctx, fs_unpark_result* result) noexcept nogil:
+    """Until it is let go, with the lock of the queue held."""
+    cdef fs_atomic_i32* stage = <fs_atomic_i32*>ctx
+    fs_i32_store(stage, 1)
+    while fs_i32_load(stage) == 1:
+        fs_yield()
+    return 0
 
 
 cdef int checked(int answer) except -1:
@@ -28,6 +44,7 @@ cdef class Word:
     cdef fs_event event
     cdef fs_once once
     cdef fs_condvar condvar
+    cdef fs_atomic_i32 stage  # of keep_queue()
 
     def __init__(self, kind):
         """Held: who waits, waits."""
@@ -52,6 +69,8 @@ cdef class Word:
             return event_wait_until(&self.event, deadline, flags)
         if self.which == 5:
             return once_wait(&self.once, deadline, flags)
+        if self.which == 7:
+            return once_begin(&self.once, False, deadline, flags)
         mutex_lock(&self.outer)
         result = condvar_wait(&self.condvar, &self.outer, deadline, flags)
         mutex_unlock(&self.outer)
@@ -77,7 +96,7 @@ cdef class Word:
                 semaphore_release(&self.semaphore, 1, semaphore_max())
             elif self.which == 4:
                 event_set(&self.event)
-            elif self.which == 5:
+            elif self.which in (5, 7):
                 once_end(&self.once, <uint8_t>FS_ONCE_DONE)
             elif self.which == 6:
                 condvar_notify_one(&self.condvar)
@@ -86,7 +105,7 @@ cdef class Word:
             else:
                 rwlock_unlock_write(&self.rwlock)
 
-    cdef void* address(self) noexcept:
+    cdef void* address(self) noexcept nogil:
         if self.which == 0:
             return &self.mutex
         if self.which <= 2:
@@ -95,7 +114,7 @@ cdef class Word:
             return &self.semaphore
         if self.which == 4:
             return &self.event
-        return <void*>&self.once if self.which == 5 else <void*>&self.condvar
+        return <void*>&self.condvar if self.which == 6 else <void*>&self.once
 
     @property
     def parked(self):
@@ -105,6 +124,47 @@ cdef class Word:
     def state(self):
         """The word, as a number."""
         cdef void* address = self.address()
-        if self.which in (0, 4, 5):
+        if self.which in (0, 4, 5, 7):
             return (<uint8_t*>address)[0]
         return (<size_t*>address)[0]
+
+    @state.setter
+    def state(self, size_t value):
+        cdef void* address = self.address()
+        if self.which in (0, 4, 5, 7):
+            (<uint8_t*>address)[0] = <uint8_t>value
+        else:
+            (<size_t*>address)[0] = value
+
+    def reset(self, bint free=True):
+        """By the function for those who must, as free (or as it was at first)."""
+        with nogil:
+            if self.which == 0:
+                mutex_reset(&self.mutex)
+            elif self.which <= 2:
+                rwlock_reset(&self.rwlock)
+            elif self.which == 3:
+                semaphore_set_value(&self.semaphore, 2 if free else 0)
+            elif self.which == 4:
+                event_reset(&self.event, free)
+            else:
+                condvar_reset(&self.condvar)
+
+    def unlock_fair(self):
+        return mutex_unlock_fair(&self.mutex)
+
+    def try_to_take(self):
+        return mutex_try_lock(&self.mutex) if self.which == 0 else semaphore_try_acquire(
+            &self.semaphore)
+
+    def keep_queue(self):
+        """Hold the lock of the word's queue until let_queue_go()."""
+        with nogil:
+            unpark_filter(<uintptr_t>self.address(), wake_nobody, stay, &self.stage)
+
+    @property
+    def queue_is_kept(self):
+        return fs_i32_load(&self.stage) == 1
+
+    def let_queue_go(self):
+        fs_i32_store(&self.stage, 2)
