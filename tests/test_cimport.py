@@ -578,12 +578,15 @@ def test_requeue_that_is_called_off(core):
 
 
 def test_who_gives_up_as_it_is_moved_leaves_the_queue_that_it_is_in(core):
-    queue, results = core.Queue(), []
-    with background(lambda: results.append(queue.park(0, 1, 200_000_000))):
-        wait_until(lambda: queue.parked(0) == 1)
-        assert queue.move_late(500_000_000) == 1
-    assert results == [(core.TIMED_OUT, 0)]
-    assert (queue.parked(0), queue.parked(1)) == (0, 0)
+    queue, results = core.Queue(), {}
+    with background(lambda: results.update({1: queue.park(1, 1, -1)})):
+        wait_until(lambda: queue.parked(1) == 1)
+        with background(lambda: results.update({2: queue.park(0, 2, 200_000_000)})):
+            wait_until(lambda: queue.parked(0) == 1)
+            assert queue.move_late(500_000_000) == 1
+        assert (queue.parked(0), queue.parked(1)) == (0, 1)
+        assert queue.wake_all(1, 5) == 1
+    assert results == {1: (core.UNPARKED, 5), 2: (core.TIMED_OUT, 0)}
 
 
 def test_a_signal_does_not_end_a_wait_without_a_thread_state(core):

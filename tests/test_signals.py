@@ -12,6 +12,7 @@ import pytest
 from conftest import background, run_python, wait_asleep, wait_until
 
 import fastsync.threading as fs
+from fastsync.parking import parked_total
 
 main = threading.main_thread()
 
@@ -490,6 +491,118 @@ def test_handler_may_set_the_event_or_release_the_semaphore_that_is_waited_for(i
                 assert getattr(thing, wait)(timeout=20) is True
 
 
+@pytest.mark.parametrize("kind", ["Event", "Condition", "Condition(foreign)", "Barrier"])
+def test_exception_of_a_handler_that_ends_the_wait_passes(kind):
+    # Woken and interrupted at once: the exception comes out, and the wake-up is used up.
+    event, barrier = fs.Event(), fs.Barrier(3)
+    condition = fs.Condition(threading.RLock() if "foreign" in kind else None)
+    others = [barrier.wait] * 2 if kind == "Barrier" else []
+
+    def notify():
+        with condition:
+            condition.notify()
+
+    def come():
+        with background(barrier.wait):
+            wait_until(lambda: barrier.n_waiting in (0, 3))
+
+    def wait():
+        with condition:
+            try:
+                condition.wait()
+            finally:
+                assert condition._is_owned()
+
+    call, end = {"Event": (event.wait, event.set), "Barrier": (barrier.wait, come)}.get(
+        kind, (wait, notify)
+    )
+
+    def handler():
+        end()
+        raise Interrupted
+
+    def interrupt():
+        wait_asleep(main)
+        with background(*others[1:]):
+            wait_until(lambda: not others or barrier.n_waiting == 2)
+            kill_main()
+
+    with handling(handler), background(interrupt), pytest.raises(Interrupted):
+        call()
+    assert parked_total() == 0
+    assert not condition._waiters
+    if kind == "Barrier":
+        with background(*others):
+            assert barrier.wait(20) in range(3)
+
+
+def test_interrupted_thread_does_not_join_a_round_that_has_not_begun():
+    acting, go = threading.Event(), threading.Event()
+
+    def act():
+        acting.set()
+        assert go.wait(20)
+
+    barrier = fs.Barrier(2, act)
+    with handling(raise_interrupted), background(*[lambda: barrier.wait(20)] * 2):
+        assert acting.wait(20)
+        with background(lambda: (wait_asleep(main), kill_main())), pytest.raises(Interrupted):
+            barrier.wait()
+        go.set()
+    assert barrier.n_waiting == 0
+    with background(barrier.wait):
+        assert barrier.wait(20) in range(2)
+
+
+@pytest.mark.parametrize("kind", ["Lock", "Semaphore"])
+def test_handler_does_not_cost_the_first_place_in_the_queue(kind):
+    lock = held(getattr(fs, kind)())
+    order, calls = [], []
+
+    def take(name):
+        assert lock.acquire(timeout=20)
+        order.append(name)
+        lock.release()
+
+    def interrupt():
+        wait_until(lambda: parked_total() == 1)
+        with background(lambda: take("other")):
+            wait_until(lambda: parked_total() == 2)
+            kill_main_once()
+            wait_until(lambda: calls and parked_total() == 2)
+            began = time.monotonic()
+            # Until who is first would be handed it.
+            wait_until(lambda: time.monotonic() > began + 0.002)
+            lock.release()
+
+    with handling(lambda: calls.append(1)), background(interrupt):
+        take("main")
+    assert order == ["main", "other"]
+
+
+@pytest.mark.parametrize("name", ["Event.wait", "Condition.wait", "Condition(foreign).wait"])
+def test_thread_that_waits_is_counted_but_while_its_handler_runs(name):
+    # So the deadlock detector sees it, before the first signal and after it.
+    call, _ = blocking_calls(fs)[name]
+    counts, before = [], handled
+
+    def handler():
+        if len(counts) == 3:
+            raise Interrupted
+        counts.append(parked_total())
+
+    def interrupt():
+        for count in (1, 2):
+            wait_until(lambda: parked_total() == 1)
+            counts.append(1)
+            kill_main_once()
+            wait_until(lambda count=count: handled == before + count)
+
+    with handling(handler), background(interrupt), pytest.raises(Interrupted):
+        call()
+    assert counts == [1, 0, 1]
+
+
 def test_handler_may_wait_in_its_turn(impl):
     outer, inner = impl.Event(), impl.Event()
     waited = []
@@ -579,6 +692,150 @@ print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
     ):
         done = run_python("-c", source.format(make=make, wait=wait, end=end))
         assert done.stdout.strip() == "7", (make, done.stderr)
+
+
+def test_wait_that_times_out_in_the_child_of_its_handler_leaves_the_queue():
+    # A record that is queued twice stays there.
+    for make, wait in (
+        ("Lock()", "thing.acquire(); assert not thing.acquire(timeout=1)"),
+        ("Semaphore(0)", "assert not thing.acquire(timeout=1)"),
+        ("Event()", "assert not thing.wait(1)"),
+        ("Condition()", "with thing: assert not thing.wait(1)"),
+    ):
+        source = f"""
+import os, signal, warnings
+import fastsync.threading as threading
+from fastsync.parking import parked_total
+warnings.simplefilter("ignore")
+thing, parent = threading.{make}, os.getpid()
+
+def handler(*_):
+    global pid
+    pid = os.fork()
+
+signal.signal(signal.SIGALRM, handler)
+signal.setitimer(signal.ITIMER_REAL, 0.1)
+{wait}
+assert parked_total() == 0
+if os.getpid() != parent:
+    os._exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+        assert run_python("-c", source).stdout.strip() == "7", make
+
+
+def test_waits_within_waits_go_on_in_the_child_of_the_innermost_handler():
+    # Each is queued again before that handler goes on, as it may wake them.
+    source = """
+import os, signal, threading as stock, warnings
+import fastsync.threading as threading
+warnings.simplefilter("ignore")
+outer, inner, parent = threading.Event(), threading.Event(), os.getpid()
+
+def end():
+    for event in outer, inner:
+        event.set()
+        event.clear()
+
+def wait(*_):
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    assert inner.wait(10)
+
+def fork(*_):
+    global pid
+    pid = os.fork()
+    thread = stock.Thread(target=end)
+    thread.start()
+    thread.join()
+
+def alarm(*_):
+    signal.signal(signal.SIGALRM, fork)
+    wait()
+
+signal.signal(signal.SIGALRM, alarm)
+signal.setitimer(signal.ITIMER_REAL, 0.1)
+assert outer.wait(10)
+if os.getpid() != parent:
+    os._exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+    assert run_python("-c", source).stdout.strip() == "7"
+
+
+def test_thread_that_waits_in_a_handler_does_not_exist_in_the_child_of_another_thread():
+    source = """
+import os, signal, threading as stock, time, warnings
+import fastsync.threading as threading
+warnings.simplefilter("ignore")
+condition, in_handler, forked = threading.Condition(), stock.Event(), stock.Event()
+
+def child():
+    def wait():
+        with condition:
+            done.append(condition.wait(10))
+    done = []
+    thread = stock.Thread(target=wait)
+    thread.start()
+    while not condition._waiters:
+        time.sleep(0.001)
+    with condition:
+        condition.notify()
+    thread.join()
+    os._exit(7 if done == [True] else 1)
+
+def fork():
+    global pid
+    in_handler.wait(10)
+    pid = os.fork()
+    if pid == 0:
+        child()
+    forked.set()
+
+def handler(*_):
+    in_handler.set()
+    forked.wait(10)
+
+signal.signal(signal.SIGALRM, handler)
+thread = stock.Thread(target=fork)
+thread.start()
+signal.setitimer(signal.ITIMER_REAL, 0.1)
+with condition:
+    assert not condition.wait(1)
+thread.join()
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+    assert run_python("-c", source).stdout.strip() == "7"
+
+
+def test_signal_that_ends_no_sleep_is_seen_in_the_child_of_a_thread():
+    # There the interpreter may mark a thread that is gone.
+    source = """
+import os, signal, threading as stock, time, warnings
+import fastsync.threading as threading
+warnings.simplefilter("ignore")
+
+def child():
+    lock = threading.Lock()
+    lock.acquire()
+    signal.signal(signal.SIGUSR1, lambda *_: lock.release())
+    other = stock.Thread(target=lambda: (time.sleep(0.2), os.kill(os.getpid(), signal.SIGUSR1),
+                                         time.sleep(0.2)))
+    other.start()
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+    os._exit(7 if lock.acquire(timeout=8) else 1)
+
+def fork():
+    global pid
+    pid = os.fork()
+    if pid == 0:
+        child()
+
+thread = stock.Thread(target=fork)
+thread.start()
+thread.join()
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+    assert run_python("-c", source).stdout.strip() == "7"
 
 
 def test_wake_up_in_the_child_while_the_handler_that_forked_still_runs_is_not_lost():
