@@ -121,6 +121,16 @@ def test_timeout_breaks_it_for_everybody(impl):
     ended_broken(barrier.wait)
 
 
+def test_reset_after_a_timeout_mends_it(impl):
+    barrier = impl.Barrier(3)
+    with background(*[lambda: ended_broken(lambda: barrier.wait(20))]):
+        wait_until(lambda: barrier.n_waiting == 1)
+        ended_broken(lambda: barrier.wait(0.01))
+    with background(barrier.reset):
+        pass
+    assert sorted(run_threads(lambda _: barrier.wait(20), count=3)) == [0, 1, 2]
+
+
 @pytest.mark.parametrize("timeout", [0, -1, -0.5, -float("inf")])
 def test_timeout_that_is_not_positive_breaks_it(impl, timeout):
     barrier = impl.Barrier(2)
@@ -311,6 +321,55 @@ def test_round_that_drains_lets_the_next_one_in_when_it_has():
         else:
             raise AssertionError("passed alone")
     """))  # fmt: skip
+
+
+@pytest.mark.parametrize("end", ["abort", "reset", "__init__"])
+def test_who_gives_up_as_its_round_is_broken_learns_of_it(end):
+    # As above: its time is up, and it says so after the round has ended.
+    options = ["-X", "gil=1"] if "free-threading" in sys.version else []
+    run_python(*options, "-c", textwrap.dedent(f"""
+        import faulthandler, sys, threading, time
+        import fastsync.threading as fs
+
+        faulthandler.dump_traceback_later(30, exit=True)
+        barrier = fs.Barrier(2)
+        outcomes = []
+
+        def wait():
+            try:
+                outcomes.append(barrier.wait(0.2))
+            except fs.BrokenBarrierError:
+                outcomes.append("broken")
+
+        late = threading.Thread(target=wait)
+        late.start()
+        while not barrier.n_waiting:
+            time.sleep(0.001)
+        sys.setswitchinterval(100)
+        end = time.monotonic() + 0.6
+        while time.monotonic() < end:
+            pass
+        barrier.{end}(*{(1,) if end == "__init__" else ()})
+        late.join()
+        assert outcomes == ["broken"], outcomes
+    """))  # fmt: skip
+
+
+def test_second_init_while_the_action_runs_breaks_the_round():
+    acting, go = threading.Event(), threading.Event()
+
+    def act():
+        acting.set()
+        assert go.wait(20)
+
+    barrier = fs.Barrier(2, act)
+    with background(*[lambda: ended_broken(lambda: barrier.wait(20))] * 2):
+        assert acting.wait(20)
+        barrier.__init__(2)
+        go.set()
+    barrier.__init__(2)
+    assert not barrier.broken
+    assert sorted(run_threads(lambda _: barrier.wait(20), count=2)) == [0, 1]
 
 
 def test_nan_timeout_is_refused():

@@ -906,6 +906,34 @@ def test_fair_unlock_and_bump_from_c_hand_over(plain_c):
     assert run_threads(lambda i: plain_c.hand_over(i, 200), 2) == [0, 0]
 
 
+def test_notifications_from_c_reach_one_or_all(plain_c):
+    outcomes = []
+    with background(*[lambda: outcomes.append(plain_c.await_notification())] * 4):
+        wait_until(lambda: plain_c.waiting_for_notification() == 4)
+        first, rest, none = (plain_c.notify(everybody) for everybody in (False, True, True))
+    assert (first, rest, none) == ((1, 3), (3, 0), (0, 0))
+    assert outcomes == [True] * 4
+
+
+def test_handler_that_raises_in_a_wait_leaves_the_next_one_due(plain_c):
+    seen = []
+
+    def handler(*_):
+        raise KeyError
+
+    old = [
+        signal.signal(signal.SIGUSR1, handler),
+        signal.signal(signal.SIGUSR2, lambda *_: seen.append(1)),
+    ]
+    try:
+        with pytest.raises(KeyError):
+            plain_c.wait_after_two_signals(signal.SIGUSR1, signal.SIGUSR2)
+        wait_until(lambda: seen)
+    finally:
+        signal.signal(signal.SIGUSR1, old[0])
+        signal.signal(signal.SIGUSR2, old[1])
+
+
 def test_all_who_sleep_on_a_bucket_lock_get_it(plain_c):
     plain_c.use_bucket_lock("acquire")
     with background(*[lambda: plain_c.use_bucket_lock("both")] * 3) as threads:

@@ -68,6 +68,15 @@ def test_waiter_woken_by_set_is_not_held_back_by_clear(event):
         assert not event.is_set()
 
 
+def test_clear_forgets_nobody_who_waits(event):
+    results = []
+    with background(*[lambda: results.append(event.wait(20))] * 2) as threads:
+        wait_asleep(*threads)
+        event.clear()
+        event.set()
+    assert results == [True] * 2
+
+
 def test_wait_after_clear_is_not_ended_by_an_earlier_set(event):
     event.set()
     event.clear()
@@ -189,6 +198,16 @@ def test_at_fork_reinit_does_not_end_a_wait_as_set():
         wait_asleep(*threads)
         event._at_fork_reinit()
     assert results == [False]
+
+
+def test_at_fork_reinit_forgets_nobody_who_waits():
+    event, results = fs.Event(), []
+    with background(lambda: results.append(event.wait(20))) as threads:
+        wait_asleep(*threads)
+        event._at_fork_reinit()
+        wait_asleep(*threads)
+        event.set()
+    assert results == [True]
 
 
 def test_two_threads_may_ask_for_the_condition_at_once():

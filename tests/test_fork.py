@@ -317,6 +317,35 @@ def test_barrier_that_others_wait_at_begins_anew_in_the_child():
     """)
 
 
+def test_barrier_whose_action_another_thread_runs_begins_anew_in_the_child():
+    run("""
+    acting, go, parent = stock.Event(), stock.Event(), os.getpid()
+    def act():
+        if os.getpid() == parent:
+            acting.set()
+            go.wait()
+    barrier = t.Barrier(2, act)
+    threads = [stock.Thread(target=barrier.wait) for _ in "ab"]
+    for thread in threads: thread.start()
+    acting.wait()
+    def use():
+        arrivals = []
+        threads = [stock.Thread(target=lambda: arrivals.append(barrier.wait(20))) for _ in "ab"]
+        for thread in threads: thread.start()
+        for thread in threads: thread.join()
+        assert sorted(arrivals) == [0, 1], arrivals
+    pid = child(use)
+    end = time.monotonic() + 15
+    while not (done := os.waitpid(pid, os.WNOHANG))[0] and time.monotonic() < end:
+        time.sleep(0.001)
+    if not done[0]:
+        os.kill(pid, 9)
+    go.set()
+    for thread in threads: thread.join()
+    assert done == (pid, 0), done
+    """)
+
+
 def test_fork_in_a_thread_makes_that_thread_the_main_one():
     run("""
     import signal

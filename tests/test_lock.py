@@ -15,7 +15,7 @@ from conftest import background, run_threads, wait_asleep, wait_until
 import fastsync.threading as fs
 from fastsync import RwLock, ShardedLock
 
-HUGE = [float("inf"), 1e100, threading.TIMEOUT_MAX * 2, 2**70]
+HUGE = [float("inf"), 1e100, threading.TIMEOUT_MAX * 2, 2**70, 2**62, 9223372037, 9223372037.0]
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_nan_timeout_is_refused(lock):
     assert not lock.locked()
 
 
-@pytest.mark.parametrize("timeout", [*HUGE, -float("inf"), -1e100, -(2**70)])
+@pytest.mark.parametrize("timeout", [*HUGE, *(-timeout for timeout in HUGE)])
 def test_huge_timeout_overflows(lock, timeout):
     with pytest.raises(OverflowError):
         lock.acquire(timeout=timeout)
@@ -109,8 +109,14 @@ def test_timeout_of_a_wrong_type_is_refused(lock, timeout):
     assert not lock.locked()
 
 
-def test_timeout_max_is_allowed(lock):
-    assert lock.acquire(timeout=threading.TIMEOUT_MAX)
+@pytest.mark.parametrize("longest", [threading.TIMEOUT_MAX, int(threading.TIMEOUT_MAX)])
+def test_timeout_max_is_allowed_and_long(lock, longest):
+    assert lock.acquire(timeout=longest)
+    taken = []
+    with background(lambda: taken.append(lock.acquire(timeout=longest))) as threads:
+        wait_asleep(*threads)
+        lock.release()
+    assert taken == [True]
 
 
 def test_wrong_arguments_are_refused(lock):
@@ -227,6 +233,16 @@ def test_at_fork_reinit_unlocks(lock):
     lock.acquire()
     lock._at_fork_reinit()
     assert lock.acquire(False)
+
+
+def test_at_fork_reinit_with_waiters_lets_them_have_it():
+    for lock in (fs.Lock(), fs.RLock()):
+        lock.acquire()
+        taken = []
+        with background(lambda lock=lock, taken=taken: taken.append(lock.acquire())) as threads:
+            wait_asleep(*threads)
+            lock._at_fork_reinit()
+        assert taken == [True]
 
 
 def test_self_deadlock_ends_at_its_timeout(lock):
@@ -352,7 +368,8 @@ def test_the_smallest_negative_timeout_is_negative(impl, kind):
 
 
 @pytest.mark.parametrize(
-    "make", [fs.Lock, fs.RLock, lambda: RwLock().writer, lambda: ShardedLock().writer]
+    "make",
+    [fs.Lock, fs.RLock, fs.Semaphore, lambda: RwLock().writer, lambda: ShardedLock().writer],
 )
 def test_who_has_waited_long_is_handed_the_lock(make):
     for _ in range(10):

@@ -286,6 +286,17 @@ def test_second_init_with_waiters_serves_them():
     assert semaphore._value == 0
 
 
+def test_second_init_with_waiters_serves_as_many_as_it_can():
+    semaphore = fs.Semaphore(0)
+    with background(*[semaphore.acquire] * 3) as threads:
+        wait_asleep(*threads)
+        semaphore.__init__(0)
+        semaphore.__init__(2)
+        wait_until(lambda: sum(thread.is_alive() for thread in threads) == 1)
+        semaphore.release()
+    assert semaphore._value == 0
+
+
 def test_value_past_the_largest_is_refused():
     semaphore = fs.Semaphore(1)
     for n in (sys.maxsize, 10**30):

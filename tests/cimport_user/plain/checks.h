@@ -23,6 +23,10 @@ static int check_mutex(void) {
     fs_mutex_lock(&m);
     fs_mutex_reset(&m);
     CHECK(!fs_mutex_is_locked(&m));
+    /* Free, and it says that somebody is parked: it goes on saying so until an unlock has looked. */
+    fs_u8_store(&m.state, FS_MUTEX_PARKED);
+    CHECK(fs_mutex_try_lock(&m) && fs_u8_load(&m.state) == (FS_MUTEX_LOCKED | FS_MUTEX_PARKED));
+    CHECK(fs_mutex_unlock(&m) == 0 && fs_u8_load(&m.state) == 0);
     return 0;
 }
 
@@ -64,6 +68,10 @@ static int check_semaphore(void) {
     CHECK(fs_semaphore_release(&s, 1, 2) == -1 && fs_semaphore_value(&s) == 2);
     fs_semaphore_set_value(&s, 5);
     CHECK(fs_semaphore_value(&s) == 5);
+    fs_u64_store(&s.state, 1); /* somebody is parked */
+    CHECK(!fs_semaphore_try_acquire(&s) && fs_semaphore_value(&s) == 0);
+    fs_semaphore_init(&s, UINT64_MAX);
+    CHECK(fs_semaphore_value(&s) == fs_semaphore_max());
     return 0;
 }
 
@@ -166,6 +174,7 @@ static int check_once(void) {
     CHECK(fs_once_call(&o, answer, &good) == FS_ONCE_DONE && fs_once_is_done(&o));
     CHECK(fs_once_wait(&o, FS_FOREVER, FS_PLAIN) == FS_ONCE_DONE);
     CHECK(fs_once_retract(&o) && !fs_once_retract(&o) && !fs_once_is_done(&o));
+    CHECK(fs_once_begin(&o, 0, 0, FS_PLAIN) == FS_TIMEOUT); /* it runs */
     fs_once_end(&o, FS_ONCE_DONE);
     return 0;
 }
@@ -225,9 +234,19 @@ static int check_parking(void) {
     return 0;
 }
 
+static int check_deadlines(void) {
+    CHECK(fs_deadline_after(0) == 0 && fs_deadline_after(INT64_MIN) == 0);
+    CHECK(fs_deadline_after(FS_FOREVER) == FS_FOREVER);
+    CHECK(fs_deadline_after(FS_FOREVER - 1) == FS_FOREVER);
+    CHECK(fs_deadline_after(MILLISECOND) > fs_deadline_after(1));
+    CHECK(fs_deadline_after(MILLISECOND) < FS_FOREVER);
+    return 0;
+}
+
 static int (*const checks[])(void) = {
     check_mutex,   check_remutex, check_condvar,   check_semaphore, check_event,   check_barrier,
     check_reading, check_writing, check_upgrading, check_once,      check_atomics, check_parking,
+    check_deadlines,
 };
 
 /* check() -> 0, or the line of the check that failed */

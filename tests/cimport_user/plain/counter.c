@@ -1,5 +1,6 @@
 /* A C extension that knows fastsync by its header only. */
 #include <Python.h>
+#include <signal.h>
 
 #include <fastsync/fastsync.h>
 #include <fastsync/wait.h>
@@ -101,6 +102,43 @@ static PyObject *hand_over(PyObject *self, PyObject *args) {
     }
     Py_END_ALLOW_THREADS
     return PyLong_FromLong(sneaked);
+}
+
+/* Threads wait in await_notification(); notify(all) says how many it reached. */
+static fs_mutex notified_lock;
+static fs_condvar notified;
+
+static PyObject *await_notification(PyObject *self, PyObject *unused) {
+    int result;
+    fs_mutex_lock(&notified_lock);
+    result = fs_condvar_wait(&notified, &notified_lock, FS_FOREVER, FS_PLAIN);
+    fs_mutex_unlock(&notified_lock);
+    return PyBool_FromLong(result == FS_CONDVAR_NOTIFIED);
+}
+
+static PyObject *notify(PyObject *self, PyObject *all) {
+    size_t count = PyObject_IsTrue(all) ? fs_condvar_notify_all(&notified)
+                                        : (size_t)fs_condvar_notify_one(&notified);
+    return Py_BuildValue("nn", count, fs_parked_count((uintptr_t)&notified));
+}
+
+static PyObject *waiting_for_notification(PyObject *self, PyObject *unused) {
+    return PyLong_FromSize_t(fs_parked_count((uintptr_t)&notified));
+}
+
+/* Two signals at once, then a wait that runs their handlers. */
+static PyObject *wait_after_two_signals(PyObject *self, PyObject *args) {
+    fs_event never = {{0}};
+    int first, second;
+    if (!PyArg_ParseTuple(args, "ii", &first, &second)) {
+        return NULL;
+    }
+    raise(first);
+    raise(second);
+    if (fs_event_wait_until(&never, FS_FOREVER, FS_SIGNALS) == FS_ERROR) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
 }
 
 /* use_bucket_lock("acquire"), "release" or "both" */
@@ -245,6 +283,10 @@ static PyMethodDef methods[] = {
     {"add_in_other_file", add_in_other_file, METH_VARARGS, NULL},
     {"ping_pong", ping_pong, METH_VARARGS, NULL},
     {"hand_over", hand_over, METH_VARARGS, NULL},
+    {"await_notification", await_notification, METH_NOARGS, NULL},
+    {"notify", notify, METH_O, NULL},
+    {"waiting_for_notification", waiting_for_notification, METH_NOARGS, NULL},
+    {"wait_after_two_signals", wait_after_two_signals, METH_VARARGS, NULL},
     {"use_bucket_lock", use_bucket_lock, METH_O, NULL},
     {"call_once", call_once, METH_NOARGS, NULL},
     {"await_change", await_change, METH_VARARGS, NULL},
