@@ -4,6 +4,7 @@ import copy
 import gc
 import pickle
 import sys
+import time
 import weakref
 
 import pytest
@@ -152,6 +153,36 @@ def test_moving_out():
     assert dropped == [[4]]
 
 
+@pytest.mark.parametrize("method", ["try_unwrap", "into_inner", "unwrap_or_clone"])
+@pytest.mark.parametrize("others", [False, True])
+def test_moving_out_releases_the_handle(method, others):
+    a = Arc([1])
+    b = a.clone() if others else None
+    getattr(a, method)()
+    released = not (others and method == "try_unwrap")
+    assert (repr(a) == "<released Arc>") == released
+    if released:
+        with pytest.raises(ReferenceError):
+            a.strong_count()
+    if others:
+        assert b.strong_count() == 2 - released
+
+
+def test_what_on_drop_returns_is_not_kept():
+    class Result:
+        pass
+
+    seen = []
+
+    def on_drop(value):
+        result = Result()
+        seen.append(weakref.ref(result))
+        return result
+
+    Arc(1, on_drop).drop()
+    assert seen[0]() is None
+
+
 def test_get_mut():
     a = Arc([1])
     assert a.get_mut() is a.value
@@ -206,6 +237,26 @@ def test_make_mut_lets_go_what_the_others_dropped_while_it_copied():
     assert dropped == [value]
     assert w.upgrade() is None
     assert w.strong_count() == 0
+
+
+def test_make_mut_of_a_handle_that_is_released_while_it_copies():
+    class Value:
+        def __copy__(self):
+            a.drop()
+            copies.append(Value())
+            return copies[0]
+
+    dropped, copies = [], []
+    value = Value()
+    a = Arc(value, dropped.append)
+    b = a.clone()
+    with pytest.raises(ReferenceError):
+        a.make_mut()
+    assert repr(a) == "<released Arc>"
+    assert dropped == copies
+    assert b.strong_count() == 1
+    b.drop()
+    assert dropped == [*copies, value]
 
 
 def test_copying_may_fail():
@@ -270,7 +321,12 @@ def test_weak_of_nothing():
     assert w.clone().upgrade() is None
     with w as same:
         assert same is w
+    assert repr(w) == "<released Weak>"
     assert repr(Weak()) == "(Weak)"
+    a = Arc(1)
+    with a.downgrade():
+        assert a.weak_count() == 1
+    assert a.weak_count() == 0
 
 
 def test_errors_of_on_drop_are_unraisable(monkeypatch):
@@ -313,6 +369,26 @@ def test_cycles_are_collected_and_on_drop_runs():
     assert len(dropped) == 1
     with pytest.raises(ReferenceError):
         _ = dropped[0]["self"].value
+
+
+def test_cycle_through_on_drop_is_collected():
+    dropped = []
+
+    class OnDrop:
+        def __call__(self, value):
+            dropped.append(value)
+
+    on_drop = OnDrop()
+    on_drop.arc = Arc("v", on_drop)
+    gone = weakref.ref(on_drop)
+    del on_drop
+
+    def collected():
+        gc.collect()
+        return gone() is None
+
+    wait_until(collected)
+    assert dropped == ["v"]
 
 
 def test_attributes_reach_the_value_only_through_value():
@@ -440,6 +516,35 @@ def test_get_mut_against_downgrade():
     run_threads([look, count])
     gc.collect()
     assert a.weak_count() == 0
+    assert a.get_mut() is a.value, "the count is 0 indeed, and not locked"
+
+
+def test_a_handle_that_is_released_while_others_use_it():
+    # a use that finds the handle released, whenever it looks, says so
+    rounds = 3000
+    handles = [Arc(i) for i in range(rounds)]
+    using = fastsync.AtomicI64(-1)
+
+    def use():
+        late = 0
+        for i, handle in enumerate(handles):
+            using.store(i)
+            try:
+                while True:
+                    handle.strong_count()
+            except ReferenceError:
+                late += 1
+        return late
+
+    def release():
+        for i, handle in enumerate(handles):
+            while using.load() != i:
+                time.sleep(0)
+            for _ in range(i % 7):
+                using.load()
+            handle.drop()
+
+    assert run_threads([use, release])[0] == rounds
 
 
 def test_on_drop_must_be_callable():

@@ -645,6 +645,7 @@ def test_shared_waits_within_one_process():
     except NotImplementedError:
         pytest.skip("this build has no shared waits")
     for cell in cells:
+        run_threads([lambda cell=cell: cell.wait(0, 0.01)])  # not only in the main thread
         assert cell.wait(1) is True
         assert cell.wait(0, 0) is False
         begin = time.monotonic()
@@ -706,3 +707,35 @@ def test_buffer_of_what_was_not_initialized():
     for flags in [0, 0x1FF]:
         with pytest.raises(BufferError):
             array.__buffer__(flags)
+
+
+def test_buffers_are_let_go():
+    """Of operations that have ended, also in an error; a buffer in use cannot grow."""
+    a = AtomicArray("int64", 3)
+    at, values, out = array.array("q", [0, 1]), array.array("q", [5, 6]), array.array("q", [0] * 3)
+    a.add_at(at, values)
+    a.load_all(out)
+    for buffer in (at, values, out):
+        buffer.append(9)
+    for call, error in (
+        (lambda: a.add_at(at, values), IndexError),
+        (lambda: a.add_at(at, array.array("d", [1])), TypeError),
+        (lambda: a.add_at(at, values[:1]), ValueError),
+        (lambda: a.load_all(out), ValueError),
+    ):
+        with pytest.raises(error):
+            call()
+        for buffer in (at, values, out):
+            buffer.append(9)
+    memory = bytearray(9)
+    for refused in (
+        lambda: AtomicArray.from_buffer(memory, "int64"),
+        lambda: AtomicArray.from_buffer(memoryview(memory)[1:9], "int64"),
+        lambda: fastsync.AtomicI64.from_buffer(memory, 1),
+        lambda: fastsync.AtomicI64.from_buffer(memory, 8),
+    ):
+        with pytest.raises(ValueError):
+            refused()
+        memory.append(0)
+        del memory[-1]
+    assert a.load_all() == [5, 6, 0]

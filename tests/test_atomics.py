@@ -20,6 +20,7 @@ from conftest import background, run_threads, wait_asleep, wait_until
 import fastsync
 from fastsync import Ordering
 from fastsync.atomics import Counter
+from fastsync.parking import parked_total
 
 WIDTHS = {
     "AtomicI8": (-(2**7), 2**7 - 1),
@@ -573,6 +574,7 @@ def test_wait_returns_at_once_when_different(cls):
     assert a.wait(0, 0) is False
     assert a.wait(0, timeout=-1) is False
     assert a.wait(0, -1e400) is False
+    assert a.wait(0, -(10**400)) is False
     assert a.wait(0, 0.001) is False
     with pytest.raises(ValueError):
         a.wait(0, math.nan)
@@ -862,15 +864,25 @@ def test_format_spec_of_the_wrong_type(kind):
             getattr(fastsync, kind)(1).__format__(spec)
 
 
-@pytest.mark.parametrize(
-    ("make", "where"),
-    [
-        (lambda: fastsync.AtomicI64(0), ()),
-        (lambda: fastsync.AtomicBool(False), ()),
-        (lambda: fastsync.AtomicArray("int64", 4), (2,)),
-        (lambda: fastsync.AtomicCell(0), ()),
-    ],
-)
+def shared_atomic():
+    """One that processes share."""
+    try:
+        return fastsync.AtomicI32.from_buffer(mmap.mmap(-1, 64), shared=True)
+    except NotImplementedError:
+        pytest.skip("this build has no shared waits")
+
+
+WORDS = {
+    "number": (lambda: fastsync.AtomicI64(0), ()),
+    "bool": (lambda: fastsync.AtomicBool(False), ()),
+    "item": (lambda: fastsync.AtomicArray("int64", 4), (2,)),
+    "cell": (lambda: fastsync.AtomicCell(0), ()),
+    "reference": (lambda: fastsync.AtomicRef(0), ()),
+    "shared": (shared_atomic, ()),
+}
+
+
+@pytest.mark.parametrize(("make", "where"), WORDS.values(), ids=WORDS)
 def test_one_notify_all_wakes_all(make, where):
     word = make()
     done = []
@@ -883,3 +895,85 @@ def test_one_notify_all_wakes_all(make, where):
         woken = len(done)
         word.notify_all(*where)
     assert woken == 3
+
+
+@pytest.mark.thread_unsafe(reason="counts all who are parked")
+@pytest.mark.parametrize("name", [name for name in WORDS if name != "shared"])
+def test_notify_one_wakes_one(name):
+    make, where = WORDS[name]
+    word = make()
+    done = []
+    with background(*[lambda: done.append(word.wait(*where, 0))] * 3):
+        for left in (3, 2, 1):
+            wait_until(lambda left=left: parked_total() == left)
+            word.store(*where, 1)
+            word.notify_one(*where)
+            assert parked_total() == left - 1
+            wait_until(lambda left=left: len(done) == 4 - left)
+    assert done == [True] * 3
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_a_change_without_a_notify_counts_when_the_time_is_over(name):
+    make, where = WORDS[name]
+    for seconds in (0.2, 1, 5, 25):  # a busy machine may be late with the change
+        word, outcome = make(), []
+        end = time.monotonic() + seconds
+        with background(lambda: outcome.append(word.wait(*where, 0, seconds))) as [thread]:  # noqa: B023
+            wait_asleep(thread)
+            word.store(*where, 1)
+            in_time = time.monotonic() < end
+        if in_time:
+            assert outcome == [True]
+            return
+    pytest.fail("the change came too late each time")
+
+
+def test_a_reset_of_a_counter_loses_no_addition():
+    c = Counter()
+    stop = fastsync.AtomicBool(False)
+
+    def add():
+        added = 0
+        while not stop.load():
+            for _ in range(100):
+                c.increment()
+            added += 100
+        return added
+
+    def reset():
+        taken = 0
+        end = time.monotonic() + 0.5
+        while time.monotonic() < end:
+            for _ in range(100):
+                taken += c.reset()
+        stop.store(True)
+        return taken
+
+    added, taken = run_threads([add, reset])
+    assert added > 0
+    assert taken + c.value() == added
+
+
+def test_threads_that_share_a_cell_of_a_counter_lose_no_addition():
+    c = Counter()
+    cells = (c.__sizeof__() - object.__sizeof__(c)) // 64 - 1
+    turn = [0]
+    gate = threading.Barrier(2)
+
+    def add(i):
+        wait_until(lambda: turn[0] == i)
+        c.add(0)  # takes the thread's number: they are numbered one after the other
+        turn[0] += 1
+        added = 0
+        if i in (0, cells):  # the first and the last have the same cell
+            gate.wait()
+            end = time.monotonic() + 0.5
+            while time.monotonic() < end:
+                for _ in range(1000):
+                    c.increment()
+                    c.add(2)
+                added += 3000
+        return added
+
+    assert sum(run_threads(add, cells + 1)) == c.value() > 0

@@ -448,6 +448,26 @@ def test_reference_counts_stay_level():
     assert before == (sys.getrefcount(object()) + 1,) * 2
 
 
+def test_a_compare_exchange_that_loses_a_race_keeps_nothing():
+    x, y = object(), object()
+    r = AtomicRef(x)
+    gate = threading.Barrier(2)
+
+    def race(i):
+        mine, theirs = (x, y) if i else (y, x)
+        gate.wait()
+        end = time.monotonic() + 1.5
+        while time.monotonic() < end:
+            for _ in range(1000):
+                r.compare_and_set(mine, theirs)
+                r.compare_and_set(theirs, mine)
+
+    before = sys.getrefcount(x) + sys.getrefcount(y)
+    run_threads(race, 2)
+    gc.collect()
+    assert sys.getrefcount(x) + sys.getrefcount(y) == before
+
+
 def test_swap_hands_every_object_to_one_thread():
     r = AtomicRef(-1)
     n, threads = 500, 8
