@@ -1292,3 +1292,42 @@ def test_block_whose_guard_was_lent_and_dropped_ends_quietly():
     with mutex as guard:
         guard.unlocked().__enter__()
     assert is_free_for_others(mutex)
+
+
+# -- what ends a hold, and what is left of it ---------------------------------------------------
+
+
+
+ENDS_IN_A_BLOCK = {
+    **ENDINGS,
+    "nothing": lambda guard: None,
+    "leak and force_unlock": lambda guard: (m := guard.mutex, guard.leak(), m.force_unlock()),
+    "force_unlock": lambda guard: guard.mutex.force_unlock(),
+    "force_unlock_fair": lambda guard: guard.mutex.force_unlock_fair(),
+}
+
+
+@ALL
+@pytest.mark.parametrize("ending", ENDS_IN_A_BLOCK)
+def test_a_mutex_is_freed_however_the_guard_of_a_block_has_ended(kind, ending):
+    if kind is ReentrantMutex and ending.startswith("force"):
+        pytest.skip("it undoes a leak only")
+    m = kind({"part": 1})
+    with m as guard:
+        ENDS_IN_A_BLOCK[ending](guard)
+    gone = weakref.ref(m)
+    del m, guard
+    gc.collect()
+    assert gone() is None
+
+
+def test_a_leak_of_a_reentrant_mutex_is_undone_once():
+    m = ReentrantMutex(1)
+    guard = m.lock()
+    m.lock().leak()
+    m.force_unlock()
+    with pytest.raises(RuntimeError):
+        m.force_unlock()
+    assert guard.value == 1
+    guard.unlock()
+    assert is_free_for_others(m)

@@ -1327,3 +1327,151 @@ def test_timeout_of_a_writer_counts_on_over_handlers(cls):
         assert time.monotonic() - begin >= 0.2
         stop.set()
     assert results and all(results)
+
+
+# -- what is left of a hold --------------------------------------------------------------------
+
+
+@pytest.mark.thread_unsafe(reason="counts all who are parked")
+def test_a_claim_is_not_released_as_a_hold():
+    """A writer that waits for readers holds nothing yet that anybody could let go."""
+    lock = RwLock(0)
+    reader = lock.read()
+    with in_thread(lambda: lock.write().unlock()) as writer:
+        wait_until(lambda: parked_total() == 1)
+        assert not lock.writer.locked()
+        with pytest.raises(RuntimeError, match="release unlocked lock"):
+            lock.writer.release()
+        assert writer.is_alive()
+        assert lock.is_locked()
+        reader.unlock()
+    assert not lock.is_locked()
+
+
+@pytest.mark.thread_unsafe(reason="counts all who are parked")
+def test_a_claim_leaves_no_bit_behind():
+    lock = RwLock(0)
+    word = word_of(lock)
+    reader = lock.read()
+    assert lock.try_write_for(0.001) is None
+    assert word.value == 16
+    held = threading.Event()
+
+    def write():
+        with lock.write():
+            held.set()
+            wait_until(lambda: word.value == 8)
+
+    with background(write):
+        wait_until(lambda: parked_total() == 1)
+        reader.unlock()
+        assert held.wait(DEADLINE)
+    assert word.value == 0
+
+
+@pytest.mark.parametrize("end", ["unlock", "unlock_fair"])
+def test_a_left_over_bit_of_a_claim_keeps_nobody_out(end):
+    # The readers may leave just before their writer would have slept.
+    lock = RwLock(0)
+    word = word_of(lock)
+    guard = lock.write()
+    word.value |= 2
+    getattr(guard, end)()
+    assert word.value == 0
+
+
+@pytest.mark.thread_unsafe(reason="counts all who are parked")
+def test_a_downgrade_that_wakes_everybody_leaves_no_bit_behind():
+    lock = RwLock(0)
+    word = word_of(lock)
+    guard = lock.write()
+    with background(lambda: lock.read().unlock()) as [reader]:
+        wait_until(lambda: parked_total() == 1)
+        guard = guard.downgrade()
+        reader.join(DEADLINE)
+        assert word.value == 16
+    guard.unlock()
+    assert word.value == 0
+
+
+def test_the_last_reader_that_fits():
+    """Room for one more is kept: for an upgrader that comes back."""
+    lock = RwLock(1)
+    word = word_of(lock)
+    size = 2 ** (8 * ctypes.sizeof(ctypes.c_size_t))
+    word.value = size - 48
+    try:
+        lock.read().unlock()
+        guard = lock.read()
+        for call in (lock.read, lock.read_recursive, lock.upgradable_read, lock.reader.acquire):
+            with pytest.raises(OverflowError):
+                call()
+        for name in ("try_read", "try_read_recursive", "try_upgradable_read"):
+            with pytest.raises(OverflowError):
+                getattr(lock, name)()
+        assert word.value == size - 32
+        guard.unlock()
+        assert word.value == size - 48
+    finally:
+        word.value = 0
+
+
+@pytest.mark.thread_unsafe(reason="counts all who are parked")
+@pytest.mark.parametrize("way", WAYS)
+def test_at_fork_reinit_lets_those_in_who_wait(way):
+    lock = RwLock(0)
+    guard = lock.write()
+    with background(lambda: getattr(lock, way)().unlock()):
+        wait_until(lambda: parked_total() == 1)
+        lock._at_fork_reinit()
+    assert not lock.is_locked()
+    with pytest.raises(RuntimeError):
+        guard.unlock()
+
+
+@pytest.mark.thread_unsafe(reason="counts all who are parked")
+@pytest.mark.parametrize("end", ["unlock", "unlock_fair"])
+@pytest.mark.parametrize("way", ["write", "upgradable_read"])
+def test_the_end_of_an_upgradable_reader_lets_the_next_one_in(way, end):
+    lock = RwLock(0)
+    guard = lock.upgradable_read()
+    with background(lambda: getattr(lock, way)().unlock()):
+        wait_until(lambda: parked_total() == 1)
+        getattr(guard, end)()
+    assert not lock.is_locked()
+
+
+def test_a_function_that_lends_the_upgraded_guard_out_ends_it():
+    lock = RwLock(0)
+    blocks = []
+
+    def lend(writer):
+        blocks.append(writer.unlocked())
+        blocks[0].__enter__()
+
+    guard = lock.upgradable_read()
+    guard.with_upgraded(lend)
+    for _ in range(2):
+        assert not lock.is_locked()
+        with pytest.raises(RuntimeError):
+            guard.value  # noqa: B018
+        if blocks:
+            blocks.pop().__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("cls", [RwLock, ShardedLock])
+@pytest.mark.parametrize("side", ["reader", "writer"])
+def test_a_lock_of_which_one_view_was_used_is_collected(cls, side):
+    import gc
+
+    class Value:
+        pass
+
+    value = Value()
+    value.lock = cls(value)
+    with getattr(value.lock, side):
+        pass
+    gone = weakref.ref(value)
+    del value
+    gc.collect()
+    assert gone() is None

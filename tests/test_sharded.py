@@ -8,9 +8,11 @@ import time
 import weakref
 
 import pytest
+from conftest import background, wait_until
 
 import fastsync.threading
 from fastsync._pin import is_pinned, pin
+from fastsync.parking import parked_total
 from fastsync.rwlock import (
     MappedReadGuard,
     MappedWriteGuard,
@@ -284,3 +286,52 @@ def test_collection():
     del value, lock
     gc.collect()
     assert gone() is None
+
+
+SHARDS = 8
+
+
+@pytest.mark.thread_unsafe(reason="counts all who are parked")
+def test_a_writer_that_waits_for_any_shard_holds_nothing_yet(run_threads):
+    lock = ShardedLock(0)
+    for guard in [run_threads([lock.read])[0] for _ in range(2)]:  # of two shards
+        guard.unlock()
+    for _ in range(2):
+        guard = run_threads([lock.read])[0]
+        with background(lambda: lock.write().unlock()) as [writer]:
+            wait_until(lambda: parked_total() == 1)
+            assert not lock.is_locked_exclusive()
+            assert not lock.writer.locked()
+            with pytest.raises(RuntimeError, match="release unlocked lock"):
+                lock.writer.release()
+            assert writer.is_alive()
+            guard.unlock()
+        assert not lock.is_locked()
+
+
+def test_bump_gives_way_to_a_reader_of_any_shard():
+    lock = ShardedLock(0)
+    guard = lock.write()
+    for _ in range(SHARDS):
+        with background(lambda: lock.read().unlock()) as [reader]:
+            end = time.monotonic() + 20
+            while reader.is_alive() and time.monotonic() < end:
+                guard.bump()
+            stuck = reader.is_alive()
+            if stuck:
+                guard.unlock()
+        assert not stuck
+    guard.unlock()
+    assert not lock.is_locked()
+
+
+@pytest.mark.thread_unsafe(reason="counts all who are parked")
+def test_at_fork_reinit_lets_the_readers_of_all_shards_in():
+    lock = ShardedLock(0)
+    guard = lock.write()
+    with background(*[lambda: lock.read().unlock()] * SHARDS):
+        wait_until(lambda: parked_total() == SHARDS)
+        lock._at_fork_reinit()
+    assert not lock.is_locked()
+    with pytest.raises(RuntimeError):
+        guard.unlock()
