@@ -14,7 +14,7 @@ import time
 import weakref
 
 import pytest
-from conftest import run_threads
+from conftest import background, run_threads, wait_until
 
 from fastsync import FairMutex, MappedMutexGuard, Mutex, MutexGuard, ReentrantMutex
 from fastsync.mutex import _waiters
@@ -1296,8 +1296,6 @@ def test_block_whose_guard_was_lent_and_dropped_ends_quietly():
 
 # -- what ends a hold, and what is left of it ---------------------------------------------------
 
-
-
 ENDS_IN_A_BLOCK = {
     **ENDINGS,
     "nothing": lambda guard: None,
@@ -1306,12 +1304,13 @@ ENDS_IN_A_BLOCK = {
     "force_unlock_fair": lambda guard: guard.mutex.force_unlock_fair(),
 }
 
+BLOCKS = [(kind, ending) for kind in (Mutex, FairMutex) for ending in ENDS_IN_A_BLOCK]
+# force_unlock() of the third undoes a leak only.
+BLOCKS += [(ReentrantMutex, ending) for ending in ENDS_IN_A_BLOCK if ending[:5] != "force"]
 
-@ALL
-@pytest.mark.parametrize("ending", ENDS_IN_A_BLOCK)
+
+@pytest.mark.parametrize(("kind", "ending"), BLOCKS)
 def test_a_mutex_is_freed_however_the_guard_of_a_block_has_ended(kind, ending):
-    if kind is ReentrantMutex and ending.startswith("force"):
-        pytest.skip("it undoes a leak only")
     m = kind({"part": 1})
     with m as guard:
         ENDS_IN_A_BLOCK[ending](guard)
@@ -1331,3 +1330,78 @@ def test_a_leak_of_a_reentrant_mutex_is_undone_once():
     assert guard.value == 1
     guard.unlock()
     assert is_free_for_others(m)
+
+
+@pytest.mark.parametrize("kind", [Mutex, FairMutex])
+def test_a_replaced_value_may_use_the_guard_as_it_dies(kind):
+    class Old:
+        def __del__(self):
+            seen.append(guard.value)
+
+    seen = []
+    with kind(Old()) as guard:
+        guard.value = 7
+        assert seen == [7]
+
+
+def end_and_try(end):
+    """End a hold, and at once try to have the next one: what try_lock() gave."""
+
+    def call(mutex, guard, tried):
+        end(mutex, guard)
+        sneaked = mutex.try_lock()
+        tried.append(1)
+        return sneaked
+
+    return call
+
+
+def leak_and(name):
+    return end_and_try(lambda mutex, guard: (guard.leak(), getattr(mutex, name)()))
+
+
+def try_while_unlocked_fair(mutex, guard, tried):
+    with guard.unlocked_fair():
+        sneaked = mutex.try_lock()
+        tried.append(1)
+        if sneaked:
+            sneaked.unlock()
+        return sneaked
+
+
+FAIR_ENDS = {
+    "unlock_fair": (Mutex, end_and_try(lambda mutex, guard: guard.unlock_fair())),
+    "unlocked_fair": (Mutex, try_while_unlocked_fair),
+    "force_unlock_fair": (Mutex, leak_and("force_unlock_fair")),
+    "FairMutex.unlock": (FairMutex, end_and_try(lambda mutex, guard: guard.unlock())),
+    "FairMutex.force_unlock": (FairMutex, leak_and("force_unlock")),
+    "ReentrantMutex.unlock_fair": (
+        ReentrantMutex,
+        end_and_try(lambda mutex, guard: guard.unlock_fair()),
+    ),
+    "ReentrantMutex.unlocked_fair": (ReentrantMutex, try_while_unlocked_fair),
+}
+
+
+@pytest.mark.parametrize("name", FAIR_ENDS)
+def test_a_fair_end_hands_over_at_once(name):
+    """Also to who has not waited for so long that any end would."""
+    kind, end = FAIR_ENDS[name]
+    mutex = kind(0)
+
+    for _ in range(40):
+        tried = []
+
+        def wait(tried=tried):
+            with mutex:
+                wait_until(lambda: tried)
+
+        guard = mutex.lock()
+        with background(wait):
+            while not _waiters(mutex):
+                pass
+            sneaked = end(mutex, guard, tried)
+            guard = None
+            if sneaked:
+                sneaked.unlock()
+        assert not sneaked
