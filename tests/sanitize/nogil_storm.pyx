@@ -22,6 +22,19 @@ from fastsync.rwlock cimport *
 
 import threading
 
+# What C and C++ use: its fast paths are its own.
+cdef extern from "fastsync/fastsync.h" nogil:
+    int fastsync_import() except -1
+    void fs_mutex_lock(fs_mutex* m)
+    int fs_mutex_try_lock(fs_mutex* m)
+    int fs_mutex_unlock(fs_mutex* m)
+    int fs_mutex_unlock_fair(fs_mutex* m)
+    void fs_semaphore_acquire(fs_semaphore* s)
+    int fs_semaphore_try_acquire(fs_semaphore* s)
+    int fs_semaphore_release(fs_semaphore* s, uint64_t count, uint64_t limit)
+    int fs_event_is_set(const fs_event* e)
+    int fs_once_is_done(const fs_once* o)
+
 cdef enum:
     MOST_THREADS = 8
     CELLS = 4096
@@ -333,6 +346,7 @@ cdef void unlock_upgradable_reader(int i) noexcept nogil:
         rwlock_unlock_upgradable_fair(&state.rwlock)
     else:
         rwlock_downgrade_upgradable(&state.rwlock)
+        dawdle(i // 3)  # so that the next one often comes meanwhile
         look_at_both()
         rwlock_unlock_read(&state.rwlock)
 
@@ -385,7 +399,10 @@ cdef void upgrade_once(int me, int i) noexcept nogil:
 cdef void read_once(int i) noexcept nogil:
     if i % 4 == 0:
         if rwlock_read_until(&state.rwlock, soon(i), FS_PLAIN) != FS_ACQUIRED:
-            rwlock_read(&state.rwlock)
+            rwlock_read_recursive(&state.rwlock)
+    elif i % 8 == 2:
+        while not rwlock_try_read_recursive(&state.rwlock):
+            fs_yield()
     elif i % 4 == 1 or not rwlock_try_read(&state.rwlock):
         rwlock_read(&state.rwlock)
     look_at_both()
@@ -633,6 +650,57 @@ cdef void dekker_part(int me, int rounds) noexcept nogil:
         fs_i64_store(&state.flags[me], 0)
 
 
+# -- the same through the C header ---------------------------------------------
+
+cdef void header_mutex_part(int me, int rounds) noexcept nogil:
+    cdef int i
+    for i in range(rounds):
+        if i % 3 or not fs_mutex_try_lock(&state.mutex):
+            fs_mutex_lock(&state.mutex)
+        carry()
+        if i % 5:
+            fs_mutex_unlock(&state.mutex)
+        else:
+            fs_mutex_unlock_fair(&state.mutex)
+        dawdle(i // 3 + me)  # so that the next one often finds it free
+
+
+cdef void header_semaphore_part(int me, int rounds) noexcept nogil:
+    cdef int i
+    for i in range(rounds):
+        if i % 3 or not fs_semaphore_try_acquire(&state.semaphore):
+            fs_semaphore_acquire(&state.semaphore)
+        carry()
+        fs_semaphore_release(&state.semaphore, 1, 1)
+
+
+cdef int make_well(void* ctx) noexcept nogil:
+    (<long*>ctx)[0] += 1
+    return 0
+
+
+cdef void header_looks_part(int me, int rounds) noexcept nogil:
+    """Thread 0 makes and sets, the others only look whether it has."""
+    cdef int i
+    for i in range(min(rounds // 4, ONCES)):
+        if me == 0:
+            dawdle(i)
+            once_call(&state.onces[i], make_well, &state.made[i])
+            carry()
+            event_set(&state.event)
+        else:
+            while not fs_once_is_done(&state.onces[i]):
+                fs_yield()
+            expect(state.made[i] == 1)
+            while not fs_event_is_set(&state.event):
+                fs_yield()
+            expect(state.guarded == i + 1)
+        barrier_wait(&state.barrier)
+        if me == 0:
+            event_clear(&state.event)
+        barrier_wait(&state.barrier)
+
+
 # -- running them --------------------------------------------------------------
 
 ctypedef void (*storm_part)(int, int) noexcept nogil
@@ -659,13 +727,16 @@ PARTS = {
     "park relay": <size_t>park_relay_part,
     "ticket lock": <size_t>ticket_part,
     "dekker": <size_t>dekker_part,
+    "header mutex": <size_t>header_mutex_part,
+    "header semaphore": <size_t>header_semaphore_part,
+    "header looks": <size_t>header_looks_part,
 }
 
 # How often a thread changes the data in a round.
 COUNTS = {
     "mutex": 1, "remutex": 1, "own lock": 1, "condvar": 1, "foreign": 1, "semaphore": 1,
     "orders": 0.5, "word": 0.5, "event relay": 0.5, "semaphore relay": 0.5, "park relay": 0.25,
-    "ticket lock": 0.5,
+    "ticket lock": 0.5, "header mutex": 1, "header semaphore": 1,
 }
 # Those whose threads count it on the board.
 COUNTED = ("retract", "rwlock", "sharded", "dekker")
@@ -675,6 +746,8 @@ def storm(str name, int threads, int rounds):
     """Run one storm: what went wrong, nothing if all is well."""
     cdef int i
     cdef long counted = 0
+    if name.startswith("header"):
+        fastsync_import()
     memset(&state, 0, sizeof(state))
     state.threads = threads
     semaphore_init(&state.semaphore, 1)
