@@ -1405,3 +1405,22 @@ def test_a_fair_end_hands_over_at_once(name):
             if sneaked:
                 sneaked.unlock()
         assert not sneaked
+
+
+def test_unlocking_takes_off_what_another_thread_has_dropped():
+    mutex = ReentrantMutex(0)
+    outer = mutex.lock()
+    inner = [mutex.lock()]
+    held = []
+
+    def drop_last():
+        mine = inner[0]
+        held.append(True)
+        wait_until(lambda: not inner)
+        del mine
+
+    with background(drop_last):
+        wait_until(lambda: held)
+        inner.clear()
+    outer.unlock()
+    assert is_free_for_others(mutex)
