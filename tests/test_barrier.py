@@ -269,15 +269,20 @@ def test_who_times_out_as_the_round_completes_passes_or_breaks_it():
         assert barrier.broken == (not passed)
 
 
-def test_end_of_an_aborted_action_does_not_open_the_next_round():
-    # abort() and reset() while the action ran: its end once let half a round pass.
+def barrier_for_two_with_an_action():
+    """The barrier, an event that says that the action runs, and one that ends it."""
     acting, go = threading.Event(), threading.Event()
 
     def act():
         acting.set()
         assert go.wait(20)
 
-    barrier = fs.Barrier(2, act)
+    return fs.Barrier(2, act), acting, go
+
+
+def test_end_of_an_aborted_action_does_not_open_the_next_round():
+    # abort() and reset() while the action ran: its end once let half a round pass.
+    barrier, acting, go = barrier_for_two_with_an_action()
     passed = []
 
     def newcomer():
@@ -356,13 +361,7 @@ def test_who_gives_up_as_its_round_is_broken_learns_of_it(end):
 
 
 def test_second_init_while_the_action_runs_breaks_the_round():
-    acting, go = threading.Event(), threading.Event()
-
-    def act():
-        acting.set()
-        assert go.wait(20)
-
-    barrier = fs.Barrier(2, act)
+    barrier, acting, go = barrier_for_two_with_an_action()
     with background(*[lambda: ended_broken(lambda: barrier.wait(20))] * 2):
         assert acting.wait(20)
         barrier.__init__(2)
