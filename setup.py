@@ -5,14 +5,12 @@ Switches, all environment variables:
     FASTSYNC_SANITIZE=thread|address  instrument the extensions; more words go to the compiler too
     FASTSYNC_WAIT=pthread             sleep on pthread conditions instead of the platform's own wait
     FASTSYNC_DEFINES="NAME=1 OTHER"   more C macros
-    FASTSYNC_ONLY="parking locks"     these modules and no others
+    FASTSYNC_ONLY="slots raw.mutex"   these modules and no others, named from fastsync on
 """
 
 import os
-import re
 import sys
 import sysconfig
-import tomllib
 from glob import glob
 
 from Cython.Build import cythonize
@@ -46,8 +44,6 @@ MACROS += [("FS_DEBUG", "1")] if DEBUG else []
 if os.name == "nt" and sysconfig.get_config_var("Py_GIL_DISABLED"):
     MACROS.append(("Py_GIL_DISABLED", "1"))  # both builds share their headers on Windows
 
-PXD = sorted(glob("fastsync/*.pxd"))
-
 PLAIN = not (DEBUG or SANITIZE)
 SANITIZER = [f"-fsanitize={SANITIZE[0]}", *SANITIZE[1:]] if SANITIZE else []
 UNIX = ["-std=c11", "-fvisibility=hidden", "-pthread", "-Wall", *SANITIZER]
@@ -57,34 +53,10 @@ UNIX_LINK = ["-pthread", *SANITIZER] + ["-s"] * (PLAIN and sys.platform == "linu
 MSVC = ["/std:c11", "/experimental:c11atomics"]
 
 
-def stamp():
-    """Copy pyproject's version to where compilers and programs look for it.
-
-    The series, "0.1", is in the C names of what other packages compile against: extensions made
-    for another series cannot be imported (c_version.pxd and, for functions, fs_key in parking.pxd
-    say how).
-    """
-    with open("pyproject.toml", "rb") as file:
-        version = tomllib.load(file)["project"]["version"]
-    numbers = re.findall(r"\d+", version)[:3]
-    series = numbers[:2]
-    header = "fastsync/include/fastsync/version.h"
-    named = [*PXD, "fastsync/include/fastsync/words.h"]
-    copies = [(path, r"fastsync_\d+_\d+_", "fastsync_{}_{}_".format(*series)) for path in named]
-    copies += [
-        ("fastsync/c_version.pxd", r"compiled_for_[\d_]+", "compiled_for_" + "_".join(numbers)),
-        ("fastsync/__init__.py", r'__version__ = ".*"', f'__version__ = "{version}"'),
-        ("fastsync/__init__.py", r"_NUMBERS = .*", "_NUMBERS = ({}, {}, {})".format(*numbers)),
-        (header, r"compiled_for_[\d_]+", "compiled_for_" + "_".join(numbers)),
-        (header, r'FASTSYNC_VERSION ".*"', f'FASTSYNC_VERSION "{version}"'),
-    ]
-    for path, pattern, text in copies:
-        with open(path, encoding="utf-8") as file:
-            old = file.read()
-        new = re.sub(pattern, text, old)
-        if new != old:
-            with open(path, "w", encoding="utf-8") as file:
-                file.write(new)
+def sources():
+    """{module: its .pyx} of the package and of all folders in it."""
+    paths = sorted(glob("fastsync/**/*.pyx", recursive=True))
+    return {os.path.splitext(path)[0].replace(os.sep, "."): path for path in paths}
 
 
 class BuildExt(build_ext):
@@ -100,11 +72,11 @@ class BuildExt(build_ext):
 
 
 def extensions():
-    stamp()
     headers = glob("fastsync/include/fastsync/*.h")
     shared = {"include_dirs": ["fastsync/include"], "depends": headers, "define_macros": MACROS}
-    names = ONLY or sorted(os.path.basename(path)[:-4] for path in glob("fastsync/*.pyx"))
-    modules = [Extension(f"fastsync.{name}", [f"fastsync/{name}.pyx"], **shared) for name in names]
+    paths = sources()
+    names = [f"fastsync.{name}" for name in ONLY] or paths
+    modules = [Extension(name, [paths[name]], **shared) for name in names]
     return cythonize(modules, build_dir="build/cython", nthreads=2, compiler_directives=DIRECTIVES)
 
 

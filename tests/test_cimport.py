@@ -203,7 +203,7 @@ def other_version(tmp_path_factory):
     folder = tmp_path_factory.mktemp("other")
     copy = folder / "fastsync"
     shutil.copytree(INSTALLED, copy, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
-    for path in [*copy.glob("*.pxd"), *copy.glob("include/fastsync/*.h"), copy / "__init__.py"]:
+    for path in [*copy.rglob("*.pxd"), *copy.rglob("*.h"), copy / "__init__.py"]:
         text = path.read_text()
         text = text.replace(f"fastsync_{SERIES}_", "fastsync_9_7_")
         text = re.sub(r"_compiled_for_[\d_]+", "_compiled_for_9_7_3", text)
@@ -1044,8 +1044,8 @@ def test_cimport_from_an_editable_install(tmp_path):
     """A checkout with the modules built in place, as an editable install has it."""
     checkout = tmp_path / "checkout"
     shutil.copytree(ROOT / "fastsync", checkout / "fastsync")
-    for module in INSTALLED.glob("*.so"):
-        shutil.copy(module, checkout / "fastsync")
+    for module in INSTALLED.rglob("*.so"):
+        shutil.copy(module, checkout / "fastsync" / module.relative_to(INSTALLED))
     for name in ["setup.py", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"]:
         if (ROOT / name).exists():
             shutil.copy(ROOT / name, checkout)

@@ -4,6 +4,7 @@ import copy
 import io
 import pickle
 import pkgutil
+import re
 import shutil
 import sys
 import sysconfig
@@ -22,11 +23,16 @@ import fastsync._install
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = Path(fastsync.__file__).parent
 MODULES = sorted(
-    module.name for module in pkgutil.iter_modules(fastsync.__path__, "fastsync.")
+    module.name for module in pkgutil.walk_packages(fastsync.__path__, "fastsync.")
     if module.name != "fastsync.__main__"
 )  # fmt: skip
 IMPORT_ALL = f"import sys, {', '.join(MODULES)}; "
-SOURCES = sorted(path.name for path in (ROOT / "fastsync").iterdir())
+# "mutex.pyx", "include/fastsync/atomic.h": what is below the package's folder.
+SOURCES = sorted(
+    path.relative_to(ROOT / "fastsync").as_posix()
+    for path in (ROOT / "fastsync").rglob("*.*")
+    if path.suffix in (".py", ".pyi", ".pyx", ".pxd", ".h", ".typed")
+)
 HEADERS = sorted(path.name for path in (ROOT / "fastsync/include/fastsync").glob("*.h"))
 
 
@@ -48,12 +54,11 @@ def files_of_wheel():
 def check_contents(names):
     """Check the names of a wheel's files."""
     names = {name.removeprefix("fastsync/") for name in names if name.startswith("fastsync/")}
-    wanted = [name for name in SOURCES if name.endswith((".py", ".pyi", ".pxd"))]
-    wanted += ["py.typed", *(f"include/fastsync/{name}" for name in HEADERS)]
+    wanted = [name for name in SOURCES if not name.endswith(".pyx")]
     assert [name for name in wanted if name not in names] == []
     # Every module with its binary, and nothing else: no C, no .pyx, no tests.
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
-    binaries = {Path(name).stem + suffix for name in SOURCES if name.endswith(".pyx")}
+    binaries = {name[:-4] + suffix for name in SOURCES if name.endswith(".pyx")}
     assert names - set(wanted) == binaries
 
 
@@ -107,9 +112,7 @@ def test_sdist_and_its_wheel(tmp_path):
     with tarfile.open(archive) as sdist:
         names = {name.partition("/")[2] for name in sdist.getnames()}
         sdist.extractall(tmp_path, filter="data")
-    for name in SOURCES:
-        if (ROOT / "fastsync" / name).is_file() and not name.endswith((".so", ".c", ".html")):
-            assert f"fastsync/{name}" in names
+    assert {f"fastsync/{name}" for name in SOURCES} <= names
     for name in ["setup.py", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "Makefile",
                  "tests/test_package.py", "docs/index.md", "tools/run_tests.sh"]:  # fmt: skip
         assert name in names
@@ -128,6 +131,29 @@ def test_sdist_and_its_wheel(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         check_contents(archive.namelist())
+
+
+@pytest.mark.skipif(not (ROOT / "tools").exists(), reason="needs the checkout")
+def test_every_copy_of_the_version_agrees(tmp_path):
+    """And the tool that sees to it finds one that does not."""
+    for name in ("fastsync", "pyproject.toml", "tools/release.py"):
+        target = tmp_path / name
+        target.parent.mkdir(exist_ok=True)
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, target)
+    tool = tmp_path / "tools/release.py"
+    assert run_build(tool, "--check") == ""
+    run_build(tool, "9.7.3")
+    assert run_build(tool, "--check") == ""
+    for name in filter(re.compile(r".*\.(pxd|h)").fullmatch, SOURCES):
+        text = (tmp_path / "fastsync" / name).read_text(encoding="utf-8")
+        assert set(re.findall(r"\bfastsync_\d+_\d+_", text)) <= {"fastsync_9_7_"}, name
+        assert set(re.findall(r"compiled_for_\d[\d_]*", text)) <= {"compiled_for_9_7_3"}, name
+    assert "_NUMBERS = (9, 7, 3)" in (tmp_path / "fastsync/__init__.py").read_text()
+    header = tmp_path / "fastsync/include/fastsync/version.h"
+    header.write_text(header.read_text().replace("9.7.3", "9.7.2"))
+    with pytest.raises(pytest.fail.Exception, match=r"version\.h does not have version 9\.7\.3"):
+        run_build(tool, "--check")
 
 
 def test_get_include():

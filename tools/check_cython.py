@@ -10,7 +10,6 @@ import io
 import os
 import sys
 import tempfile
-from glob import glob
 
 from Cython.Build import cythonize
 
@@ -27,7 +26,7 @@ def translate(folder):
     output = io.StringIO()
     with contextlib.redirect_stderr(output), contextlib.redirect_stdout(output):
         cythonize(
-            sorted(glob("fastsync/*.pyx")),
+            list(setup.sources().values()),
             build_dir=folder,
             force=True,
             compiler_directives=setup.DIRECTIVES,

@@ -49,7 +49,7 @@ include_flags() {
 # Compile all modules against VERSION; the number of failures is the status.
 check_version() {
     local version=$1 source failures=0
-    for source in "$work"/c/fastsync/*.c; do
+    for source in $(find "$work/c/fastsync" -name '*.c' | LC_ALL=C sort); do
         "${CC:-cc}" -std=c11 -O2 -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers \
             -Wno-cast-function-type -Werror -DPy_GIL_DISABLED=1 -c -o /dev/null -Ifastsync/include \
             $(include_flags "$version") "$source" || failures=$((failures + 1))

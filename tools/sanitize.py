@@ -59,9 +59,6 @@ RACES = {
     "LOOK": ("a look at a flag does not acquire", "once"),
 }
 
-# What the storms import.
-STORMED = "parking locks slots trace rwlock _pin"
-
 
 class Toolchain:
     """A compiler with the flags and the runtime of its sanitizer."""
@@ -115,18 +112,19 @@ def install_clang(names):
         return
 
 
-def build(kind, folder, defines="", only=STORMED):
+def build(kind, folder, defines=""):
     """The package and the storm module, instrumented, importable from `folder`."""
-    build_package(kind, folder, defines, only)
+    build_package(kind, folder, defines)
     compile_storm(kind, folder, defines)
 
 
-def build_package(kind, folder, defines="", only=""):
+def build_package(kind, folder, defines=""):
     """The package alone; of what is there already, only what has changed."""
-    for module in folder.glob("fastsync/*.so"):
-        if not (ROOT / "fastsync" / f"{module.name.partition('.')[0]}.pyx").exists():
+    for module in folder.glob("fastsync/**/*.so"):
+        source = module.with_name(module.name.partition(".")[0] + ".pyx").relative_to(folder)
+        if not (ROOT / source).exists():
             module.unlink()
-    environment = dict(os.environ, FASTSYNC_DEFINES=defines, FASTSYNC_ONLY=only)
+    environment = dict(os.environ, FASTSYNC_DEFINES=defines)
     if kind:
         tools = Toolchain(kind)
         environment["FASTSYNC_SANITIZE"] = " ".join([kind, *tools.flags])
@@ -199,7 +197,7 @@ def thread_jobs(folder, rounds, seconds):
 
 def check_thread(rounds, seconds, quick):
     folder = ROOT / "build" / "tsan"
-    build("thread", folder, only="")
+    build("thread", folder)
     for job in thread_jobs(folder, rounds, seconds):
         status, output = run("thread", folder, job)
         print(output, flush=True)
@@ -230,7 +228,7 @@ def race_is_reported(race, storm, package):
 
 def check_address(rounds):
     folder = ROOT / "build" / "asan"
-    build("address,undefined", folder, only="")
+    build("address,undefined", folder)
     status, output = storms("address", folder, rounds)
     print(output, flush=True)
     if status:

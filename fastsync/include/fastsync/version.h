@@ -1,4 +1,4 @@
-/* Stamped by setup.py with the version of pyproject.toml. */
+/* Stamped by tools/release.py with the version of pyproject.toml. */
 #ifndef FASTSYNC_VERSION_H
 #define FASTSYNC_VERSION_H
 
