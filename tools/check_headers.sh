@@ -26,7 +26,7 @@ get_headers() {
         apt_private_trusted "$work/apt" deb $SUITES || die "apt lists no Debian archive to get headers from"
     fi
     # A version that is listed may be missing from the archive: take the newest that is there.
-    versions=$(apt-cache -c "$work/apt/apt.conf" madison "libpython$version-dev" | cut -d'|' -f2 | sort -rVu)
+    versions=$(apt-cache -c "$work/apt/apt.conf" madison "libpython$version-dev" | cut -d'|' -f2 | tr -d ' ' | sort -rVu)
     for found in $versions; do
         apt_download "$work/apt" "libpython$version-dev=$found" || continue
         dpkg -x "$work/apt/files/libpython$version-dev_"*.deb "$work/$version"

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Bring a virtual environment up to date: its interpreter, its packages, fastsync itself.
 #
-#   tools/environment.sh FOLDER free|gil|optimized
+#   tools/environment.sh FOLDER free|gil|optimized|VERSION
+#
+# VERSION is 3.14 or 3.14t, for example.
 #
 # Each step leaves a stamp that says what it was made from, so a second run has nothing to do.
 # The build switches of setup.py (FASTSYNC_WAIT and so on) are taken from the environment.
@@ -17,17 +19,32 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 #   is_current STAMP TEXT
 is_current() { [ -f "$folder/.$1" ] && [ "$(<"$folder/.$1")" = "$2" ]; }
 
+# Pip's wheel, which any Python can download, installs pip.
+install_pip() {
+    local wheel
+    wheel=$(mktemp -d)
+    scratch+=("$wheel")
+    python3 -m pip download -q --no-deps -d "$wheel" pip >&2
+    PYTHONPATH=$(echo "$wheel"/pip-*.whl) "$python" -m pip install -q pip >&2
+}
+
 make_venv() {
     local base wanted
     case $kind in
         free) base=$(tools/get_python.sh | tail -n 1) ;;
+        3.*) base=$(tools/get_python.sh "$kind" | tail -n 1) ;;
         *) base=$(tools/get_python.sh "--$kind" | tail -n 1) ;;
     esac
     wanted="$base $("$base" -VV | tr -d '\n')"
     if is_current python "$wanted" && "$python" -c "" 2>/dev/null; then return; fi
     say "making $folder with $base"
     rm -rf "$folder"
-    "$base" -m venv "$folder"
+    if "$base" -c "import ensurepip" 2>/dev/null; then
+        "$base" -m venv "$folder"
+    else # Debian packs it apart
+        "$base" -m venv --without-pip "$folder"
+        install_pip
+    fi
     printf '%s\n' "$wanted" >"$folder/.python"
 }
 

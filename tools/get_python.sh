@@ -4,6 +4,8 @@
 #   tools/get_python.sh               free-threaded CPython 3.13
 #   tools/get_python.sh --optimized   the same, built with PGO and LTO: for benchmarks
 #   tools/get_python.sh --gil         the newest CPython >= 3.11 of the machine that has a GIL
+#   tools/get_python.sh 3.14          this version, with the GIL
+#   tools/get_python.sh 3.14t         this version, free-threaded
 #
 # The last line on stdout is the path; everything else goes to stderr. FASTSYNC_PYTHON and
 # FASTSYNC_GIL_PYTHON name an interpreter to use; what is built is kept in FASTSYNC_CACHE.
@@ -11,15 +13,19 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/common.sh"
 . "$here/apt_archive.sh"
+. "$here/debian_python.sh"
 
 SUITES="trixie trixie-updates trixie-security forky sid"
 
-mode=free
+mode=free     # free, optimized: free-threaded; gil: any version; version: `series` with the GIL
+series=3.13
 for argument in "$@"; do
     case $argument in
         --gil) mode=gil ;;
         --optimized) mode=optimized ;;
-        *) die "usage: $0 [--gil | --optimized]" ;;
+        3.[0-9]*t) series=${argument%t} ;;
+        3.[0-9]*) mode=version series=$argument ;;
+        *) die "usage: $0 [--gil | --optimized | VERSION | VERSIONt]" ;;
     esac
 done
 
@@ -28,14 +34,16 @@ done
 # is a final release, and is the newest.
 #   inspect PYTHON
 inspect() {
-    "$1" -I - "$mode" 2>/dev/null <<'PY' || true
-import importlib.util, os, ssl, sys, sysconfig, venv, zlib, ensurepip
-mode, version = sys.argv[1], sys.version_info
+    "$1" -I - "$mode" "$series" 2>/dev/null <<'PY' || true
+import importlib.util, os, ssl, sys, sysconfig, venv, zlib
+mode, series, version = sys.argv[1], sys.argv[2], sys.version_info
 free = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 if mode == "gil":
-    fits = version >= (3, 11) and not free
+    fits = version >= (3, 11) and not free and importlib.util.find_spec("ensurepip")
+elif mode == "version":
+    fits = "%d.%d" % version[:2] == series and not free
 else:
-    fits = version[:2] == (3, 13) and free and not sys._is_gil_enabled()
+    fits = "%d.%d" % version[:2] == series and free and not sys._is_gil_enabled()
 if mode == "optimized":
     fits = fits and "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
 headers = os.path.join(sysconfig.get_path("include"), "Python.h")
@@ -107,16 +115,17 @@ get_gil() {
 cached_python() {
     local suffix= python
     if [ "$mode" = optimized ]; then suffix=-opt; fi
-    for python in "$(cache_dir)"/python-3.13.*[0-9]t$suffix/bin/python3.13t; do
+    for python in "$(cache_dir)"/python-$series.*[0-9]t$suffix/bin/python${series}t; do
         if [ -x "$python" ]; then printf '%s\n' "$python"; fi
     done | sort -V | tail -n 1
 }
 
+#   try_uv VERSION
 try_uv() {
     command -v uv >/dev/null || return 0
-    say "trying: uv python install 3.13t"
-    uv python install 3.13t >&2 || return 0
-    answer_if_usable "$(uv python find 3.13t)"
+    say "trying: uv python install $1"
+    uv python install "$1" >&2 || return 0
+    answer_if_usable "$(uv python find "$1")"
 }
 
 has_header() { printf '#include <stddef.h>\n#include <%s>\n' "$1" | cc -E - >/dev/null 2>&1; }
@@ -145,22 +154,24 @@ need_build_tools() {
     # venv and pip want these; the others only cost an optional module.
     if ! command -v cc >/dev/null || ! command -v make >/dev/null || ! command -v xz >/dev/null ||
         ! has_header zlib.h || ! has_header openssl/ssl.h || ! has_header ffi.h; then
-        die "building CPython 3.13 needs more Debian packages: apt install $missing"
+        die "building CPython $series needs more Debian packages: apt install $missing"
     fi
 }
 
-# Download the newest 3.13 that the archive really has: a listed file can be missing.
+# Download the newest of the series that the archive really has: a listed file can be missing.
 #   download_source FOLDER -> path of the tarball
 download_source() {
-    local version
+    local version tried=
     apt_private_trusted "$1" deb-src $SUITES || return 1
-    for version in $(apt_source_versions "$1" python3.13 | grep -v '~'); do
-        say "downloading the source of python3.13 $version"
-        if apt_source_tarball "$1" "python3.13=$version"; then
-            ls "$1"/files/python3.13_*.orig.tar.*
+    for version in $(apt_source_versions "$1" "python$series" | grep -v '~'); do
+        say "downloading the source of python$series $version"
+        if apt_source_tarball "$1" "python$series=$version"; then
+            ls "$1/files/python${series}"_*.orig.tar.*
             return 0
         fi
+        tried+=" $version"
     done
+    say "no source of python$series could be downloaded; listed and tried:${tried:- none}"
     grep -E '^(E|W):' "$1/update.log" >&2 || true
     return 1
 }
@@ -181,7 +192,7 @@ build_from_source() {
     scratch+=("$work" "$apt")
     need_build_tools
     tarball=$(download_source "$apt") || return 1
-    version=$(basename "$tarball" | sed -E 's/^python3.13_(.*)\.orig.*/\1/')
+    version=$(basename "$tarball" | sed -E 's/^python[0-9.]+_(.*)\.orig.*/\1/')
     name=python-${version}t
     if [ "$mode" = optimized ]; then name=$name-opt; fi
     log=$cache/$name.log
@@ -191,22 +202,22 @@ build_from_source() {
     logged "$log" "configure" configure_python "$work" "$cache/$name" || return 1
     logged "$log" "compile" make -C "$work" -j"$(nproc)" || return 1
     logged "$log" "install" make -C "$work" install DESTDIR="$work/dest" || return 1
-    [ -n "$(inspect "$work/dest$cache/$name/bin/python3.13t")" ] || {
+    [ -n "$(inspect "$work/dest$cache/$name/bin/python${series}t")" ] || {
         say "the interpreter that was built does not work; see $log"
         return 1
     }
     rm -rf "${cache:?}/$name"
     mv "$work/dest$cache/$name" "$cache/$name" || return 1
-    answer_if_usable "$cache/$name/bin/python3.13t"
+    answer_if_usable "$cache/$name/bin/python${series}t"
 }
 
 get_free() {
     local python
-    answer_if_named FASTSYNC_PYTHON
-    for python in $(type -aP python3.13t) $(pyenv_pythons python3.13t); do answer_if_usable "$python"; done
+    if [ $series = 3.13 ]; then answer_if_named FASTSYNC_PYTHON; fi
+    for python in $(type -aP "python${series}t") $(pyenv_pythons "python${series}t"); do answer_if_usable "$python"; done
     python=$(cached_python)
     if [ -n "$python" ]; then answer_if_usable "$python"; fi
-    if [ "$mode" = free ]; then try_uv; fi
+    if [ "$mode" = free ]; then try_uv "${series}t"; fi
 
     if command -v apt-get >/dev/null; then
         exclusive "$(cache_dir)/lock"
@@ -214,11 +225,29 @@ get_free() {
         if [ -n "$python" ]; then answer_if_usable "$python"; fi
         build_from_source || true
     fi
-    die "no free-threaded CPython 3.13 found, and none could be made. Install one, for example with" \
-        "'uv python install 3.13t' or 'pyenv install 3.13t', or set FASTSYNC_PYTHON to its path."
+    die "no free-threaded CPython $series found, and none could be made. Install one, for example with" \
+        "'uv python install ${series}t' or 'pyenv install ${series}t', or set FASTSYNC_PYTHON to its path (3.13t)."
+}
+
+# ---- one version with the GIL -----------------------------------------------------------------
+
+get_version() {
+    local python
+    for python in $(type -aP "python$series") $(pyenv_pythons "python$series"); do answer_if_usable "$python"; done
+    python=$(cached_debian_python "$series")
+    if [ -n "$python" ]; then answer_if_usable "$python"; fi
+    try_uv "$series"
+    if command -v apt-get >/dev/null; then
+        exclusive "$(cache_dir)/lock"
+        python=$(get_debian_python "$series" | tail -n 1) || true
+        if [ -n "$python" ]; then answer_if_usable "$python"; fi
+    fi
+    die "no CPython $series with the GIL found, and none could be downloaded. Install one, for example with" \
+        "'uv python install $series' or 'pyenv install $series'."
 }
 
 case $mode in
     gil) get_gil ;;
+    version) get_version ;;
     *) get_free ;;
 esac
