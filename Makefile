@@ -5,7 +5,7 @@ ARGS ?=
 SECONDS ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help venvs venv venv-gil demo test test-parallel test-pthread test-cpython stress bench bench-quick \
+.PHONY: help venvs venv venv-gil demo test test-parallel test-pthread test-cpython test-versions test-here sdist wheels lint-workflows stress bench bench-quick \
 	bench-peers bench-report bench-native headers-check models mutants levels tsan asan lint format clean
 
 help: ## list the targets
@@ -37,6 +37,21 @@ test-parallel: ## run the suite on 3.13t with each test in four threads at once
 test-cpython: venvs ## run CPython's own tests on fastsync, on both builds
 	@status=0; for venv in .venv .venv-gil; do \
 	$$venv/bin/python tools/run_cpython_tests.py $(ARGS) || status=1; done; exit $$status
+
+test-versions: ## run the suite and CPython's own tests on 3.11 to 3.15 (ARGS="3.14 3.15" for some)
+	@tools/test_versions.sh $(ARGS)
+
+test-here: ## install into the Python named by PYTHON=... and run the suite there
+	@tools/test_here.sh $(or $(PYTHON),python3) $(ARGS)
+
+sdist: ## make the source distribution, in dist/
+	@tools/make_wheels.sh --sdist
+
+wheels: ## make and test a manylinux wheel for each Python at hand (ARGS="3.13t 3.14" for some)
+	@tools/make_wheels.sh $(ARGS)
+
+lint-workflows: ## check .github/workflows
+	@tools/lint_workflows.sh
 
 bench: venv ## measure fastsync beside threading and its peers on 3.13t (see bench/README.md)
 	@.venv/bin/python bench/run.py $(ARGS)
@@ -82,4 +97,4 @@ format: venv-gil ## let ruff format the Python files
 	@.venv-gil/bin/ruff check -q --fix . ; .venv-gil/bin/ruff format -q .
 
 clean: ## remove the environments and everything built (the cached interpreter stays)
-	rm -rf .venv .venv-gil .venv-pthread .venv-parallel .venv-optimized build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf .venv .venv-gil .venv-3* .venv-pthread .venv-parallel .venv-optimized build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
