@@ -1,18 +1,25 @@
 """Find deadlocks: threads that wait for one another, and will for ever.
 
+    fastsync.deadlock.enable(action="raise")
+
+or, to look from time to time:
+
     fastsync.deadlock.enable()
     ...
     for cycle in fastsync.deadlock.check():
         print(fastsync.deadlock.format_cycle(cycle))
 
 It knows the locks of fastsync.threading (and of `threading`, after install()), Mutex, FairMutex,
-ReentrantMutex and RwLock, from enable() on. A report is certain: every thread of a cycle is asleep
-in a wait without a timeout for what the next one holds. The one thing that it cannot know is
-whether a lock is meant to be let go by another thread than the one that took it; a lock that once
-was let go so is left out from then on.
+ReentrantMutex, RwLock, ShardedLock, Once, OnceLock, LazyLock and the decorators, and Thread.join(),
+from enable() on. A report is certain: every thread of a cycle waits, without a timeout, for what
+the next one holds. One thing cannot be known: whether a lock is meant to be released by another
+thread than the one that took it. A lock that once was released so is left out from then on; and
+a Lock that acquire() took, not a `with` statement, makes no cycle with its own thread or a join()
+as long as some other thread runs.
 
 It also reports lock-order violations: two or more locks that have been taken in both orders, which
-is a deadlock that has only been lucky so far.
+is a deadlock that has only been lucky so far. Locks that are taken so under a common outer lock,
+which keeps the threads apart, are no violation.
 
 `trace.pyx` says what is noted, and why it is true.
 """
@@ -21,13 +28,15 @@ import _thread
 import os
 import sys
 import threading as _stdlib
+import time
 import traceback
-import weakref
 from dataclasses import dataclass, field
 
-from fastsync import trace
+from fastsync import origins, trace
 
 __all__ = [
+    "Cycle",
+    "DeadlockError",
     "DeadlockedThread",
     "OrderViolation",
     "Watch",
@@ -42,16 +51,20 @@ __all__ = [
 ]
 
 # How a lock is held or waited for: as in trace.pxd.
-_EXCLUSIVE, _SHARED, _UPGRADABLE, _SHARED_RECURSIVE, _UPGRADE, _REENTRANT = range(1, 7)
+_EXCLUSIVE, _SHARED, _UPGRADABLE, _SHARED_RECURSIVE, _UPGRADE = range(1, 6)
+_REENTRANT, _PERMIT, _SIGNAL, _JOIN = range(6, 10)
+_WAY, _BLOCK = 15, 16
+_CLAIMED = 2  # how a writer is parked that keeps new readers out
 
 
 @dataclass(frozen=True)
 class DeadlockedThread:
     """One thread of a cycle: the one before it in the list waits for what it holds.
 
-    `holds` is that lock (None for a writer that holds nothing, but whom a reader has to let pass);
-    `waits_for` the lock that keeps this thread; `stack` a traceback.StackSummary, innermost call
-    last.
+    `holds` is that lock (None for a writer that holds nothing, but whom a reader has to let pass;
+    the Thread itself for one that is joined); `waits_for` the lock, or the Thread, that keeps this
+    thread; `stack` where it waits, and `took` where it took `holds` (each a traceback.StackSummary,
+    innermost call last; `took` is empty when that is not known).
     """
 
     thread_id: int
@@ -59,7 +72,26 @@ class DeadlockedThread:
     holds: object
     waits_for: object
     stack: traceback.StackSummary
+    took: traceback.StackSummary = field(default_factory=traceback.StackSummary)
     _wait: int = field(repr=False, default=0)  # which wait of the program it is
+
+
+class Cycle(list):
+    """The threads of a deadlock: a list of DeadlockedThread.
+
+    Each waits for what the next one holds, the last for what the first one holds. `certain` is
+    False for a suspicion: see check().
+    """
+
+    certain = True
+
+
+class DeadlockError(RuntimeError):
+    """A call would have waited for ever; it was not begun. `cycle` is the Cycle it would close."""
+
+    def __init__(self, message, cycle):
+        super().__init__(message)
+        self.cycle = cycle
 
 
 @dataclass(frozen=True)
@@ -68,18 +100,28 @@ class OrderViolation:
 
     `stacks[i]` says where (a traceback.StackSummary, innermost call last), `threads[i]` by which
     thread. The circle closes: the last stack is where `locks[0]` was taken under `locks[-1]`.
+    A lock that is gone is None.
     """
 
     locks: tuple
     stacks: tuple
     threads: tuple
+    _names: tuple = field(repr=False, default=())
 
 
-def enable():
-    """Begin to watch the locks; what is held already is not known. No effect when it is on."""
-    if not trace.is_on():
-        _order.clear()
-        trace.switch(True, _order.note)
+def enable(action=None):
+    """Begin to watch the locks; what is held already is not known.
+
+    action: "raise" lets a call that would close a circle raise DeadlockError, at once and without
+    having waited; None leaves it to check() and watch(). ValueError for anything else. Without
+    effect when it is on in the same way; in the other way, it begins anew.
+    """
+    if action not in (None, "raise"):
+        raise ValueError(f'action must be None or "raise", not {action!r}')
+    raises = action == "raise"
+    if not trace.is_on() or trace.is_raising() != raises:
+        trace.switch(True, raises, _refuse)
+        _stdlib.Thread.join = _join
 
 
 def disable():
@@ -87,11 +129,31 @@ def disable():
     for running in list(_watches):
         running.stop()
     trace.switch(False)
+    if _stdlib.Thread.join is _join:
+        _stdlib.Thread.join = _stock_join
 
 
 def enabled():
     """Return whether the detector is on."""
     return trace.is_on()
+
+
+_stock_join = _stdlib.Thread.join
+
+
+def _join(self, timeout=None):
+    if timeout is not None or self.ident is None or self.ident == _thread.get_ident():
+        return _stock_join(self, timeout)
+    wait = trace.Join(self)
+    wait.begin()
+    try:
+        return _stock_join(self, timeout)
+    finally:
+        wait.end()
+
+
+_join.__name__ = _join.__qualname__ = "join"
+_join.__doc__ = _stock_join.__doc__
 
 
 # -- cycles ------------------------------------------------------------------
@@ -100,57 +162,74 @@ def enabled():
 class _Moment:
     """Who waits for whom, at one moment."""
 
-    def __init__(self, holds, waits):
-        self.holders = {}  # id of a lock -> [(thread, kind)]
-        self.all_waits = {}  # id of a lock -> its waits
-        for lock, thread, _, kind in holds:
-            self.holders.setdefault(id(lock), []).append((thread, kind))
+    def __init__(self, holds, waits, hopeful=False):
+        """`hopeful`: as if those who may be about to park were parked."""
+        self.hopeful = hopeful
+        self.main = _stdlib.main_thread().ident
+        self.holders = {}  # Origin -> its holds
+        self.all_waits = {}  # Origin -> its waits
+        for hold in holds:
+            self.holders.setdefault(hold[0], []).append(hold)
         for wait in waits:
-            self.all_waits.setdefault(id(wait[0]), []).append(wait)
-        # A thread may wait in a signal handler inside a wait: its last one is where it is.
-        self.waits = {}
-        for wait in sorted(waits, key=lambda wait: wait[6]):
-            self.waits[wait[1]] = wait
-        self.waits = {thread: w for thread, w in self.waits.items() if w[4] and w[5]}
+            self.all_waits.setdefault(wait[0], []).append(wait)
+        self.by_ident = {wait[2]: wait for wait in waits}
+        self.waits = {wait[1]: wait for wait in waits if self._is_blocked(wait)}
         self.blockers = {thread: self._blockers(wait) for thread, wait in self.waits.items()}
 
-    def _blockers(self, wait):
-        """Return the threads each of which alone keeps this one waiting."""
-        lock, thread, _, kind, *_ = wait
-        held = self.holders.get(id(lock), ())
-        if kind == _EXCLUSIVE:
-            return {holder for holder, _ in held}
-        if kind == _REENTRANT:
-            return {holder for holder, _ in held if holder != thread}
-        if kind == _UPGRADE:
-            return {holder for holder, how in held if how == _SHARED}
-        if kind == _UPGRADABLE:
-            return {holder for holder, how in held if how in (_EXCLUSIVE, _UPGRADABLE)}
-        writers = {holder for holder, how in held if how == _EXCLUSIVE}
-        if writers or kind == _SHARED_RECURSIVE:
-            return writers
-        return self._pending_writers(wait)
+    def _is_blocked(self, wait):
+        _, _, ident, way, forever, parked, settled, conditional, _, _, _ = wait
+        if not forever or way & _WAY == _SIGNAL:
+            return False
+        if way == _JOIN or parked or settled:
+            return True
+        return not conditional and (self.hopeful or ident != self.main)
 
-    def _pending_writers(self, reader):
-        """Return the writers that a reader has to let pass, if it is certain that they stay."""
-        lock, thread, *_, serial = reader
-        pending = [
-            wait
-            for wait in self.all_waits[id(lock)]
-            if wait[3] in (_EXCLUSIVE, _UPGRADE) and wait[1] != thread
-        ]
-        if not all(forever for _, _, _, _, forever, _, _ in pending):
-            return set()  # one of them gives up, and may let the reader in then
-        return {wait[1] for wait in pending if wait[5] and wait[6] < serial}
+    def _blockers(self, wait):
+        """Return {thread: its hold, or None} for those each of which keeps this one waiting."""
+        origin, thread, _, way, *_ = wait
+        way &= _WAY
+        if way == _JOIN:
+            target = self.by_ident.get(wait[8])
+            joined = origin.lock
+            alive = target is not None and joined is not None and joined.is_alive()
+            return {target[1]: None} if alive else {}
+        if way == _PERMIT:
+            return {}
+        found = {}
+        for hold in self.holders.get(origin, ()):
+            how = hold[3] & _WAY
+            if way == _EXCLUSIVE:
+                keeps = True
+            elif way == _REENTRANT:
+                keeps = hold[1] != thread
+            elif way == _UPGRADE:
+                keeps = how == _SHARED
+            elif way == _UPGRADABLE:
+                keeps = how in (_EXCLUSIVE, _UPGRADABLE)
+            else:
+                keeps = how == _EXCLUSIVE
+            if keeps and (hold[1] not in found or _is_strong(hold)):
+                found[hold[1]] = hold
+        if not found and way == _SHARED:
+            for other in self.all_waits[origin]:
+                waiting = other[3] & _WAY in (_EXCLUSIVE, _UPGRADE) and other[4]
+                if waiting and (other[5] == _CLAIMED or self.hopeful) and other[1] != thread:
+                    found[other[1]] = None
+        return found
 
     def cycles(self):
         """Return each cycle once, as a list of threads, the smallest number first."""
         found = {}
         for start in sorted(self.waits):
             path = self._path(start, start)
-            if path is not None:
+            if path is not None and self.is_certain(path):
                 found.setdefault(frozenset(path), path)
         return [self._turn(path) for path in found.values()]
+
+    def cycle_of(self, thread):
+        """Return a cycle with this thread in it, or None."""
+        path = self._path(thread, thread)
+        return path if path is not None and self.is_certain(path) else None
 
     def _path(self, start, goal):
         """Return a shortest way along blockers from start to goal, start included."""
@@ -165,168 +244,194 @@ class _Moment:
                     ways.append([*way, blocker])
         return None
 
+    def is_certain(self, path):
+        """Return whether none but the threads of the cycle could end it."""
+        holds = [self.blockers[a][b] for a, b in _steps(path)]
+        if all(hold is None or _is_strong(hold) for hold in holds):
+            return True
+        joins = any(self.waits[thread][3] == _JOIN for thread in path)
+        return (len(path) > 1 and not joins) or self.all_stuck()
+
+    def all_stuck(self):
+        """Return whether no thread of the process runs, but those of the detector."""
+        stuck = {wait[2] for wait in self.by_ident.values() if wait[10] or wait[1] in self.waits}
+        return set(sys._current_frames()) - stuck <= {watch._ident for watch in _watches}
+
     @staticmethod
     def _turn(path):
         first = path.index(min(path))
         return path[first:] + path[:first]
 
 
-def check():
-    """Return the deadlocks there are now: list[list[DeadlockedThread]], empty when there are none.
+def _steps(path):
+    return zip(path, [*path[1:], path[0]], strict=True)
 
-    Each thread of a cycle waits for what the next one holds, the last for what the first one
-    holds. Asking changes nothing: the same deadlock is there the next time.
+
+def _is_strong(hold):
+    """Return whether only this thread can be meant to end the hold."""
+    _, _, _, way, by_guard, _ = hold
+    return by_guard or way & _BLOCK or way & _WAY in (_REENTRANT, _UPGRADABLE)
+
+
+def check(suspicions=False):
+    """Return the deadlocks there are now: a list of Cycle, empty when there are none.
+
+    suspicions: also what looks like one, but need not be, each a Cycle whose `certain` is False:
+    circles through semaphores and through locks that any thread may release, and threads that
+    wait for an event, a notification or a permit while no thread runs that could give it. Asking
+    changes nothing: the same deadlock is there the next time.
     """
-    moment = _Moment(*trace.snapshot())
-    cycles = moment.cycles()
-    if not cycles:
-        return []
-    frames = sys._current_frames()
-    names = _thread_names()
-    return [_describe(moment, cycle, frames, names) for cycle in cycles]
-
-
-def _describe(moment, cycle, frames, names):
-    result = []
-    for before, thread in zip([cycle[-1], *cycle[:-1]], cycle, strict=True):
-        lock, _, ident, *_, serial = moment.waits[thread]
-        wanted = moment.waits[before][0]
-        holds = any(holder == thread for holder, _ in moment.holders.get(id(wanted), ()))
-        frame = frames.get(ident)
-        stack = traceback.extract_stack(frame) if frame is not None else []
-        result.append(
-            DeadlockedThread(
-                thread_id=ident,
-                name=names.get(ident, f"Thread-{ident}"),
-                holds=wanted if holds else None,
-                waits_for=lock,
-                stack=traceback.StackSummary.from_list(stack),
-                _wait=serial,
-            )
-        )
+    holds, waits = trace.snapshot()
+    moment = _Moment(holds, waits)
+    paths = moment.cycles()
+    result = [_describe(moment, path) for path in paths]
+    if suspicions:
+        known = {frozenset(path) for path in paths}
+        suspected = _Suspected(holds, waits)
+        for path in suspected.cycles():
+            if frozenset(path) not in known:
+                cycle = _describe(suspected, path)
+                cycle.certain = False
+                result.append(cycle)
+        if not result:
+            result += suspected.stand_still()
     return result
 
 
-def _thread_names():
-    # Not enumerate(): that takes a lock, and this thread may hold it.
-    return {ident: thread.name for ident, thread in _stdlib._active.copy().items()}
+class _Suspected(_Moment):
+    """As _Moment, but whoever has taken a permit is taken for its holder."""
+
+    def _blockers(self, wait):
+        if wait[3] & _WAY != _PERMIT:
+            return super()._blockers(wait)
+        return {hold[1]: hold for hold in self.holders.get(wait[0], ())}
+
+    def is_certain(self, path):
+        return True
+
+    def stand_still(self):
+        waiting = [wait for wait in self.by_ident.values() if wait[10]]
+        if not waiting or not self.all_stuck():
+            return []
+        cycle = Cycle(_describe_thread(self, wait, None, None, _Names()) for wait in waiting)
+        cycle.certain = False
+        return [cycle]
+
+
+class _Names:
+    """What is known of threads, at one moment."""
+
+    def __init__(self):
+        self.frames = sys._current_frames()
+        # Not enumerate(): that takes a lock, and this thread may hold it.
+        self.threads = {ident: thread.name for ident, thread in _stdlib._active.copy().items()}
+
+    def name(self, ident):
+        return self.threads.get(ident, f"Thread-{ident}")
+
+    def stack(self, ident):
+        frame = self.frames.get(ident)
+        calls = traceback.extract_stack(frame) if frame is not None else []
+        while calls and calls[-1].filename == __file__:
+            calls.pop()
+        return traceback.StackSummary.from_list(calls)
+
+
+def _describe(moment, path):
+    names = _Names()
+    cycle = Cycle()
+    for before, thread in zip([path[-1], *path[:-1]], path, strict=True):
+        hold = moment.blockers[before][thread]
+        wanted = moment.waits[before][0]
+        joined = moment.waits[before][3] == _JOIN
+        held = wanted.lock if hold is not None or joined else None
+        cycle.append(_describe_thread(moment, moment.waits[thread], held, hold, names))
+    return cycle
+
+
+def _describe_thread(moment, wait, held, hold, names):
+    ident = wait[2]
+    return DeadlockedThread(
+        thread_id=ident,
+        name=names.name(ident),
+        holds=held,
+        waits_for=wait[0].lock,
+        stack=names.stack(ident),
+        took=_summary(hold[5]) if hold is not None else traceback.StackSummary(),
+        _wait=wait[9],
+    )
+
+
+def _summary(lines):
+    """Return a StackSummary, innermost call last, of what origins.pyx gives."""
+    return traceback.StackSummary.from_list([(*line, None) for line in reversed(lines)])
+
+
+_NAP = 0.001  # seconds
+_PATIENCE = 1.0
+
+
+def _refuse(serial):
+    """Called for a wait that may close a circle: raise if it does.
+
+    Return whether to ask again: some thread may be about to park.
+    """
+    holds, waits = trace.snapshot()
+    (me,) = [wait for wait in waits if wait[9] == serial] or [None]
+    if me is None:
+        return False
+    moment = _Moment(holds, waits)
+    path = moment.cycle_of(me[1])
+    if path is not None:
+        cycle = _describe(moment, path)
+        raise DeadlockError(_explain(cycle), cycle) from None
+    if _Moment(holds, waits, hopeful=True).cycle_of(me[1]) is None:
+        return False
+    now = time.monotonic()
+    if _asked.setdefault(serial, now) + _PATIENCE < now:
+        _asked.pop(serial, None)
+        return False
+    time.sleep(_NAP)
+    return True
+
+
+_asked: "dict[int, float]" = {}  # serial of a wait -> when it first asked
 
 
 # -- the order of locks ------------------------------------------------------
 
 
-class _Order:
-    """Which lock was held when which was taken, and the circles in that."""
-
-    def __init__(self):
-        self.lock = _thread.allocate_lock()  # of the interpreter: the detector never sees it
-        self.busy = set()  # threads inside note()
-        self.violations = []
-        self.clear()
-
-    def clear(self):
-        self.nodes = {}  # id of a lock -> (weak reference, number)
-        self.after = {}  # number -> {number of a lock taken under it: where}
-        self.count = 0
-        self.violations = []
-
-    def note(self, first, second):
-        """Learn that a thread takes `second` while it holds `first`."""
-        me = _thread.get_ident()
-        if me in self.busy:
-            return
-        self.busy.add(me)
-        try:
-            where = (_call_stack(), _thread_names().get(me, f"Thread-{me}"), first, second)
-            with self.lock:
-                self._add(first, second, where)
-        finally:
-            self.busy.discard(me)
-
-    def _add(self, first, second, where):
-        a, b = self._number(first), self._number(second)
-        if b in self.after.setdefault(a, {}):
-            return
-        self.after[a][b] = _Where(*where[:2])
-        way = self._way(b, a)
-        if way is None:
-            return
-        # From `first` over `second` and on, back to `first`.
-        numbers = [a, *way[:-1]]
-        steps = [self.after[x][y] for x, y in zip(numbers, [*numbers[1:], a], strict=True)]
-        locks = tuple(self._lock_of(number) for number in numbers)
-        self.violations.append(
+def order_violations():
+    """Return the locks that were taken in both orders since enable(), each case once."""
+    names = _Names()
+    result = []
+    for path, steps in trace.order_violations():
+        result.append(
             OrderViolation(
-                locks=locks,
-                stacks=tuple(step.stack() for step in steps),
-                threads=tuple(step.thread for step in steps),
+                locks=tuple(origin.lock for origin in path),
+                stacks=tuple(_summary(stack) for stack, _, _ in steps),
+                threads=tuple(names.name(ident) for _, _, ident in steps),
+                _names=tuple(_origin_name(origin) for origin in path),
             )
         )
-
-    def _number(self, lock):
-        known = self.nodes.get(id(lock))
-        if known is None or known[0]() is not lock:
-            self.count += 1
-            known = self.nodes[id(lock)] = weakref.ref(lock), self.count
-        return known[1]
-
-    def _lock_of(self, number):
-        for reference, its_number in self.nodes.values():
-            if its_number == number:
-                return reference()
-        return None  # it is gone, and another one has its address
-
-    def _way(self, start, goal):
-        """Return a shortest way from start to goal, both included."""
-        ways = [[start]]
-        seen = {start}
-        for way in ways:
-            for number in self.after.get(way[-1], ()):
-                if number == goal:
-                    return [*way, goal]
-                if number not in seen:
-                    seen.add(number)
-                    ways.append([*way, number])
-        return None
+    return result
 
 
-class _Where:
-    """A call stack, kept as it can be kept at once: lines of source are looked up later."""
+class _Order:
+    """What is kept of the order of locks: for tests of its size."""
 
-    def __init__(self, calls, thread):
-        self.calls = calls
-        self.thread = thread
+    busy: "frozenset[int]" = frozenset()  # threads inside it: none ever waits there
 
-    def stack(self):
-        return traceback.StackSummary.from_list(self.calls)
+    @property
+    def nodes(self):
+        return {origin.number: origin for origin in origins.all_origins()}
 
-
-def _call_stack():
-    frame = sys._getframe(2)
-    calls = []
-    while frame is not None:
-        code = frame.f_code
-        calls.append((code.co_filename, frame.f_lineno, code.co_name, None))
-        frame = frame.f_back
-    return calls[::-1]
+    @property
+    def after(self):
+        return trace.edges()
 
 
 _order = _Order()
-
-
-def _after_fork_in_child():
-    _order.lock = _thread.allocate_lock()
-    _order.busy = set()
-    _watches.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
-
-
-def order_violations():
-    """Return the locks that were taken in both orders since enable(), each case once."""
-    return list(_order.violations)
 
 
 # -- reports -----------------------------------------------------------------
@@ -334,33 +439,83 @@ def order_violations():
 
 def format_cycle(cycle):
     """Return a deadlock as text."""
-    lines = [f"fastsync: deadlock of {len(cycle)} thread{'s' * (len(cycle) > 1)}\n"]
+    return "fastsync: " + _explain(cycle)
+
+
+def _explain(cycle):
+    count = f"{len(cycle)} thread{'s' * (len(cycle) > 1)}"
+    if getattr(cycle, "certain", True):
+        lines = [f"deadlock of {count}\n"]
+    else:
+        lines = [f"perhaps a deadlock of {count}\n"]
     for thread in cycle:
         lines.append(f"  {thread.name} (id {thread.thread_id})\n")
-        lines.append(f"    holds     {_lock_name(thread.holds)}\n")
+        if thread.holds is not None:
+            lines.append(f"    holds     {_lock_name(thread.holds)}\n")
+            if thread.took:
+                lines.append(f"              taken at {_line(thread.took)}\n")
         lines.append(f"    waits for {_lock_name(thread.waits_for)}\n")
         lines += _indented(thread.stack)
+    lines.append(_advice(cycle))
     return "".join(lines)
+
+
+def _advice(cycle):
+    places = sorted({_line(thread.stack) for thread in cycle if thread.stack})
+    if not places:
+        return ""
+    where = " and ".join(places) if len(places) < 3 else ", ".join(places)
+    if len(cycle) == 1:
+        return f"  help: the thread has it already; do not take it again at {where}\n"
+    if any(isinstance(thread.waits_for, _stdlib.Thread) for thread in cycle):
+        return f"  help: do not hold a lock over join() that the thread needs to end: {where}\n"
+    return f"  help: take the locks in one order everywhere; look at {where}\n"
+
+
+def _line(stack):
+    frame = stack[-1]
+    return f"{frame.filename}:{frame.lineno}, in {frame.name}"
 
 
 def format_violation(violation):
     """Return a lock-order violation as text."""
     lines = [f"fastsync: {len(violation.locks)} locks are taken in more than one order\n"]
-    following = (*violation.locks[1:], violation.locks[0])
+    names = violation._names or tuple(_lock_name(lock) for lock in violation.locks)
     for first, second, stack, thread in zip(
-        violation.locks, following, violation.stacks, violation.threads, strict=True
+        names, (*names[1:], names[0]), violation.stacks, violation.threads, strict=True
     ):
-        lines.append(f"  {thread} held {_lock_name(first)}\n")
-        lines.append(f"    and took {_lock_name(second)}\n")
+        lines.append(f"  {thread} held {first}\n")
+        lines.append(f"    and took {second}\n")
         lines += _indented(stack)
+    places = sorted({_line(stack) for stack in violation.stacks if stack})
+    lines.append(f"  help: take them in one order everywhere; look at {' and '.join(places)}\n")
     return "".join(lines)
 
 
 def _lock_name(lock):
     # Not its repr(): that may show the value, or take the lock to read it.
     if lock is None:
-        return "nothing"
-    return f"{type(lock).__name__} at 0x{id(lock):x}"
+        return "a lock that is gone"
+    if isinstance(lock, _stdlib.Thread):
+        return f"the end of the thread {lock.name}"
+    return f"{_origin_name(origins.origin(lock))} (0x{id(lock):x})"
+
+
+def _origin_name(origin):
+    name = origin.kind if origin.name is None else f"{origin.kind} {origin.name!r}"
+    made = _user_line(origin.made_at)
+    return name if made is None else f"{name} made at {made[0]}:{made[1]}"
+
+
+def _user_line(lines):
+    """Return the innermost line that is not of the standard library's or our own modules."""
+    for line in lines:
+        if line[0] not in _INNER_FILES:
+            return line
+    return lines[0] if lines else None
+
+
+_INNER_FILES = {_stdlib.__file__, __file__}
 
 
 def _indented(stack):
@@ -381,6 +536,7 @@ class Watch:
         self._interval = interval
         self._callback = callback
         self._ended = Event()
+        self._ident = None
         self._seen = set()
         self._reported = 0
         self._thread = _stdlib.Thread(target=self._run, name="fastsync deadlock watch", daemon=True)
@@ -401,6 +557,7 @@ class Watch:
         self.stop()
 
     def _run(self):
+        self._ident = _thread.get_ident()
         while not self._ended.wait(self._interval):
             self._look()
 
@@ -409,19 +566,19 @@ class Watch:
             key = frozenset(thread._wait for thread in cycle)
             if key not in self._seen:
                 self._seen.add(key)
-                self._report(cycle)
+                self._report(cycle, format_cycle)
         violations = order_violations()
         for violation in violations[self._reported :]:
-            sys.stderr.write(format_violation(violation))
+            self._report(violation, format_violation)
         self._reported = len(violations)
 
-    def _report(self, cycle):
+    def _report(self, finding, form):
         if self._callback is None:
-            sys.stderr.write(format_cycle(cycle))
+            sys.stderr.write(form(finding))
             sys.stderr.flush()
             return
         try:
-            self._callback(cycle)
+            self._callback(finding)
         except Exception:
             traceback.print_exc()
 
@@ -429,10 +586,19 @@ class Watch:
 def watch(interval=1.0, callback=None):
     """Look for deadlocks every `interval` seconds in the background; enables the detector.
 
-    Each cycle is reported once: to callback(cycle), a list[DeadlockedThread], or as text on stderr.
-    Lock-order violations are written to stderr. Returns a Watch, whose stop() ends it.
+    Each finding is reported once: to callback(finding), a Cycle or an OrderViolation, or as text
+    on stderr. Returns a Watch, whose stop() ends it.
     """
     if not interval > 0:
         raise ValueError("the interval must be positive")
-    enable()
+    if not enabled():
+        enable()
     return Watch(interval, callback)
+
+
+def _after_fork_in_child():
+    _watches.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -59,8 +59,9 @@ from fastsync.slots cimport (
 )
 from fastsync.timeouts cimport deadline_for, deadline_until
 from fastsync.trace cimport (
-    FS_EXCLUSIVE, FS_REENTRANT, trace_acquired, trace_disowned, trace_released,
-    trace_wait, trace_wait_condition, trace_waited, tracing,
+    FS_BLOCK, FS_EXCLUSIVE, FS_REENTRANT, fs_section, fs_wait, trace_block, trace_changed,
+    trace_condition, trace_disowned, trace_lock, trace_made, trace_notified, trace_release,
+    trace_released, tracing,
 )
 
 from types import GenericAlias
@@ -159,30 +160,37 @@ cdef int raise_dead() except -1:
 
 # -- taking and letting go ---------------------------------------------------
 
-cdef inline int acquire(_Mutex m, int64_t deadline) except -1:
+# `holder` is the guard, which the detector knows the hold by; `block` is FS_BLOCK for
+# a `with` statement, else 0.
+cdef inline int acquire(_Mutex m, int64_t deadline, PyObject* holder, int block) except -1:
     """FS_ACQUIRED or FS_TIMEOUT; an exception when a signal handler raised."""
-    cdef int result
-    if not tracing():
-        return mutex_lock_until(&m.word, deadline, FS_SIGNALS)
-    if deadline == 0:
-        result = mutex_lock_until(&m.word, 0, FS_SIGNALS)
-        if result == FS_ACQUIRED:
-            trace_acquired(m, FS_EXCLUSIVE)
-        return result
-    trace_wait(m, FS_EXCLUSIVE, deadline)
-    result = mutex_lock_until(&m.word, deadline, FS_SIGNALS)
-    trace_waited(m, FS_EXCLUSIVE, result == FS_ACQUIRED)
-    return result
+    if tracing():
+        return trace_lock(m, FS_EXCLUSIVE | block, deadline, holder, take_word, &m.word)
+    return mutex_lock_until(&m.word, deadline, FS_SIGNALS)
 
 
-cdef inline void let_go(_Mutex m, bint fair) noexcept:
+cdef int take_word(void* mutex, int64_t deadline) noexcept:
+    return mutex_lock_until(<fs_mutex*>mutex, deadline, FS_SIGNALS)
+
+
+cdef inline void let_go(_Mutex m, PyObject* holder, bint fair) noexcept:
     """Unlock, after the owner word was given back."""
     if tracing():
-        trace_released(m, FS_EXCLUSIVE)
+        let_go_traced(m, holder, fair)
+    elif fair or m.fair:
+        mutex_unlock_fair(&m.word)
+    else:
+        mutex_unlock(&m.word)
+
+
+cdef void let_go_traced(_Mutex m, PyObject* holder, bint fair) noexcept:
+    cdef fs_section section
+    trace_release(&section, m, FS_EXCLUSIVE, holder)
     if fair or m.fair:
         mutex_unlock_fair(&m.word)
     else:
         mutex_unlock(&m.word)
+    trace_released(&section)
 
 
 cdef inline void set_block(_Mutex m, uintptr_t frame, uintptr_t thread) noexcept:
@@ -230,7 +238,7 @@ cdef object lock(_Mutex m, int64_t deadline):
     raw = new_guard(m)  # before locking: it may fail
     guard = <object>raw
     Py_DECREF(guard)
-    if acquire(m, deadline) == FS_TIMEOUT:
+    if acquire(m, deadline, raw, 0) == FS_TIMEOUT:
         return None
     make_alive(m, raw)
     return guard
@@ -253,7 +261,7 @@ cdef PyObject* enter(_Mutex m) except NULL:
     cdef uintptr_t frame, thread
     cdef PyObject* guard = new_guard(m)
     try:
-        acquire(m, FS_FOREVER)
+        acquire(m, FS_FOREVER, guard, FS_BLOCK)
     except:
         Py_DECREF(<object>guard)
         raise
@@ -282,7 +290,7 @@ cdef inline bint end_block(_Mutex m, uintptr_t guard) noexcept:
     if not replace_owner(m, guard, 0):
         return False
     set_block(m, 0, 0)
-    let_go(m, False)
+    let_go(m, <PyObject*>guard, False)
     Py_DECREF(<object><PyObject*>guard)
     return True
 
@@ -411,7 +419,9 @@ cdef int force_unlock(_Mutex m, bint fair) except -1:
             break
         pause_detached()
     from_block = close_early(m)
-    let_go(m, fair)
+    if tracing():
+        trace_disowned(m, NULL)
+    let_go(m, NULL, fair)
     if from_block and is_guard(owner):
         Py_DECREF(<object><PyObject*>owner)
     return 0
@@ -441,6 +451,8 @@ cdef class _Mutex:
     def __cinit__(self, value=None):
         self.call = mutex_call
         self.value = value
+        if tracing():
+            trace_made(self)
 
     def __dealloc__(self):
         cdef PyObject* guard = <PyObject*>fs_uptr_load_relaxed(&self.spare)  # relaxed: unshared
@@ -565,7 +577,7 @@ cdef void guard_dealloc(PyObject* self) noexcept:
     # relaxed: whoever made it alive has let a reference go since, which orders it
     if fs_uptr_load_relaxed(&(<_Mutex>mutex).owner) == <uintptr_t>self:
         if replace_owner(<_Mutex>mutex, <uintptr_t>self, 0):
-            let_go(<_Mutex>mutex, False)
+            let_go(<_Mutex>mutex, self, False)
     # release: pairs with the acquire in new_guard; acquire: with this release
     old = fs_uptr_exchange_acq_rel(&(<_Mutex>mutex).spare, <uintptr_t>self)
     if old != 0:
@@ -591,7 +603,7 @@ cdef int end_hold(PyObject* guard) except -1:
 
 cdef inline int release(PyObject* guard, bint fair) except -1:
     end_hold(guard)
-    let_go(<_Mutex>(<MutexGuard>guard).mutex, fair)
+    let_go(<_Mutex>(<MutexGuard>guard).mutex, guard, fair)
     return 0
 
 
@@ -622,7 +634,8 @@ cdef void abandon(PyObject* guard, fs_block* block) noexcept:
 cdef int lock_again(PyObject* guard, fs_block* block) except -1:
     """Resume, or leave the guard dead when a signal handler raised."""
     try:
-        acquire(<_Mutex>(<MutexGuard>guard).mutex, FS_FOREVER)
+        acquire(<_Mutex>(<MutexGuard>guard).mutex, FS_FOREVER, guard,
+                FS_BLOCK if block.frame != 0 else 0)
     except:
         abandon(guard, block)
         raise
@@ -639,7 +652,7 @@ cdef int bump(PyObject* guard) except -1:
     if not fs_u8_load_relaxed(&(<_Mutex>mutex).word.state) & FS_MUTEX_PARKED:
         return 0
     suspend(guard, &block)
-    let_go(<_Mutex>mutex, True)
+    let_go(<_Mutex>mutex, guard, True)
     lock_again(guard, &block)
     return 0
 
@@ -666,8 +679,18 @@ cdef object map_guard(MutexGuard self, object function, bint optional):
     mapped.mutex = <object>self.mutex
     mapped.part = part
     end_hold(<PyObject*>self)
+    if tracing():
+        trace_changed(<object>self.mutex, <PyObject*>self, <PyObject*>mapped, FS_EXCLUSIVE)
     make_alive(<_Mutex>self.mutex, <PyObject*>mapped)
     return mapped
+
+
+cdef int guard_enter(PyObject* guard) except -1:
+    if not guard_alive(guard):
+        raise_dead()
+    if tracing():
+        trace_block(<object>(<MutexGuard>guard).mutex, guard)
+    return 0
 
 
 cdef PyObject* guard_call(
@@ -675,8 +698,7 @@ cdef PyObject* guard_call(
 ) except NULL:
     cdef size_t nargs = PyVectorcall_NARGS(nargsf)
     if names == NULL and nargs == 0:
-        if not guard_alive(self):
-            raise_dead()
+        guard_enter(self)
         return Py_NewRef(self)
     if names == NULL and nargs == 3:
         if guard_alive(self):
@@ -744,7 +766,7 @@ cdef class MutexGuard:
         """Give the guard up and leave the mutex locked: see Mutex.force_unlock()."""
         end_hold(<PyObject*>self)
         if tracing():
-            trace_disowned(<object>self.mutex)
+            trace_disowned(<object>self.mutex, <PyObject*>self)
         # release: as make_alive
         fs_uptr_store_release(&(<_Mutex>self.mutex).owner, LEAKED)
 
@@ -762,8 +784,7 @@ cdef class MutexGuard:
         return map_guard(self, function, True)
 
     def __enter__(self):
-        if not guard_alive(<PyObject*>self):
-            raise_dead()
+        guard_enter(<PyObject*>self)
         return self
 
     def __exit__(self, exc_type=None, exc_value=None, traceback=None):
@@ -804,7 +825,7 @@ cdef class _Unlocked:
     def __enter__(self):
         suspend(<PyObject*>self.guard, &self.block)
         self.inside = True
-        let_go(<_Mutex>self.guard.mutex, self.fair)
+        let_go(<_Mutex>self.guard.mutex, <PyObject*>self.guard, self.fair)
 
     def __exit__(self, exc_type=None, exc_value=None, traceback=None):
         if not self.inside:
@@ -836,7 +857,7 @@ cdef int mapped_release(MappedMutexGuard self, bint fair) except -1:
         return 0
     if not replace_owner(<_Mutex>self.mutex, <uintptr_t><PyObject*>self, 0):
         raise_dead()
-    let_go(<_Mutex>self.mutex, fair)
+    let_go(<_Mutex>self.mutex, <PyObject*>self, fair)
     return 0
 
 
@@ -858,6 +879,8 @@ cdef object map_further(MappedMutexGuard self, object function, bint optional):
     elif not replace_owner(<_Mutex>self.mutex, <uintptr_t><PyObject*>self,
                            <uintptr_t><PyObject*>mapped):
         raise_dead()
+    elif tracing():
+        trace_changed(self.mutex, <PyObject*>self, <PyObject*>mapped, FS_EXCLUSIVE)
     return mapped
 
 
@@ -900,7 +923,7 @@ cdef class MappedMutexGuard:
             if self.live:
                 reentrant_drop(<ReentrantMutex>self.mutex)
         elif replace_owner(<_Mutex>self.mutex, <uintptr_t><PyObject*>self, 0):
-            let_go(<_Mutex>self.mutex, False)
+            let_go(<_Mutex>self.mutex, <PyObject*>self, False)
 
     @property
     def value(self):
@@ -984,8 +1007,10 @@ cdef void reap_orphans(ReentrantMutex m) noexcept:
 
 cdef void reentrant_let_go_one(ReentrantMutex m, bint fair) noexcept:
     cdef uint32_t count
-    if tracing():
-        trace_released(m, FS_REENTRANT)
+    cdef fs_section section
+    cdef bint traced = tracing()
+    if traced:
+        trace_release(&section, m, FS_REENTRANT, NULL)
     count = remutex_count(&m.word)
     if count > 1:
         remutex_set_count(&m.word, count - 1)
@@ -996,6 +1021,8 @@ cdef void reentrant_let_go_one(ReentrantMutex m, bint fair) noexcept:
         mutex_unlock_fair(&m.word.mutex)
     else:
         mutex_unlock(&m.word.mutex)
+    if traced:
+        trace_released(&section)
 
 
 cdef void reentrant_let_go(ReentrantMutex m, bint fair) noexcept:
@@ -1013,20 +1040,17 @@ cdef void reentrant_drop(ReentrantMutex m) noexcept:
 
 
 cdef int reentrant_acquire(ReentrantMutex m, int64_t deadline) except -1:
-    cdef int result
     if remutex_is_mine(&m.word):
         reap_orphans(m)
         if remutex_count(&m.word) == UINT32_MAX and remutex_is_mine(&m.word):
             raise OverflowError("ReentrantMutex is locked too often")
-    if not tracing():
-        return remutex_lock_until(&m.word, deadline, FS_SIGNALS)
-    trace_wait(m, FS_REENTRANT, deadline)
-    result = remutex_lock_until(&m.word, deadline, FS_SIGNALS)
-    if deadline != 0:
-        trace_waited(m, FS_REENTRANT, result == FS_ACQUIRED)
-    elif result == FS_ACQUIRED:
-        trace_acquired(m, FS_REENTRANT)
-    return result
+    if tracing():
+        return trace_lock(m, FS_REENTRANT, deadline, NULL, take_remutex, &m.word)
+    return remutex_lock_until(&m.word, deadline, FS_SIGNALS)
+
+
+cdef int take_remutex(void* remutex, int64_t deadline) noexcept:
+    return remutex_lock_until(<fs_remutex*>remutex, deadline, FS_SIGNALS)
 
 
 cdef object reentrant_lock(ReentrantMutex m, int64_t deadline):
@@ -1140,6 +1164,8 @@ parking_lot's ReentrantMutex."""
     def __cinit__(self, value=None):
         self.call = reentrant_call
         self.value = value
+        if tracing():
+            trace_made(self)
 
     def __dealloc__(self):
         free_ended(&self.ended)
@@ -1447,6 +1473,7 @@ cdef int wait_with(Condvar c, _Mutex m, int64_t deadline) noexcept:
 cdef bint wait(Condvar c, object guard, int64_t deadline) except -1:
     """Whether the wait timed out; the guard's mutex is locked again in any case."""
     cdef fs_block block
+    cdef fs_wait noting
     cdef int outcome
     cdef PyObject* mutex
     check_guard(guard)
@@ -1457,9 +1484,10 @@ cdef bint wait(Condvar c, object guard, int64_t deadline) except -1:
     if not tracing():
         outcome = wait_with(c, <_Mutex>mutex, deadline)
     else:
-        trace_wait_condition(<object>mutex, FS_EXCLUSIVE, &(<_Mutex>mutex).word)
+        trace_condition(&noting, <object>mutex, FS_EXCLUSIVE, <PyObject*>guard,
+                        &(<_Mutex>mutex).word, deadline)
         outcome = wait_with(c, <_Mutex>mutex, deadline)
-        trace_waited(<object>mutex, FS_EXCLUSIVE, True)
+        trace_notified(&noting)
     resume(<PyObject*>guard, &block)
     if outcome == FS_CONDVAR_BAD_MUTEX:
         raise RuntimeError("other threads wait on this Condvar with another mutex")

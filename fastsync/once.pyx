@@ -19,10 +19,13 @@ from fastsync.c_python cimport (
 from fastsync.c_slot cimport fs_slot_get, fs_slot_set
 from fastsync.c_wait cimport fs_thread_id
 from fastsync.parking cimport (
-    FS_PARK_INTERRUPTED, FS_PARK_TIMED_OUT, FS_PARK_UNPARKED_INTERRUPTED,
+    FS_ACQUIRED, FS_PARK_INTERRUPTED, FS_PARK_TIMED_OUT, FS_PARK_UNPARKED_INTERRUPTED,
     FS_TOKEN_NORMAL, park, unpark_all,
 )
 from fastsync.slots cimport fs_call, make_callable
+from fastsync.trace cimport (
+    FS_BLOCK, FS_REENTRANT, fs_section, trace_lock, trace_release, trace_released, tracing,
+)
 
 from fastsync._pin import register_pinnable
 
@@ -167,19 +170,61 @@ cdef inline int refuse_recursion(_Once self) except -1:
     return 0
 
 
+cdef struct begin_call:
+    fs_once* once
+    bint force
+    int outcome
+
+
+cdef int take_run(void* ctx, int64_t deadline) noexcept:
+    """FS_ACQUIRED: this thread runs it; FS_RUN_BY_ANOTHER: it has run, by another."""
+    cdef begin_call* call = <begin_call*>ctx
+    call.outcome = once_begin(call.once, call.force, deadline, FS_SIGNALS)
+    if call.outcome >= FS_ONCE_RUN:
+        return FS_ACQUIRED
+    return call.outcome if call.outcome <= FS_TIMEOUT else FS_RUN_BY_ANOTHER
+
+
+cdef enum:
+    FS_RUN_BY_ANOTHER = 2
+
+
+cdef int start_traced(_Once self, bint force) except -1:
+    cdef begin_call call
+    call.once = &self.once
+    call.force = force
+    # FS_REENTRANT: the thread that runs it ends it.
+    trace_lock(self, FS_REENTRANT | FS_BLOCK, FS_FOREVER, NULL, take_run, &call)
+    return call.outcome
+
+
+cdef int take_end(void* once, int64_t deadline) noexcept:
+    cdef int outcome = once_wait(<fs_once*>once, deadline, FS_SIGNALS)
+    return outcome if outcome <= FS_TIMEOUT else FS_RUN_BY_ANOTHER
+
+
 cdef int start(_Once self, bint force) except -1:
     """once_begin() for this thread; signal handlers run during the wait."""
     cdef int outcome
     refuse_recursion(self)
-    outcome = once_begin(&self.once, force, FS_FOREVER, FS_SIGNALS)
+    if tracing():
+        outcome = start_traced(self, force)
+    else:
+        outcome = once_begin(&self.once, force, FS_FOREVER, FS_SIGNALS)
     if outcome >= FS_ONCE_RUN:
         fs_uptr_store_relaxed(&self.owner, fs_thread_id())  # relaxed: see above
     return outcome
 
 
 cdef void finish(_Once self, uint8_t outcome) noexcept:
+    cdef fs_section section
+    cdef bint traced = tracing()
     fs_uptr_store_relaxed(&self.owner, 0)  # relaxed: see refuse_recursion
+    if traced:
+        trace_release(&section, self, FS_REENTRANT, NULL)
     once_end(&self.once, outcome)
+    if traced:
+        trace_released(&section)
 
 
 cdef int wait_done(_Once self) except -1:
@@ -187,6 +232,9 @@ cdef int wait_done(_Once self) except -1:
     if once_is_done(&self.once):
         return FS_ONCE_DONE
     refuse_recursion(self)
+    if tracing():
+        # Waits for who runs it.
+        trace_lock(self, FS_REENTRANT, FS_FOREVER, NULL, take_end, &self.once)
     return once_wait(&self.once, FS_FOREVER, FS_SIGNALS)
 
 

@@ -32,8 +32,9 @@ from fastsync.slots cimport (
     finish_type, rename_type, shorten, weakrefs_offset,
 )
 from fastsync.trace cimport (
-    FS_EXCLUSIVE, FS_REENTRANT, trace_disowned, trace_released, trace_released_all,
-    trace_wait, trace_wait_condition, trace_waited, trace_waited_all, tracing,
+    FS_BLOCK, FS_EXCLUSIVE, FS_PERMIT, FS_REENTRANT, FS_SIGNAL, fs_section, fs_wait,
+    trace_condition, trace_disowned, trace_lock, trace_made, trace_notified, trace_release,
+    trace_release_all, trace_released, trace_relock, tracing,
 )
 from fastsync.timeouts cimport lock_deadline, wait_deadline
 
@@ -144,37 +145,55 @@ cdef str stock_name(object self):
 
 # -- Lock --------------------------------------------------------------------
 
-# `lock` is the object that the deadlock detector knows the word by: see trace.pxd.
-cdef inline bint word_acquire(object lock, fs_mutex* m, int64_t deadline) except -1:
-    cdef int outcome
-    if not tracing():
-        return checked(mutex_lock_until(m, deadline, FS_SIGNALS))
-    trace_wait(lock, FS_EXCLUSIVE, deadline)
-    outcome = mutex_lock_until(m, deadline, FS_SIGNALS)
-    trace_waited(lock, FS_EXCLUSIVE, outcome == FS_ACQUIRED)
-    return checked(outcome)
+# `lock` is the object that trace.pxd's hooks know the word by; `block` is FS_BLOCK for
+# a `with` statement, else 0.
+cdef int take_word(void* mutex, int64_t deadline) noexcept:
+    return mutex_lock_until(<fs_mutex*>mutex, deadline, FS_SIGNALS)
+
+
+cdef int retake_word(void* mutex, int64_t deadline) noexcept:
+    """No signal handler ends it."""
+    mutex_lock(<fs_mutex*>mutex)
+    return FS_ACQUIRED
+
+
+cdef inline bint word_acquire(object lock, fs_mutex* m, int64_t deadline, int block) except -1:
+    if tracing():
+        return trace_lock(lock, FS_EXCLUSIVE | block, deadline, NULL, take_word, m)
+    return checked(mutex_lock_until(m, deadline, FS_SIGNALS))
 
 
 cdef int word_retake(object lock, fs_mutex* m) except -1:
     """As word_acquire, but no signal handler ends it."""
     if tracing():
-        trace_wait(lock, FS_EXCLUSIVE, FS_FOREVER)
-    mutex_lock(m)
-    if tracing():
-        trace_waited(lock, FS_EXCLUSIVE, True)
+        trace_relock(lock, FS_EXCLUSIVE, 1, NULL, retake_word, m)
+    else:
+        mutex_lock(m)
     return 0
 
 
 cdef inline int word_release(object lock, fs_mutex* m) except -1:
-    if tracing() and mutex_is_locked(m):
-        trace_released(lock, FS_EXCLUSIVE)
+    if tracing():
+        return word_release_traced(lock, m)
     if mutex_unlock(m) < 0:
         raise RuntimeError("release unlocked lock")
     return 0
 
 
-cdef inline bint lock_acquire(Lock self, int64_t deadline) except -1:
-    return word_acquire(self, &self.mutex, deadline)
+cdef int word_release_traced(object lock, fs_mutex* m) except -1:
+    cdef fs_section section
+    cdef int result
+    if mutex_is_locked(m):
+        trace_release(&section, lock, FS_EXCLUSIVE, NULL)
+        result = mutex_unlock(m)
+        trace_released(&section)
+        if result == 0:
+            return 0
+    raise RuntimeError("release unlocked lock")
+
+
+cdef inline bint lock_acquire(Lock self, int64_t deadline, int block) except -1:
+    return word_acquire(self, &self.mutex, deadline, block)
 
 
 cdef inline int lock_release(Lock self) except -1:
@@ -186,7 +205,7 @@ cdef PyObject* lock_call(
 ) except NULL:
     cdef size_t nargs = PyVectorcall_NARGS(nargsf)
     if names == NULL and nargs == 0:
-        lock_acquire(<Lock>self, FS_FOREVER)
+        lock_acquire(<Lock>self, FS_FOREVER, FS_BLOCK)
         return Py_NewRef(Py_True)
     if names == NULL and nargs == 3:
         lock_release(<Lock>self)
@@ -207,6 +226,8 @@ takes the lock next (release / acquire ordering)."""
 
     def __cinit__(self):
         self.call = lock_call
+        if tracing():
+            trace_made(self)
 
     def __init__(self):
         pass
@@ -219,8 +240,8 @@ takes the lock next (release / acquire ordering)."""
         does not block; OverflowError past TIMEOUT_MAX.
         """
         if timeout is UNSET:
-            return lock_acquire(self, FS_FOREVER if blocking else 0)
-        return lock_acquire(self, lock_deadline(blocking, timeout))
+            return lock_acquire(self, FS_FOREVER if blocking else 0, 0)
+        return lock_acquire(self, lock_deadline(blocking, timeout), 0)
 
     def release(self):
         """Let the lock go; RuntimeError when it is not held."""
@@ -232,7 +253,7 @@ takes the lock next (release / acquire ordering)."""
 
     def acquire_lock(self, blocking=True, timeout=-1):
         """Obsolete name of acquire()."""
-        return lock_acquire(self, lock_deadline(blocking, timeout))
+        return lock_acquire(self, lock_deadline(blocking, timeout), 0)
 
     def release_lock(self):
         """Obsolete name of release()."""
@@ -243,14 +264,14 @@ takes the lock next (release / acquire ordering)."""
         return mutex_is_locked(&self.mutex)
 
     def __enter__(self, blocking=True, timeout=-1):
-        return lock_acquire(self, lock_deadline(blocking, timeout))
+        return lock_acquire(self, lock_deadline(blocking, timeout), FS_BLOCK)
 
     def __exit__(self, exc_type=None, exc_value=None, traceback=None):
         lock_release(self)
 
     def _at_fork_reinit(self):
         if tracing():
-            trace_disowned(self)
+            trace_disowned(self, NULL)
         mutex_reset(&self.mutex)
 
     def __reduce__(self):
@@ -267,18 +288,33 @@ cdef inline bint remutex_acquire(object lock, fs_remutex* m, int64_t deadline) e
     cdef int outcome
     if remutex_count(m) == UINT32_MAX and remutex_is_mine(m):
         raise OverflowError("Internal lock count overflowed")
-    if not tracing():
-        return checked(remutex_lock_until(m, deadline, FS_SIGNALS))
-    trace_wait(lock, FS_REENTRANT, deadline)
-    outcome = remutex_lock_until(m, deadline, FS_SIGNALS)
-    trace_waited(lock, FS_REENTRANT, outcome == FS_ACQUIRED)
-    return checked(outcome)
+    if tracing():
+        return trace_lock(lock, FS_REENTRANT, deadline, NULL, take_remutex, m)
+    return checked(remutex_lock_until(m, deadline, FS_SIGNALS))
+
+
+cdef int take_remutex(void* remutex, int64_t deadline) noexcept:
+    return remutex_lock_until(<fs_remutex*>remutex, deadline, FS_SIGNALS)
+
+
+cdef int retake_remutex(void* remutex, int64_t deadline) noexcept:
+    """No signal handler ends it.  The depth is the caller's to set."""
+    mutex_lock(&(<fs_remutex*>remutex).mutex)
+    return FS_ACQUIRED
 
 
 cdef inline int remutex_release(object lock, fs_remutex* m) except -1:
-    if tracing() and remutex_is_mine(m):
-        trace_released(lock, FS_REENTRANT)
-    if remutex_unlock(m) < 0:
+    cdef fs_section section
+    cdef int result
+    if not tracing():
+        result = remutex_unlock(m)
+    elif not remutex_is_mine(m):
+        result = -1
+    else:
+        trace_release(&section, lock, FS_REENTRANT, NULL)
+        result = remutex_unlock(m)
+        trace_released(&section)
+    if result < 0:
         raise RuntimeError("cannot release un-acquired lock")
     return 0
 
@@ -299,12 +335,17 @@ cdef uint32_t remutex_let_go(fs_remutex* m) noexcept nogil:
 
 cdef object remutex_release_save(object lock, fs_remutex* m):
     cdef uint32_t count
+    cdef fs_section section
+    cdef bint traced = False
     if not remutex_is_mine(m):
         raise RuntimeError("cannot release un-acquired lock")
     if tracing():
-        trace_released_all(lock)
+        trace_release_all(&section, lock, FS_REENTRANT)
+        traced = True
     count = remutex_let_go(m)
     mutex_unlock(&m.mutex)
+    if traced:
+        trace_released(&section)
     return (count, fs_thread_id())
 
 
@@ -314,13 +355,12 @@ cdef int remutex_acquire_restore(object lock, fs_remutex* m, object state) excep
     count = PyNumber_Index(depth)
     if count == 0:
         raise ValueError("the depth to restore must be at least 1")
-    if tracing():
-        trace_wait(lock, FS_REENTRANT, FS_FOREVER)
     # Without signal handlers, as the original: this re-takes what was held.
-    mutex_lock(&m.mutex)
-    remutex_own(m, count)
     if tracing():
-        trace_waited_all(lock, FS_REENTRANT, count)
+        trace_relock(lock, FS_REENTRANT, count, NULL, retake_remutex, m)
+    else:
+        mutex_lock(&m.mutex)
+    remutex_own(m, count)
     return 0
 
 
@@ -372,6 +412,8 @@ ordering is Lock's."""
 
     def __cinit__(self):
         self.call = rlock_call
+        if tracing():
+            trace_made(self)
 
     def __init__(self, *args, **kwargs):
         if (args or kwargs) and type(self) is RLock:
@@ -415,7 +457,7 @@ ordering is Lock's."""
 
     def _at_fork_reinit(self):
         if tracing():
-            trace_disowned(self)
+            trace_disowned(self, NULL)
         remutex_reset(&self.remutex)
 
     def __reduce__(self):
@@ -520,12 +562,12 @@ cdef inline object kept(PyObject* seen):
     return <object>seen
 
 
-cdef inline bint condition_acquire(Condition self, int64_t deadline) except -1:
+cdef inline bint condition_acquire(Condition self, int64_t deadline, int block) except -1:
     cdef fs_remutex* remutex = self.remutex  # once: see set_lock
     cdef fs_mutex* mutex = self.mutex
     if remutex != NULL:
         return remutex_acquire(<object>traced(self), remutex, deadline)
-    return word_acquire(<object>traced(self), own_word(mutex), deadline)
+    return word_acquire(<object>traced(self), own_word(mutex), deadline, block)
 
 
 cdef inline int condition_release(Condition self) except -1:
@@ -593,21 +635,24 @@ cdef bint condition_wait(Condition self, int64_t deadline) except -1:
     cdef fs_remutex* remutex = self.remutex
     cdef uint32_t count = 0
     cdef int outcome
-    cdef object lock = None  # while the detector is on
+    cdef bint noted = False
+    cdef fs_wait noting
     if deadline == 0:
         deadline = 1  # the past: give the lock up and take it again, at once
     if mutex == NULL:
         return condition_wait_foreign(self, deadline)
     if tracing():
-        lock = <object>traced(self)
-        trace_wait_condition(lock, FS_EXCLUSIVE if remutex == NULL else FS_REENTRANT, mutex)
+        lock = <object>traced(self)  # kept: see set_lock
+        trace_condition(&noting, lock, FS_EXCLUSIVE if remutex == NULL else FS_REENTRANT,
+                        NULL, mutex, deadline)
+        noted = True
     if remutex != NULL:
         count = remutex_let_go(remutex)
     outcome = condvar_wait(&self.waiters, mutex, deadline, FS_SIGNALS)
     if remutex != NULL:
         remutex_own(remutex, count)
-    if lock is not None:
-        trace_waited(lock, FS_EXCLUSIVE if remutex == NULL else FS_REENTRANT, True)
+    if noted:
+        trace_notified(&noting)
     if outcome == FS_CONDVAR_BAD_MUTEX:
         raise RuntimeError("the lock of a Condition was exchanged while threads wait on it")
     return checked(outcome)
@@ -678,7 +723,7 @@ cdef PyObject* condition_call(
                   lock.__exit__(<object>args[0], <object>args[1], <object>args[2]))
         return Py_NewRef(<PyObject*>answer)
     if nargs == 0:
-        condition_acquire(<Condition>self, FS_FOREVER)
+        condition_acquire(<Condition>self, FS_FOREVER, FS_BLOCK)
         return Py_NewRef(Py_True)
     condition_release(<Condition>self)
     return Py_NewRef(Py_None)
@@ -698,6 +743,8 @@ notified.  Ordering: the lock's."""
 
     def __cinit__(self):
         self.call = condition_call
+        if tracing():
+            trace_made(self)
         self.mutex = &self.own.mutex
         self.remutex = &self.own
 
@@ -732,7 +779,7 @@ notified.  Ordering: the lock's."""
         """The lock's acquire()."""
         if self.mutex == NULL:
             return condition_lock(self).acquire(blocking, timeout)
-        return condition_acquire(self, lock_deadline(blocking, timeout))
+        return condition_acquire(self, lock_deadline(blocking, timeout), 0)
 
     def release(self):
         """The lock's release()."""
@@ -750,7 +797,7 @@ notified.  Ordering: the lock's."""
     def __enter__(self):
         if self.mutex == NULL:
             return condition_lock(self).__enter__()
-        return condition_acquire(self, FS_FOREVER)
+        return condition_acquire(self, FS_FOREVER, FS_BLOCK)
 
     def __exit__(self, exc_type=None, exc_value=None, traceback=None):
         if self.mutex == NULL:
@@ -897,12 +944,26 @@ cdef inline uint64_t semaphore_limit(Semaphore self) noexcept:
     return semaphore_max()
 
 
+cdef int take_permit(void* semaphore, int64_t deadline) noexcept:
+    return semaphore_acquire_until(<fs_semaphore*>semaphore, deadline, FS_SIGNALS)
+
+
 cdef inline bint acquire_semaphore(Semaphore self, int64_t deadline) except -1:
+    if tracing():
+        return trace_lock(self, FS_PERMIT, deadline, NULL, take_permit, &self.semaphore)
     return checked(semaphore_acquire_until(&self.semaphore, deadline, FS_SIGNALS))
 
 
 cdef int semaphore_give(Semaphore self, uint64_t n) except -1:
-    if semaphore_release(&self.semaphore, n, semaphore_limit(self)) < 0:
+    cdef fs_section section
+    cdef bint traced = tracing()
+    cdef int result
+    if traced:
+        trace_release(&section, self, FS_PERMIT, NULL)
+    result = semaphore_release(&self.semaphore, n, semaphore_limit(self))
+    if traced:
+        trace_released(&section)
+    if result < 0:
         if isinstance(self, BoundedSemaphore):
             raise ValueError("Semaphore released too many times")
         raise OverflowError("semaphore value is too large")
@@ -952,6 +1013,8 @@ ordering)."""
     def __cinit__(self):
         self.call = semaphore_call
         semaphore_init(&self.semaphore, 1)
+        if tracing():
+            trace_made(self)
 
     def __init__(self, value=1):
         semaphore_set_value(&self.semaphore, initial_value(value))
@@ -1037,7 +1100,13 @@ release() past it raises ValueError and changes nothing."""
 
 # -- Event -------------------------------------------------------------------
 
+cdef int take_event(void* event, int64_t deadline) noexcept:
+    return event_wait_until(<fs_event*>event, deadline, FS_SIGNALS)
+
+
 cdef inline bint wait_for_event(Event self, int64_t deadline) except -1:
+    if tracing():
+        return trace_lock(self, FS_SIGNAL, deadline, NULL, take_event, &self.event)
     return checked(event_wait_until(&self.event, deadline, FS_SIGNALS))
 
 
@@ -1050,6 +1119,10 @@ A flag that threads wait for, as `threading.Event`.
 
 set() happens before every wait() and is_set() that sees it (release / acquire
 ordering)."""
+
+    def __cinit__(self):
+        if tracing():
+            trace_made(self)
 
     def __init__(self):
         event_clear(&self.event)
@@ -1247,7 +1320,8 @@ cdef PyObject* short_lock_acquire(
 ) except NULL:
     if nargs != 0 or names != NULL:
         return usual_lock_acquire(self, args, nargs, names)
-    return lock_call(self, args, 0, NULL)
+    lock_acquire(<Lock>self, FS_FOREVER, 0)
+    return Py_NewRef(Py_True)
 
 
 cdef PyObject* short_rlock_acquire(

@@ -37,8 +37,9 @@ from fastsync.slots cimport (
 )
 from fastsync.timeouts cimport deadline_for, deadline_until, lock_deadline
 from fastsync.trace cimport (
-    FS_EXCLUSIVE, FS_SHARED, FS_SHARED_RECURSIVE, FS_UPGRADABLE, FS_UPGRADE,
-    trace_changed, trace_released, trace_wait, trace_waited, tracing,
+    FS_BLOCK, FS_EXCLUSIVE, FS_SHARED, FS_SHARED_RECURSIVE, FS_UPGRADABLE, FS_UPGRADE,
+    fs_section, trace_block, trace_changed, trace_disowned, trace_lock, trace_made,
+    trace_release, trace_released, tracing,
 )
 
 from fastsync._mapping import Part, record
@@ -556,15 +557,31 @@ cdef inline int take_untraced(
     return take_word(word[0], way, deadline)
 
 
+cdef struct take_call:
+    PyObject* lock
+    int way
+    fs_rwlock** word
+
+
+cdef int take_noted(void* ctx, int64_t deadline) noexcept:
+    cdef take_call* call = <take_call*>ctx
+    return take_untraced(<_Valued>call.lock, call.way, deadline, call.word)
+
+
+# `holder`: the guard that will hold it, NULL for a view; `block`: FS_BLOCK for a `with`
+# statement, else 0.
 cdef inline bint take(
-    _Valued lock, int way, int64_t deadline, fs_rwlock** word,
+    _Valued lock, int way, int64_t deadline, fs_rwlock** word, PyObject* holder, int block,
 ) except -1:
     cdef int result
+    cdef take_call call
     if tracing():
-        trace_wait(lock, way, deadline)
-    result = take_untraced(lock, way, deadline, word)
-    if tracing():
-        trace_waited(lock, way, result == FS_ACQUIRED)
+        call.lock = <PyObject*>lock
+        call.way = way
+        call.word = word
+        result = trace_lock(lock, way | block, deadline, holder, take_noted, &call)
+    else:
+        result = take_untraced(lock, way, deadline, word)
     if result == FS_RWLOCK_FULL:
         raise OverflowError("too many readers")
     return result
@@ -635,18 +652,31 @@ cdef inline void hold(_Guard guard, _Valued lock, int way, fs_rwlock* word) noex
 
 cdef inline int let_go(_Guard guard, bint fair) except -1:
     """Release what the guard held; it is DEAD or AWAY already."""
+    cdef int result
     if tracing():
-        trace_released(guard.lock, guard.way)
-    if let_go_untraced(guard.lock, guard.way, guard.word, fair) < 0:
+        result = let_go_traced(guard, fair)
+    else:
+        result = let_go_untraced(guard.lock, guard.way, guard.word, fair)
+    if result < 0:
         raise RuntimeError("the lock of this guard was released by somebody else")
     return 0
+
+
+cdef int let_go_traced(_Guard guard, bint fair) noexcept:
+    cdef fs_section section
+    cdef int result
+    trace_release(&section, guard.lock, guard.way, <PyObject*>guard)
+    result = let_go_untraced(guard.lock, guard.way, guard.word, fair)
+    trace_released(&section)
+    return result
 
 
 cdef void drop(_Guard guard) noexcept:
     """let_go(), where nobody could be told of an error."""
     if tracing():
-        trace_released(guard.lock, guard.way)
-    let_go_untraced(guard.lock, guard.way, guard.word, False)
+        let_go_traced(guard, False)
+    else:
+        let_go_untraced(guard.lock, guard.way, guard.word, False)
 
 
 cdef int end(_Guard guard, bint fair) except -1:
@@ -664,7 +694,7 @@ cdef int take_back(_Guard guard) except -1:
     """End AWAY by taking the lock again; the guard is dead when that fails."""
     cdef fs_rwlock* word = NULL
     try:
-        take(guard.lock, guard.way, FS_FOREVER, &word)
+        take(guard.lock, guard.way, FS_FOREVER, &word, <PyObject*>guard, 0)
     except BaseException:
         become(guard, FS_GUARD_AWAY, FS_GUARD_DEAD)
         raise
@@ -683,12 +713,19 @@ cdef int leave(_Guard guard) except -1:
     return 0
 
 
+cdef int enter_block(_Guard guard) except -1:
+    check(guard)
+    if tracing():
+        trace_block(guard.lock, <PyObject*>guard)
+    return 0
+
+
 cdef PyObject* guard_call(
     PyObject* self, PyObject** args, size_t nargsf, PyObject* names,
 ) except NULL:
     cdef size_t nargs = PyVectorcall_NARGS(nargsf)
     if names == NULL and nargs == 0:
-        check(<_Guard>self)
+        enter_block(<_Guard>self)
         return Py_NewRef(self)
     if names == NULL and nargs == 3:
         leave(<_Guard>self)
@@ -742,7 +779,7 @@ cdef class _Guard:
         end(self, True)
 
     def __enter__(self):
-        check(self)
+        enter_block(self)
         return self
 
     def __exit__(self, exc_type=None, exc_value=None, traceback=None):
@@ -809,6 +846,8 @@ cdef object mapped(_Guard guard, _Mapped result, object function, bint required)
         part = Part(whole, steps)
     result.part = part
     begin(guard, FS_GUARD_DEAD)
+    if tracing():
+        trace_changed(guard.lock, <PyObject*>guard, <PyObject*>result, guard.way)
     hold(result, guard.lock, guard.way, guard.word)
     return result
 
@@ -916,7 +955,7 @@ cdef class WriteGuard(_Writing):
         cdef ReadGuard result = ReadGuard.__new__(ReadGuard)
         begin(self, FS_GUARD_DEAD)
         if tracing():
-            trace_changed(self.lock, FS_EXCLUSIVE, FS_SHARED)
+            trace_changed(self.lock, <PyObject*>self, <PyObject*>result, FS_SHARED)
         rwlock_downgrade(self.word)
         hold(result, self.lock, FS_SHARED, self.word)
         return result
@@ -926,10 +965,14 @@ cdef class WriteGuard(_Writing):
         cdef UpgradableReadGuard result = UpgradableReadGuard.__new__(UpgradableReadGuard)
         begin(self, FS_GUARD_DEAD)
         if tracing():
-            trace_changed(self.lock, FS_EXCLUSIVE, FS_UPGRADABLE)
+            trace_changed(self.lock, <PyObject*>self, <PyObject*>result, FS_UPGRADABLE)
         rwlock_downgrade_to_upgradable(self.word)
         hold(result, self.lock, FS_UPGRADABLE, self.word)
         return result
+
+
+cdef int take_upgrade(void* word, int64_t deadline) noexcept:
+    return rwlock_upgrade_until(<fs_rwlock*>word, deadline, FS_SIGNALS)
 
 
 cdef WriteGuard upgraded(UpgradableReadGuard self, int64_t deadline):
@@ -938,13 +981,16 @@ cdef WriteGuard upgraded(UpgradableReadGuard self, int64_t deadline):
     cdef int outcome
     begin(self, FS_GUARD_AWAY)
     if tracing():
-        trace_wait(self.lock, FS_UPGRADE, deadline)
-    outcome = rwlock_upgrade_until(self.word, deadline, FS_SIGNALS)
-    if tracing():
-        if deadline != 0:
-            trace_waited(self.lock, FS_UPGRADE, outcome == FS_ACQUIRED)
-        elif outcome == FS_ACQUIRED:
-            trace_changed(self.lock, FS_UPGRADABLE, FS_EXCLUSIVE)
+        try:
+            outcome = trace_lock(self.lock, FS_UPGRADE, deadline, <PyObject*>result,
+                                 take_upgrade, self.word)
+        except:
+            come_back(self)
+            raise
+        if outcome == FS_ACQUIRED:
+            trace_disowned(self.lock, <PyObject*>self)  # `result` holds it
+    else:
+        outcome = rwlock_upgrade_until(self.word, deadline, FS_SIGNALS)
     if outcome == FS_ACQUIRED:
         hold(result, self.lock, FS_EXCLUSIVE, self.word)
         return result
@@ -1002,7 +1048,7 @@ cdef class UpgradableReadGuard(_Direct):
         finally:
             if become(guard, FS_GUARD_HELD, FS_GUARD_DEAD):
                 if tracing():
-                    trace_changed(self.lock, FS_EXCLUSIVE, FS_UPGRADABLE)
+                    trace_changed(self.lock, <PyObject*>guard, <PyObject*>self, FS_UPGRADABLE)
                 rwlock_downgrade_to_upgradable(self.word)
                 come_back(self)
             else:
@@ -1014,7 +1060,7 @@ cdef class UpgradableReadGuard(_Direct):
         cdef ReadGuard result = ReadGuard.__new__(ReadGuard)
         begin(self, FS_GUARD_DEAD)
         if tracing():
-            trace_changed(self.lock, FS_UPGRADABLE, FS_SHARED)
+            trace_changed(self.lock, <PyObject*>self, <PyObject*>result, FS_SHARED)
         rwlock_downgrade_upgradable(self.word)
         hold(result, self.lock, FS_SHARED, self.word)
         return result
@@ -1084,18 +1130,26 @@ cdef class MappedWriteGuard(_Mapped):
 cdef object UNSET = -1
 
 
-cdef inline bint view_acquire(LockView self, int64_t deadline) except -1:
+cdef inline bint view_acquire(LockView self, int64_t deadline, int block) except -1:
     cdef fs_rwlock* word
-    return take(self.lock, self.way, deadline, &word)
+    return take(self.lock, self.way, deadline, &word, NULL, block)
 
 
 cdef inline int view_release(LockView self) except -1:
     cdef fs_rwlock* word = self.word
     if word == NULL and self.way == FS_SHARED:
         word = sharded_mine(&(<ShardedLock>self.lock).shards)
-    if tracing() and is_held(self.lock, self.way):
-        trace_released(self.lock, self.way)
-    if let_go_untraced(self.lock, self.way, word, False) < 0:
+    cdef fs_section section
+    cdef int result
+    if not tracing():
+        result = let_go_untraced(self.lock, self.way, word, False)
+    elif not is_held(self.lock, self.way):
+        result = -1
+    else:
+        trace_release(&section, self.lock, self.way, NULL)
+        result = let_go_untraced(self.lock, self.way, word, False)
+        trace_released(&section)
+    if result < 0:
         raise RuntimeError("release unlocked lock")
     return 0
 
@@ -1105,7 +1159,7 @@ cdef PyObject* view_call(
 ) except NULL:
     cdef size_t nargs = PyVectorcall_NARGS(nargsf)
     if names == NULL and nargs == 0:
-        view_acquire(<LockView>self, FS_FOREVER)
+        view_acquire(<LockView>self, FS_FOREVER, FS_BLOCK)
         return Py_NewRef(Py_True)
     if names == NULL and nargs == 3:
         view_release(<LockView>self)
@@ -1182,8 +1236,8 @@ cdef class LockView:
         Arguments and errors as `threading.Lock.acquire()`.
         """
         if timeout is UNSET and blocking is True:
-            return view_acquire(self, FS_FOREVER)
-        return view_acquire(self, lock_deadline(blocking, timeout))
+            return view_acquire(self, FS_FOREVER, 0)
+        return view_acquire(self, lock_deadline(blocking, timeout), 0)
 
     def release(self):
         """Let the lock go; RuntimeError when nobody holds it in this way."""
@@ -1194,7 +1248,7 @@ cdef class LockView:
         return is_held(self.lock, self.way)
 
     def __enter__(self):
-        return view_acquire(self, FS_FOREVER)
+        return view_acquire(self, FS_FOREVER, FS_BLOCK)
 
     def __exit__(self, exc_type=None, exc_value=None, traceback=None):
         view_release(self)
@@ -1220,7 +1274,7 @@ cdef class LockView:
 cdef inline ReadGuard read_guard(_Valued lock, int way, int64_t deadline):
     cdef ReadGuard guard = ReadGuard.__new__(ReadGuard)
     cdef fs_rwlock* word
-    if not take(lock, way, deadline, &word):
+    if not take(lock, way, deadline, &word, <PyObject*>guard, 0):
         return None
     hold(guard, lock, FS_SHARED, word)
     return guard
@@ -1229,7 +1283,7 @@ cdef inline ReadGuard read_guard(_Valued lock, int way, int64_t deadline):
 cdef inline WriteGuard write_guard(RwLock lock, int64_t deadline):
     cdef WriteGuard guard = WriteGuard.__new__(WriteGuard)
     cdef fs_rwlock* word
-    if not take(lock, FS_EXCLUSIVE, deadline, &word):
+    if not take(lock, FS_EXCLUSIVE, deadline, &word, <PyObject*>guard, 0):
         return None
     hold(guard, lock, FS_EXCLUSIVE, word)
     return guard
@@ -1238,7 +1292,7 @@ cdef inline WriteGuard write_guard(RwLock lock, int64_t deadline):
 cdef inline UpgradableReadGuard upgradable_guard(RwLock lock, int64_t deadline):
     cdef UpgradableReadGuard guard = UpgradableReadGuard.__new__(UpgradableReadGuard)
     cdef fs_rwlock* word
-    if not take(lock, FS_UPGRADABLE, deadline, &word):
+    if not take(lock, FS_UPGRADABLE, deadline, &word, <PyObject*>guard, 0):
         return None
     hold(guard, lock, FS_UPGRADABLE, word)
     return guard
@@ -1247,7 +1301,7 @@ cdef inline UpgradableReadGuard upgradable_guard(RwLock lock, int64_t deadline):
 cdef inline ShardedWriteGuard sharded_guard(ShardedLock lock, int64_t deadline):
     cdef ShardedWriteGuard guard = ShardedWriteGuard.__new__(ShardedWriteGuard)
     cdef fs_rwlock* word
-    if not take(lock, FS_EXCLUSIVE, deadline, &word):
+    if not take(lock, FS_EXCLUSIVE, deadline, &word, <PyObject*>guard, 0):
         return None
     hold(guard, lock, FS_EXCLUSIVE, word)
     return guard
@@ -1269,6 +1323,8 @@ cdef class _Valued:
 
     def __cinit__(self, value=None):
         self.cell = [value]
+        if tracing():
+            trace_made(self)
 
     def __dealloc__(self):
         clear_views(<PyObject*>self)

@@ -1,31 +1,38 @@
-"""Hooks that tell the deadlock detector what a thread does with a lock.
+"""Hooks around what threads do with locks: for the deadlock detector and the profile.
 
 A veneer calls them around its raw lock, each behind `if tracing():`, which is
-all that they cost while the detector is off:
+all that they cost while nobody looks:
+
+    cdef int take_word(void* mutex, int64_t deadline) noexcept:
+        return mutex_lock_until(<fs_mutex*>mutex, deadline, FS_SIGNALS)
 
     cdef bint acquire(Lock self, int64_t deadline) except -1:
-        cdef int result
         if tracing():
-            trace_wait(self, FS_EXCLUSIVE, deadline)
-        result = mutex_lock_until(&self.mutex, deadline, FS_SIGNALS)
-        if tracing():
-            trace_waited(self, FS_EXCLUSIVE, result == FS_ACQUIRED)
-        return checked(result)
+            return trace_lock(self, FS_EXCLUSIVE, deadline, NULL, take_word, &self.mutex)
+        return mutex_lock_until(&self.mutex, deadline, FS_SIGNALS)
 
     cdef int release(Lock self) except -1:
+        cdef fs_section section
         if tracing():
-            trace_released(self, FS_EXCLUSIVE)
+            trace_release(&section, self, FS_EXCLUSIVE, NULL)
+            result = mutex_unlock(&self.mutex)
+            trace_released(&section)
         ...
 
-The order is what makes a report exact: a lock is noted as held after it was
-taken and until just before it is let go, so what is noted is true.  `lock` is
-the object whose memory holds the lock word (a thread counts as waiting for it
-only while it is parked on an address inside the object).  All hooks need an attached thread state, none raises, and an
-exception that is set stays set.  Re-entrant locks report every level.
+What is noted is true.  A hold is noted after the lock was taken, and forgotten
+before it is released.  A hold belongs to a guard, where there is one (its address
+says which, and any thread may end it); otherwise to the thread that took the lock,
+in this way, so many times.
+
+`lock` is the object whose memory contains the lock's word.  All hooks need an
+attached thread state, and outside of trace_lock, none raises; an exception that is
+set stays set.
 """
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
+from cpython.object cimport PyObject
 
 from fastsync.c_atomic cimport fs_atomic_u8, fs_u8_load_relaxed
+from fastsync.origins cimport fs_stack
 
 # How a lock is held, or what a thread waits for.
 cdef enum:
@@ -34,35 +41,104 @@ cdef enum:
     FS_UPGRADABLE = 3        # beside readers, not beside another of its kind
     FS_SHARED_RECURSIVE = 4  # waits for a writer that holds, not for a pending one; held as FS_SHARED
     FS_UPGRADE = 5           # held as FS_UPGRADABLE, waits for the readers to leave
-    FS_REENTRANT = 6         # as FS_EXCLUSIVE, but the owner may take it again
+    FS_REENTRANT = 6         # as FS_EXCLUSIVE, but the owner may take it again; only it releases
+    FS_PERMIT = 7            # of a semaphore: any thread may give one
+    FS_SIGNAL = 8            # an event, a notification, a round of a barrier: held by no thread
+    FS_JOIN = 9              # the end of a thread
+    FS_WAY = 15
+    # Besides: taken by a `with` statement, whose end releases it.
+    FS_BLOCK = 16
 
 cdef fs_atomic_u8 trace_flag
+cdef enum:
+    FS_DETECTING = 1
+    FS_PROFILING = 2
 
 
 cdef inline bint tracing() noexcept nogil:
-    """Whether the detector is on."""
+    """Whether anybody looks."""
     # relaxed: a hook that comes too late or too early looks again under a lock
     return fs_u8_load_relaxed(&trace_flag) != 0
 
 
-# Before an attempt that may block (`deadline` as the raw lock has it: 0, an
-# attempt that cannot, is ignored), and after it.
-cdef void trace_wait(object lock, int kind, int64_t deadline) noexcept
-cdef void trace_waited(object lock, int kind, bint acquired) noexcept
-# After a successful attempt that could not block.
-cdef void trace_acquired(object lock, int kind) noexcept
-# Before letting go, once it is certain that it will be; by any thread.
-cdef void trace_released(object lock, int kind) noexcept
-# The same for a re-entrant lock, all its levels at once.
-cdef void trace_waited_all(object lock, int kind, uint32_t depth) noexcept
-cdef void trace_released_all(object lock) noexcept
-# The thread holds it in another way now (a downgrade: before it; an upgrade
-# that did not wait: after it).  After one that waited: trace_waited(lock,
-# FS_UPGRADE, True) says so already.
-cdef void trace_changed(object lock, int held, int now) noexcept
-# Nobody in particular holds it any more (a guard was leaked).
-cdef void trace_disowned(object lock) noexcept
-# In place of trace_released and trace_wait when a condition variable lets all
-# levels of the lock go and takes them back by itself; `word` is where it parks
-# for that.  trace_waited(lock, kind, True) follows.
-cdef void trace_wait_condition(object lock, int kind, void* word) noexcept
+# A raw lock's *_until, with FS_SIGNALS: FS_ACQUIRED, FS_TIMEOUT, FS_ERROR with an
+# exception set, or an answer of the lock's own (> FS_ACQUIRED): nothing was taken.
+ctypedef int (*fs_take)(void* ctx, int64_t deadline) noexcept
+
+cdef struct fs_thread:
+    uint64_t number
+    uintptr_t ident      # the system's identifier
+    fs_hold* holds
+    fs_wait* waits       # innermost first
+    bint seen            # by a search
+    fs_thread* todo      # of a search
+    fs_thread* next
+
+cdef struct fs_hold:
+    PyObject* origin     # owned
+    void* guard          # or NULL: the thread's
+    fs_thread* thread
+    const fs_stack* where
+    int way              # with FS_BLOCK
+    uint32_t depth
+    fs_hold* next        # of the thread
+    fs_hold* other       # in the chain of the lock
+
+# One call that takes or waits; in the frame of the function that does.
+cdef struct fs_wait:
+    PyObject* origin     # owned by the wait
+    PyObject* lock       # borrowed: the call has a reference
+    fs_thread* thread    # NULL: the detector does not know of this wait
+    uint64_t serial      # which wait it is
+    int way
+    void* guard          # what will hold, or NULL
+    bint blocks          # not just an attempt
+    bint forever
+    bint patient         # of a wait for a condition: without a timeout
+    bint settled         # blocked for certain, though it is not parked yet
+    bint spoiled         # another thread may have released what this one is taking
+    int parked           # set by a snapshot: 0, or how it is parked for the lock
+    bint asleep          # set by a snapshot: parked for anything
+    uintptr_t word       # of a wait for a condition: where the lock is waited for
+    uintptr_t joined     # FS_JOIN: the system's identifier of the thread
+    fs_hold* held        # of a wait for a condition: what to hold again
+    fs_wait* outer
+
+# One release.
+cdef struct fs_section:
+    int pad
+
+
+# Call take(ctx, deadline), and note the wait and the hold.  `guard`: what holds the
+# lock then, or NULL for the thread.  Raises what a signal handler raises (FS_ERROR),
+# and DeadlockError when that was asked for and this call would close a circle.
+cdef int trace_lock(
+    object lock, int way, int64_t deadline, void* guard, fs_take take, void* ctx,
+) except -1
+# The same for a lock that must be taken again, whatever happens: take() never fails.
+# `depth`: the levels of a re-entrant lock.
+cdef void trace_relock(
+    object lock, int way, uint32_t depth, void* guard, fs_take take, void* ctx,
+) noexcept
+# Before and after releasing, once it is certain that it will be; by any thread.
+cdef void trace_release(fs_section* section, object lock, int way, void* guard) noexcept
+cdef void trace_released(fs_section* section) noexcept
+# The same for a re-entrant lock, all levels at once.
+cdef void trace_release_all(fs_section* section, object lock, int way) noexcept
+# The guard holds it in another way now, or another guard does (map, upgrade, downgrade:
+# before a change that lets others in, after one that keeps them out).
+cdef void trace_changed(object lock, void* guard, void* heir, int way) noexcept
+# The guard is used in a `with` statement, whose end releases it.
+cdef void trace_block(object lock, void* guard) noexcept
+# Nobody in particular holds it any more: this guard was leaked, or (NULL) all holds of
+# the lock have ended together.
+cdef void trace_disowned(object lock, void* guard) noexcept
+# A wait for a condition, which releases the lock and takes it again by itself; `word` is
+# where it parks for that.  Between them `guard`, or the thread, does not hold it.
+cdef void trace_condition(
+    fs_wait* wait, object lock, int way, void* guard, void* word, int64_t deadline) noexcept
+cdef void trace_notified(fs_wait* wait) noexcept
+# Something is initialized by this thread (FS_REENTRANT, no attempt), from now on.
+cdef void trace_taken(object lock, int way, void* guard) noexcept
+# A lock was made, by the caller of the running C function.
+cdef void trace_made(object lock) noexcept

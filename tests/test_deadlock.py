@@ -488,7 +488,12 @@ def test_attempts_that_do_not_wait_make_no_order():
 def test_watch_reports_each_cycle_once(wait_until):
     rescue = Rescue()
     found = []
-    with deadlock.watch(0.005, found.append):
+    violations = []
+
+    def callback(finding):
+        (violations if isinstance(finding, deadlock.OrderViolation) else found).append(finding)
+
+    with deadlock.watch(0.005, callback):
         breakers = [Mutex(), Mutex()]
         for count, breaker in enumerate(breakers):
             ring([Mutex, Mutex], rescue, breaker)
@@ -499,6 +504,8 @@ def test_watch_reports_each_cycle_once(wait_until):
             breaker.force_unlock()
         rescue.join()
     assert all(len(cycle) == 2 for cycle in found)
+    assert all(len(violation.locks) == 2 for violation in violations)
+    assert len(violations) == 2
     with pytest.raises(ValueError):
         deadlock.watch(0)
 
@@ -542,8 +549,9 @@ def test_watch_outlives_a_callback_that_raises(wait_until, monkeypatch):
     rescue = Rescue()
     calls = []
 
-    def callback(cycle):
-        calls.append(cycle)
+    def callback(finding):
+        if isinstance(finding, deadlock.Cycle):
+            calls.append(finding)
         raise ZeroDivisionError
 
     with deadlock.watch(0.005, callback):
