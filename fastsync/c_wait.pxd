@@ -1,6 +1,6 @@
 # Extern declarations of include/fastsync/wait.h; no logic.  Only the parking
 # table may put a thread to sleep.
-from libc.stdint cimport int64_t, uintptr_t
+from libc.stdint cimport int64_t, uint32_t, uintptr_t
 
 
 cdef extern from "fastsync/wait.h" nogil:
@@ -14,9 +14,8 @@ cdef extern from "fastsync/wait.h" nogil:
 
     ctypedef struct fs_bucket_lock:
         pass
-    void fs_bucket_lock_init(fs_bucket_lock*) noexcept
-    void fs_bucket_lock_acquire(fs_bucket_lock*) noexcept
-    void fs_bucket_lock_release(fs_bucket_lock*) noexcept
+    bint fs_bucket_lock_acquire(fs_bucket_lock*, uint32_t epoch) noexcept
+    void fs_bucket_lock_release(fs_bucket_lock*, uint32_t epoch) noexcept
 
     ctypedef struct fs_waitword:
         pass

@@ -10,11 +10,11 @@ from fastsync.c_atomic cimport (
 from fastsync.c_wait cimport FS_FOREVER, fs_now
 from fastsync.c_python cimport PyThreadState, fs_attach, fs_detach, fs_may_spin
 from fastsync.parking cimport (
-    FS_ACQUIRED, FS_ERROR, FS_FIRST, FS_KEEP_PLACE, FS_PARK_INTERRUPTED, FS_PARK_INVALID,
+    FS_ACQUIRED, FS_ERROR, FS_FIRST, FS_KEEP_PLACE, FS_NO_FORK, FS_PARK_INTERRUPTED, FS_PARK_INVALID,
     FS_PARK_TIMED_OUT, FS_PARK_UNPARKED, FS_PARK_UNPARKED_INTERRUPTED,
     FS_PLAIN, FS_REQUEUE_ABORT, FS_REQUEUE_ALL, FS_REQUEUE_UNPARK_ONE_REST,
     FS_SPIN, FS_STOP, FS_TIMEOUT, FS_TOKEN_HANDOFF, FS_TOKEN_NORMAL, FS_UNPARK,
-    fs_unpark_result, fork_epoch, park, spin_end, spin_round, unpark_all, unpark_filter,
+    fs_unpark_result, fork_epoch, is_past, park, spin_end, spin_round, unpark_all, unpark_filter,
     unpark_one, unpark_requeue,
 )
 
@@ -86,7 +86,7 @@ cdef int mutex_lock_slow(fs_mutex* m, int64_t deadline, int flags) noexcept nogi
             if fs_u8_cas_acquire(&m.state, &seen, seen | FS_MUTEX_LOCKED):
                 return FS_ACQUIRED
             continue
-        if deadline == 0:
+        if is_past(deadline):
             return FS_TIMEOUT
         if spin:
             # Held.  Also when others are parked: they are out of the way, and
@@ -224,7 +224,7 @@ cdef void condvar_wait_ended(void* ctx, uintptr_t key, bint was_last) noexcept n
 
 cdef struct limited_call:
     fs_condvar* condvar
-    size_t left
+    uint64_t left
 
 
 cdef int limited_filter(void* ctx, uintptr_t park_token) noexcept nogil:
@@ -255,7 +255,7 @@ cdef void condvar_reset(fs_condvar* c) noexcept nogil:
     """Nobody waits any more; who does all the same is woken."""
     cdef limited_call call
     call.condvar = c
-    call.left = <size_t>-1
+    call.left = <uint64_t>-1
     unpark_filter(<uintptr_t>c, limited_filter, condvar_counted, &call)
 
 
@@ -273,7 +273,7 @@ cdef int condvar_wait(fs_condvar* c, fs_mutex* m, int64_t deadline, int flags) n
     call.mutex = m
     call.bad_mutex = call.requeued = False
     result = park(<uintptr_t>c, condvar_enter, condvar_release, condvar_wait_ended,
-                  &call, 0, deadline, flags | FS_SPIN, &token)
+                  &call, 0, deadline, flags | FS_SPIN | FS_NO_FORK, &token)
     if result == FS_PARK_INVALID:
         if condvar_forget_ghosts(c):
             return condvar_wait(c, m, deadline, flags)
@@ -405,7 +405,7 @@ cdef int semaphore_acquire_slow(fs_semaphore* s, int64_t deadline, int flags) no
     while True:
         if semaphore_try_acquire(s):
             return FS_ACQUIRED
-        if deadline == 0:
+        if is_past(deadline):
             return FS_TIMEOUT
         seen = fs_u64_load_relaxed(&s.state)  # relaxed: the CAS decides
         if seen >= FS_SEMAPHORE_ONE:
@@ -438,7 +438,7 @@ cdef struct release_call:
 
 cdef uintptr_t semaphore_released(void* ctx, fs_unpark_result* result) noexcept nogil:
     cdef fs_semaphore* s = (<release_call*>ctx).semaphore
-    cdef uint64_t taken = result.unparked * FS_SEMAPHORE_ONE
+    cdef uint64_t taken = <uint64_t>result.unparked * FS_SEMAPHORE_ONE
     cdef uint64_t seen
     if not result.have_more:
         semaphore_clear_parked(s)
@@ -453,7 +453,7 @@ cdef uintptr_t semaphore_released(void* ctx, fs_unpark_result* result) noexcept 
     return FS_TOKEN_NORMAL
 
 
-cdef void semaphore_wake(fs_semaphore* s, size_t n) noexcept nogil:
+cdef void semaphore_wake(fs_semaphore* s, uint64_t n) noexcept nogil:
     """Wake up to `n` waiters to try again."""
     cdef release_call call
     call.base.left = n
@@ -509,7 +509,7 @@ cdef int event_wait_slow(fs_event* e, int64_t deadline, int flags) noexcept nogi
     while True:
         if event_is_set(e):
             return FS_ACQUIRED
-        if deadline == 0:
+        if is_past(deadline):
             return FS_TIMEOUT
         seen = fs_u8_load_relaxed(&e.state)  # relaxed: the CAS decides
         if seen == 0:
@@ -564,7 +564,7 @@ cdef int barrier_enter(fs_barrier* b, int flags) noexcept nogil:
         b.count = b.draining = 0
     while b.running or b.draining:
         result = park(<uintptr_t>&b.running, NULL, barrier_unlock, NULL, b, 0,
-                      FS_FOREVER, flags, NULL)
+                      FS_FOREVER, flags | FS_NO_FORK, NULL)
         if result == FS_PARK_INTERRUPTED or result == FS_PARK_UNPARKED_INTERRUPTED:
             return -1
         mutex_lock_inner(&b.lock)
@@ -622,7 +622,7 @@ cdef int barrier_arrive(
     generation = b.generation
     while True:
         result = park(<uintptr_t>b, NULL, barrier_unlock, NULL, b, 0, deadline,
-                      flags | FS_SPIN, &outcome)
+                      flags | FS_SPIN | FS_NO_FORK, &outcome)
         if result == FS_PARK_UNPARKED:
             return <int>outcome
         if result == FS_PARK_UNPARKED_INTERRUPTED:

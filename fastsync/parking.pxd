@@ -37,6 +37,7 @@ cdef enum:
     FS_KEEP_PLACE = 4  # stay queued while signal handlers run: see park()
     FS_FIRST = 8    # park at the head: for who was woken there and overtaken
     FS_ASK = 16     # do not run signal handlers: leave, and let the caller do it
+    FS_NO_FORK = 32  # before_sleep() runs no code that could fork or park
 
 # What a blocking operation answers.
 cdef enum:
@@ -70,8 +71,8 @@ cdef extern from "fastsync/words.h":
 
 # Under the bucket lock, before queueing: False refuses to park.
 ctypedef bint (*fs_validate)(void* ctx) noexcept nogil
-# After queueing, no lock held, thread state as the caller had it.  Non-zero
-# means an exception is set: the wait is given up.
+# After queueing, no lock held, thread state as the caller had it.  May run anything,
+# Python, waits and forks, too.  Non-zero means an exception is set: the wait is given up.
 ctypedef int (*fs_before_sleep)(void* ctx) noexcept nogil
 # Under the bucket lock, after unlinking a waiter that nobody woke.  `key` is
 # where it was parked last (another one after a requeue).
@@ -129,17 +130,22 @@ cdef inline bint spin_round(int round, int64_t deadline) noexcept nogil:
     Only detached: a thread that spins attached keeps the collector waiting.
     """
     cdef int i
+    if round >= FS_SPIN_ROUNDS or is_past(deadline):
+        return False
     if round < FS_SPIN_LOOKS:
         for i in range(FS_SPIN_PAUSES):
             fs_pause()
-        return True
-    if round >= FS_SPIN_ROUNDS or (deadline != FS_FOREVER and fs_now() >= deadline):
-        return False
-    fs_yield()
+    else:
+        fs_yield()
     return True
 
 
 # -- between the modules of this package; not for others ---------------------
+
+cdef inline bint is_past(int64_t deadline) noexcept nogil:
+    """Whether there is no time left to wait."""
+    return deadline == 0 or (deadline != FS_FOREVER and fs_now() >= deadline)
+
 
 cdef inline int64_t spin_end(int64_t deadline) noexcept nogil:
     """When spinning must end that begins now."""

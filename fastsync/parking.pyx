@@ -31,24 +31,35 @@ woken it (fs_waitword_wake is its last touch), or the waiter itself, when it gav
 up.  A waiter that gives up and finds itself unlinked already waits for the
 wake-up that is on its way.
 
-Fork.  The child has one thread.  A pthread_atfork handler takes every bucket
-lock around the fork, so the child's table is consistent, and empties it there:
-the other waiters do not exist.  A "somebody may be parked" bit that a lock
-word inherits finds nobody and is cleared by the next unlock.  A signal
-handler that forks in the middle of a wait leaves the child's waiter unlinked:
-the child notices the new epoch and queues it again.
+Fork.  The child has one thread and must find an empty table, because the other
+waiters do not exist there.  A fork only counts (`epoch`).  The word of a bucket
+lock holds the epoch of its last use: the first thread of the child that meets an
+older one takes the lock, free or not (its owner does not exist), and empties the
+bucket.  So a fork costs the table nothing, however many buckets are in use, and it
+may come at any moment, amid a change of any queue:
+
+- A queue that the fork left half changed is never read, only emptied.
+- A lock word was changed by one atomic operation or was not.  Held, or handed to a
+  thread that does not exist, is what a lock is that another thread held at the fork.
+  A "may be parked" bit that the child inherits finds an empty queue, and the next
+  unlock clears it; what else a word says of waiters its module treats so, too.
+- The forking thread itself is inside no bucket lock: nothing under one forks.
+- It may have records in queues: those of waits in which it runs signal handlers or
+  before_sleep(), which forked.  They are `away`, so their keys do not change.  The
+  fork holds the locks of their buckets, so each is whole, queued or unlinked with its
+  token, and the child queues it again or completes its wake-up (revive()).
+- An extension that forks in C while it holds a lock of its own: that lock is held.
 """
 from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
 
 from fastsync.c_atomic cimport (
     fs_atomic_uptr, fs_uptr_load_relaxed, fs_uptr_store_relaxed,
-    fs_atomic_u32, fs_u32_load_relaxed, fs_u32_store_relaxed,
+    fs_atomic_u32, fs_u32_load_relaxed,
     fs_u32_fetch_add_relaxed, fs_pause,
 )
 from fastsync.c_wait cimport (
     FS_FOREVER, FS_WOKEN, FS_TIMED_OUT, FS_SIGNALLED, FS_WAIT_BACKEND,
-    fs_bucket_lock, fs_bucket_lock_init, fs_bucket_lock_acquire,
-    fs_bucket_lock_release, fs_waitword, fs_waitword_init, fs_waitword_woken,
+    fs_bucket_lock, fs_bucket_lock_acquire, fs_bucket_lock_release, fs_waitword, fs_waitword_init, fs_waitword_woken,
     fs_waitword_wait, fs_waitword_wake, fs_waitword_destroy,
     FS_FIRST_LOOK_NS, FS_LOOK_NS, fs_now, fs_thread_id, fs_at_fork, fs_yield,
 )
@@ -57,9 +68,17 @@ from fastsync.c_python cimport (
     fs_signal_due,
 )
 
+cdef extern from *:
+    """
+    /* The records of this thread that may be queued while it runs code of others. */
+    static FS_THREAD_LOCAL void *fs_mine;
+    """
+    void* fs_mine
 
-# 4096 buckets are 256 KiB that the kernel hands out as they are first used; a
-# thousand threads parked on a thousand words meet in pairs at most.
+
+# 4096 buckets are 256 KiB; a thousand threads parked on a thousand words meet in
+# pairs at most.  All zeros are an empty table, so nothing is written before a bucket
+# is used, and the kernel hands out the pages then.
 cdef enum:
     BUCKET_BITS = 12
     BUCKETS = 4096
@@ -79,14 +98,13 @@ cdef enum:
     SPIN_YIELDS = 20
     SPIN_LOOKS = 20
 
-cdef struct fs_waiter:
+cdef struct fs_waiter "fs_waiter":
     fs_waitword word
     fs_atomic_uptr key   # changed by a requeue, under both bucket locks
     uintptr_t thread     # whose it is
-    uint32_t born        # the epoch it was queued in
     bint queued          # guarded by the bucket lock of `key`
-    bint away            # queued, but running signal handlers; guarded likewise
-    fs_waiter* outer     # in `handling`
+    bint away            # its thread runs code of others: not to be moved; likewise
+    fs_waiter* outer     # the next of fs_mine
     fs_waiter* next
     fs_waiter* prev
     fs_waiter* sibling   # of a head: the next key's head
@@ -95,14 +113,20 @@ cdef struct fs_waiter:
     uintptr_t unpark_token
     int64_t since        # when it was queued
 
-cdef struct fs_bucket:
-    fs_bucket_lock lock
-    fs_waiter* first
+cdef extern from *:
+    """
+    /* A cache line, all of which the lock guards. */
+    typedef struct {
+        FS_LINE_ALIGNED fs_bucket_lock lock;
+        struct fs_waiter *first;  /* the head of the first key's queue */
+    } fs_bucket;
+    """
+    ctypedef struct fs_bucket:
+        fs_bucket_lock lock
+        fs_waiter* first
 
 cdef fs_bucket table[BUCKETS]
 cdef uintptr_t main_thread = 0
-# The main thread's waiters that stay queued while it runs signal handlers.
-cdef fs_waiter* handling = NULL
 cdef fs_atomic_u32 epoch  # counts forks on the child's side
 
 
@@ -113,32 +137,32 @@ cdef inline fs_bucket* bucket_of(uintptr_t key) noexcept nogil:
     return &table[(<uint64_t>key * <uint64_t>0x9E3779B97F4A7C15u) >> (64 - BUCKET_BITS)]
 
 
+cdef inline void lock_this(fs_bucket* bucket) noexcept nogil:
+    if fs_bucket_lock_acquire(&bucket.lock, fork_epoch()):
+        bucket.first = NULL  # of the process that this one was forked from
+
+
 cdef inline fs_bucket* lock_bucket(uintptr_t key) noexcept nogil:
     cdef fs_bucket* bucket = bucket_of(key)
-    fs_bucket_lock_acquire(&bucket.lock)
+    lock_this(bucket)
     return bucket
 
 
 cdef inline void unlock_bucket(fs_bucket* bucket) noexcept nogil:
-    fs_bucket_lock_release(&bucket.lock)
+    fs_bucket_lock_release(&bucket.lock, fork_epoch())
 
 
 cdef void lock_pair(fs_bucket* a, fs_bucket* b) noexcept nogil:
     # Lower address first, so that two requeues cannot wait for each other.
-    if a == b:
-        fs_bucket_lock_acquire(&a.lock)
-    elif a < b:
-        fs_bucket_lock_acquire(&a.lock)
-        fs_bucket_lock_acquire(&b.lock)
-    else:
-        fs_bucket_lock_acquire(&b.lock)
-        fs_bucket_lock_acquire(&a.lock)
+    lock_this(min(a, b))
+    if a != b:
+        lock_this(max(a, b))
 
 
 cdef void unlock_pair(fs_bucket* a, fs_bucket* b) noexcept nogil:
-    fs_bucket_lock_release(&a.lock)
+    unlock_bucket(a)
     if a != b:
-        fs_bucket_lock_release(&b.lock)
+        unlock_bucket(b)
 
 
 cdef inline uintptr_t key_of(const fs_waiter* w) noexcept nogil:
@@ -233,7 +257,8 @@ cdef int park(
 ) noexcept nogil:
     """Sleep on `key` until woken, or until `deadline`.
 
-    `token` (may be NULL) receives what the waker sent.
+    `token` (may be NULL) receives what the waker sent.  With a deadline that has
+    passed it queues, calls before_sleep() and leaves: it neither polls nor sleeps.
 
     With FS_SIGNALS the main thread runs signal handlers meanwhile, and what
     else PyErr_CheckSignals() runs: a collection, with its finalizers.  They may
@@ -241,7 +266,10 @@ cdef int park(
     on them.  So it leaves the queue first, and afterwards takes its place at the
     front if validate() still agrees; else FS_PARK_INVALID.  With FS_KEEP_PLACE,
     with before_sleep(), and without validate() it stays queued instead: for
-    wake-ups that nobody else could use, or that come once.  With FS_ASK it does not
+    wake-ups that no other thread could use, or that come once; unpark_requeue()
+    wakes it instead of moving it.  So it does in every thread while before_sleep()
+    runs, unless FS_NO_FORK promises that this runs nothing that could fork or wait.
+    With FS_ASK it does not
     run them: it leaves the queue, FS_PARK_SIGNALLED, for a caller that has more to
     let go before they run.
     """
@@ -270,18 +298,17 @@ cdef int park(
     self.park_token = park_token
     self.since = fs_now()
     self.unpark_token = FS_TOKEN_NORMAL
-    self.away = wait.signals and wait.stays
-    # relaxed: only this thread's own fork can change what it sees
-    self.born = fs_u32_load_relaxed(&epoch)
+    self.away = (wait.signals and wait.stays) or (
+        before_sleep != NULL and not flags & FS_NO_FORK)
     if flags & FS_FIRST:
         enqueue_first(bucket, key, &self)
     else:
         enqueue(bucket, key, &self)
     unlock_bucket(bucket)
 
-    if before_sleep != NULL and before_sleep(ctx) != 0:
+    if self.away and run_away(&self, &wait, before_sleep, flags) < 0:
         result = FS_PARK_INTERRUPTED
-    elif self.away and run_handlers(&self) < 0:
+    elif not self.away and before_sleep != NULL and before_sleep(ctx) != 0:
         result = FS_PARK_INTERRUPTED
     else:
         if self.away:
@@ -324,10 +351,12 @@ cdef int sleep(fs_waiter* self, fs_wait* wait, int64_t deadline, int flags) noex
     exception set, attached; or how the queue was left already."""
     cdef int result
     cdef bint poll = flags & FS_SPIN
+    if is_past(deadline):
+        return FS_PARK_TIMED_OUT
     while True:
         wait.state = fs_detach()
         if poll:
-            spin(self)
+            spin(self, deadline)
         poll = False
         if wait.signals:
             result = sleep_and_look(self, deadline, wait.state)
@@ -364,8 +393,7 @@ cdef int sleep_and_look(
     on it, so that is not rare), or to another thread.  So the first sleeps are short.
     """
     # In a fork's child the interpreter may mark the state of a thread that is gone.
-    # relaxed: changes while there is one thread
-    cdef bint told = FS_TELLS_OF_SIGNALS and fs_u32_load_relaxed(&epoch) == 0
+    cdef bint told = FS_TELLS_OF_SIGNALS and fork_epoch() == 0
     cdef int64_t longest = FS_FIRST_LOOK_NS if told else FS_LOOK_NS
     cdef int64_t look
     cdef int result
@@ -389,27 +417,33 @@ cdef int handlers_in_place(fs_waiter* self, fs_wait* wait) noexcept nogil:
         # what we waited for has come, so the handlers can wait for us.
         wait.signals = False
         return FS_SIGNALLED
-    if run_handlers(self) < 0:
+    if run_away(self, wait, NULL, FS_SIGNALS) < 0:
         return FS_PARK_INTERRUPTED
     come_back(self)
     return FS_SIGNALLED
 
 
-cdef int run_handlers(fs_waiter* self) noexcept nogil:
-    """PyErr_CheckSignals(), with the record queued, also in the child if one forks."""
-    global handling
-    cdef int result
-    self.outer = handling
-    handling = self
-    result = fs_check_signals()
-    handling = self.outer
-    return result
+cdef int run_away(
+    fs_waiter* self, fs_wait* wait, fs_before_sleep before_sleep, int flags,
+) noexcept nogil:
+    """before_sleep() and signal handlers, with the record queued and `away`; -1 with an
+    exception set.  If they fork, the child's record is queued, too."""
+    global fs_mine
+    cdef int result = 0
+    self.outer = <fs_waiter*>fs_mine
+    fs_mine = self
+    if before_sleep != NULL:
+        result = before_sleep(wait.ctx)
+        # The child of a fork has another main thread.
+        wait.signals = wait.stays and runs_handlers(flags)
+    if result == 0 and wait.signals:
+        result = fs_check_signals()
+    fs_mine = self.outer
+    return -1 if result != 0 else 0
 
 
 cdef void come_back(fs_waiter* self) noexcept nogil:
-    cdef fs_bucket* bucket
-    requeue_after_fork(self)
-    bucket = lock_own_bucket(self)
+    cdef fs_bucket* bucket = lock_own_bucket(self)
     self.away = False
     unlock_bucket(bucket)
 
@@ -432,8 +466,6 @@ cdef int handlers_outside(fs_waiter* self, fs_wait* wait) noexcept nogil:
         if wait.timed_out != NULL:
             wait.timed_out(wait.ctx, wait.key, find(bucket, wait.key)[0] == NULL)
     elif wait.validate(wait.ctx):
-        # relaxed: this thread is the one that may have forked
-        self.born = fs_u32_load_relaxed(&epoch)
         enqueue_first(bucket, wait.key, self)
     else:
         result = FS_PARK_INVALID
@@ -441,7 +473,7 @@ cdef int handlers_outside(fs_waiter* self, fs_wait* wait) noexcept nogil:
     return result
 
 
-cdef void spin(fs_waiter* self) noexcept nogil:
+cdef void spin(fs_waiter* self, int64_t deadline) noexcept nogil:
     """Wait a little, detached, for a wake-up that is likely to come at once."""
     cdef int i, look
     for i in range(SPIN_YIELDS):
@@ -449,6 +481,8 @@ cdef void spin(fs_waiter* self) noexcept nogil:
             if fs_waitword_woken(&self.word):
                 return
             fs_pause()
+        if is_past(deadline):
+            return
         fs_yield()
 
 
@@ -459,10 +493,8 @@ cdef void await_waker(fs_waiter* self) noexcept nogil:
 
 cdef bint give_up(fs_waiter* self, fs_timed_out timed_out, void* ctx) noexcept nogil:
     """Leave the queue; False when a waker has unlinked us already."""
-    cdef fs_bucket* bucket
     cdef uintptr_t key
-    requeue_after_fork(self)
-    bucket = lock_own_bucket(self)
+    cdef fs_bucket* bucket = lock_own_bucket(self)
     if not self.queued:
         unlock_bucket(bucket)
         await_waker(self)
@@ -485,23 +517,6 @@ cdef fs_bucket* lock_own_bucket(fs_waiter* self) noexcept nogil:
         if key_of(self) == key:
             return bucket
         unlock_bucket(bucket)
-
-
-cdef void requeue_after_fork(fs_waiter* self) noexcept nogil:
-    """In the child of a fork made during this wait: queue again."""
-    cdef fs_bucket* bucket
-    # relaxed: this thread is the one that forked
-    cdef uint32_t now = fs_u32_load_relaxed(&epoch)
-    if self.born == now:
-        return
-    self.born = now
-    if not self.queued:
-        # Unlinked before the fork by a thread that does not exist here.
-        fs_waitword_wake(&self.word)
-        return
-    bucket = lock_bucket(key_of(self))
-    enqueue(bucket, key_of(self), self)
-    unlock_bucket(bucket)
 
 
 # -- unpark ------------------------------------------------------------------
@@ -593,7 +608,7 @@ cdef size_t unpark_requeue(
 ) noexcept nogil:
     """Move up to `limit` waiters to another key, waking none or the first.
 
-    How many were woken or moved.
+    How many were woken or moved: none, and no callback runs, from a key to itself.
     """
     cdef fs_unpark_result result
     cdef fs_bucket* source = bucket_of(from_key)
@@ -604,6 +619,8 @@ cdef size_t unpark_requeue(
     cdef uintptr_t token = FS_TOKEN_NORMAL
     cdef size_t count = 0
     cdef int op
+    if from_key == to_key:
+        return 0  # who is moved to the end of the queue would be its first again, for ever
     lock_pair(source, target)
     op = choose(ctx)
     if op == FS_REQUEUE_ABORT:
@@ -617,8 +634,8 @@ cdef size_t unpark_requeue(
         unlink(source, w)
         count += 1
         if w.away:
-            # It runs signal handlers and could make no use of what it would be
-            # handed: it queues itself after them.
+            # It runs code of others and could make no use of what it would be handed:
+            # it queues itself after that.
             w.next = away
             away = w
         elif op == FS_REQUEUE_UNPARK_ONE_REST and woken == NULL:
@@ -659,7 +676,7 @@ cdef void visit_parked(
     cdef fs_waiter* w
     cdef int i
     for i in range(BUCKETS):
-        fs_bucket_lock_acquire(&table[i].lock)
+        lock_this(&table[i])
         head = table[i].first
         while head != NULL:
             w = head
@@ -668,7 +685,7 @@ cdef void visit_parked(
                     visit(ctx, key_of(w), w.thread)
                 w = w.next
             head = head.sibling
-        fs_bucket_lock_release(&table[i].lock)
+        unlock_bucket(&table[i])
 
 
 # -- fork, set-up ------------------------------------------------------
@@ -681,38 +698,57 @@ cdef uint32_t fork_epoch() noexcept nogil:
     return fs_u32_load_relaxed(&epoch)  # relaxed: changes while there is one thread
 
 
+cdef fs_bucket* next_of_mine(const fs_bucket* last) noexcept nogil:
+    """The first bucket after `last` that has a record of fs_mine, or had when the record
+    was unlinked; NULL after all of them."""
+    cdef fs_bucket* nearest = NULL
+    cdef fs_bucket* bucket
+    cdef fs_waiter* w = <fs_waiter*>fs_mine
+    while w != NULL:
+        bucket = bucket_of(key_of(w))
+        if bucket > last and (nearest == NULL or bucket < nearest):
+            nearest = bucket
+        w = w.outer
+    return nearest
+
+
 cdef void before_fork() noexcept nogil:
-    cdef int i
-    for i in range(BUCKETS):
-        fs_bucket_lock_acquire(&table[i].lock)
+    # By address, as lock_pair().  The keys stay as they are: the records are `away`.
+    cdef fs_bucket* bucket = next_of_mine(NULL)
+    while bucket != NULL:
+        lock_this(bucket)
+        bucket = next_of_mine(bucket)
 
 
 cdef void after_fork_in_parent() noexcept nogil:
-    cdef int i
-    for i in range(BUCKETS):
-        fs_bucket_lock_release(&table[i].lock)
-
-
-cdef void reset_table() noexcept nogil:
-    cdef int i
-    for i in range(BUCKETS):
-        fs_bucket_lock_init(&table[i].lock)
-        table[i].first = NULL
+    cdef fs_bucket* bucket = next_of_mine(NULL)
+    while bucket != NULL:
+        unlock_bucket(bucket)
+        bucket = next_of_mine(bucket)
 
 
 cdef void after_fork_in_child() noexcept nogil:
-    global main_thread, handling
-    cdef fs_waiter* w
-    reset_table()
+    global main_thread
+    cdef fs_waiter* w = <fs_waiter*>fs_mine
     fs_u32_fetch_add_relaxed(&epoch, 1)  # relaxed: there is one thread
-    if main_thread != fs_thread_id():
-        main_thread = fs_thread_id()
-        handling = NULL  # of a thread that does not exist here
-    # At once, as what the handler does next may wake them.
-    w = handling
+    main_thread = fs_thread_id()
+    # At once, because what the handler does next may wake them.
     while w != NULL:
-        requeue_after_fork(w)
+        revive(w)
         w = w.outer
+
+
+cdef void revive(fs_waiter* w) noexcept nogil:
+    """In the child of a fork made amid this wait: queue its record again."""
+    cdef fs_bucket* bucket = lock_bucket(key_of(w))
+    # A thread that does not exist here may have been inside it, about to wake us.
+    fs_waitword_init(&w.word)
+    if w.queued:
+        # From the innermost wait to the outermost, which has queued first.
+        enqueue_first(bucket, key_of(w), w)
+    else:
+        fs_waitword_wake(&w.word)  # it has its token already
+    unlock_bucket(bucket)
 
 
 cdef void count_one(void* ctx, uintptr_t key, uintptr_t thread) noexcept nogil:
@@ -739,7 +775,6 @@ cdef int set_up() except -1:
     except ImportError:  # before 3.13
         import threading
         main_thread = threading.main_thread().ident
-    reset_table()
     if fs_at_fork(before_fork, after_fork_in_parent, after_fork_in_child) != 0:
         raise MemoryError("pthread_atfork failed")
     return 0

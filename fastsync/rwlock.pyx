@@ -29,7 +29,7 @@ from fastsync.c_slot cimport fs_slot_get, fs_slot_set
 from fastsync.parking cimport (
     FS_ASK, FS_FIRST, FS_PARK_INTERRUPTED, FS_PARK_SIGNALLED, FS_PARK_TIMED_OUT,
     FS_PARK_UNPARKED, FS_SKIP, FS_SPIN_LOOKS, FS_STOP, FS_TOKEN_HANDOFF,
-    FS_TOKEN_NORMAL, FS_UNPARK, fs_unpark_result, park, runs_handlers,
+    FS_TOKEN_NORMAL, FS_UNPARK, fs_unpark_result, is_past, park, runs_handlers,
     spin_end, spin_round, unpark_all, unpark_filter, unpark_one,
 )
 from fastsync.slots cimport (
@@ -74,6 +74,8 @@ cdef inline bint look_round(int round, int64_t until) noexcept nogil:
     cdef int i
     if round >= CLOSE_LOOKS:
         return spin_round(FS_SPIN_LOOKS + round - CLOSE_LOOKS, until)
+    if is_past(until):
+        return False
     for i in range(CLOSE_PAUSES):
         fs_pause()
     return True
@@ -151,7 +153,7 @@ cdef int wait_turn(
     while True:
         # Free for us: in, even past a queue.
         result = enter(&call, want, &seen)
-        if result != FS_TIMEOUT or deadline == 0:
+        if result != FS_TIMEOUT or is_past(deadline):
             return result
         if spin:
             # Blocked.  Also when others are parked, as for a mutex.
@@ -196,13 +198,13 @@ cdef enum:
 
 
 cdef int rwlock_write_slow(fs_rwlock* rw, int64_t deadline, int flags) noexcept nogil:
-    if deadline == 0:
+    if is_past(deadline):
         return FS_ACQUIRED if rwlock_try_write(rw) else FS_TIMEOUT
     return write_after_readers(rw, 0, deadline, flags)
 
 
 cdef int rwlock_upgrade_slow(fs_rwlock* rw, int64_t deadline, int flags) noexcept nogil:
-    if deadline == 0:
+    if is_past(deadline):
         return FS_TIMEOUT
     return write_after_readers(rw, FS_RWLOCK_UPGRADABLE_READER, deadline, flags)
 

@@ -1,5 +1,6 @@
 """Other people's packages on the C API: built against the installed fastsync, used from threads."""
 
+import ctypes
 import os
 import random
 import re
@@ -15,6 +16,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from c_door import c_function
 from conftest import background, run_build, run_threads, wait_asleep, wait_until
 
 import fastsync
@@ -577,6 +579,20 @@ def test_requeue_that_is_called_off(core):
         thread.join(30)
 
 
+def test_requeue_to_the_same_key_moves_nobody():
+    size, address = ctypes.c_size_t, ctypes.c_void_p
+    choose = ctypes.PYFUNCTYPE(ctypes.c_int, address)(lambda context: 2)
+    requeue = c_function("unpark_requeue", size, size, size, size, type(choose), address, address)
+    park = c_function(
+        "park", ctypes.c_int, size, *[address] * 4, size, ctypes.c_int64, ctypes.c_int, address
+    )
+    key = id(choose)
+    with background(lambda: park(key, None, None, None, None, 0, 2**63 - 1, 0, None)):
+        wait_until(lambda: c_function("parked_count", size, size)(key) == 1)
+        assert requeue(key, key, 2**31, choose, None, None) == 0
+        assert c_function("unpark_all", size, size, size)(key, 0) == 1
+
+
 def test_who_gives_up_as_it_is_moved_leaves_the_queue_that_it_is_in(core):
     queue, results = core.Queue(), {}
     with background(lambda: results.update({1: queue.park(1, 1, -1)})):
@@ -766,7 +782,7 @@ def test_the_last_waiter_that_gives_up_leaves_the_word_as_it_was(words, kind):
     before = word.state
     assert word.wait(2_000_000) is False
     assert word.state == before
-    threads, outcomes = waiters(word, 2, 200_000_000)
+    threads, outcomes = waiters(word, 2, 1_000_000_000)
     for thread in threads:
         thread.join(30)
     assert outcomes == [False, False]
@@ -939,6 +955,10 @@ def test_all_who_sleep_on_a_bucket_lock_get_it(plain_c):
     with background(*[lambda: plain_c.use_bucket_lock("both")] * 3) as threads:
         wait_asleep(*threads)
         plain_c.use_bucket_lock("release")
+
+
+def test_a_bucket_lock_of_another_epoch_is_free(plain_c):
+    assert plain_c.take_over_bucket_lock() == 0
 
 
 def test_once_from_c(plain_c):

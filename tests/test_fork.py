@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import natives
 import pytest
@@ -405,3 +406,137 @@ def test_multiprocessing_children_use_every_primitive(method, tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run([sys.executable, script], env=environment, timeout=60)
     assert done.returncode == 0
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/smaps"), reason="needs Linux's /proc")
+def test_neither_an_import_nor_a_fork_touches_the_table():
+    # The kernel gives a page of it only when that is first written.
+    run("""
+    import re
+    def written():
+        blocks = re.split("(?m)^(?=[0-9a-f]+-[0-9a-f]+ )", open("/proc/self/smaps").read())
+        after = max(i for i, block in enumerate(blocks) if "/parking." in block.split("\\n")[0]) + 1
+        size, dirty = (int(re.search(f"^{name}: *([0-9]+) kB", blocks[after], re.M)[1])
+                       for name in ("Size", "Private_Dirty"))
+        assert size >= 256, blocks[after]
+        return dirty
+    page = os.sysconf("SC_PAGE_SIZE") // 1024
+    assert written() <= page  # what else the module keeps shares the first page of it
+    def look():
+        assert written() <= page
+    assert join(child(look)) == 0
+    assert written() <= page
+    """)
+
+
+def test_a_fork_amid_the_change_of_a_queue_leaves_the_child_an_empty_one():
+    # Another thread holds a bucket lock, and goes on holding it: its callback waits.
+    run(
+        f"""
+    sys.path.insert(0, {str(Path(__file__).parent)!r})
+    """
+        """
+    import ctypes
+    from c_door import c_function
+    from ctypes import c_int, c_int64, c_size_t, c_void_p
+    inside, leave = stock.Event(), stock.Event()
+    unparked = ctypes.PYFUNCTYPE(c_size_t, c_void_p, c_void_p)
+    unpark_one = c_function("unpark_one", c_size_t, c_size_t, unparked, c_void_p)
+    unpark_all = c_function("unpark_all", c_size_t, c_size_t, c_size_t)
+    parked_count = c_function("parked_count", c_size_t, c_size_t)
+    park = c_function("park", c_int, c_size_t, *[c_void_p] * 4, c_size_t, c_int64, c_int, c_void_p)
+    FOREVER, KEY = 2**63 - 1, 4096
+    def wait():
+        return park(KEY, None, None, None, None, 0, FOREVER, 0, None)
+
+    @unparked
+    def change(context, result):
+        inside.set()
+        leave.wait()
+        return 0
+    waiting = [stock.Thread(target=wait) for _ in "ab"]
+    for thread in waiting: thread.start()
+    while parked_count(KEY) < 2: time.sleep(0.001)
+    changing = stock.Thread(target=unpark_one, args=[KEY, change, None])
+    changing.start()
+    inside.wait()
+
+    def use():
+        assert parked_count(KEY) == 0
+        ended = []
+        threads = [stock.Thread(target=lambda: ended.append(wait())) for _ in "abc"]
+        for thread in threads: thread.start()
+        while parked_count(KEY) < 3: time.sleep(0.001)
+        assert unpark_all(KEY, 0) == 3
+        for thread in threads: thread.join()
+        assert ended == [0, 0, 0]
+        use_everything()
+    pid = child(use)
+    assert join(pid) == 0
+    leave.set()
+    changing.join()
+    assert unpark_all(KEY, 0) == 1
+    for thread in waiting: thread.join()
+    """
+    )
+
+
+# A lock that only Python knows, whose release forks.
+FORKING_LOCK = """
+class ForkingLock:
+    def __init__(self, fork):
+        self.fork, self.lock = fork, stock.Lock()
+        self.acquire = self.lock.acquire
+    def __enter__(self): return self.lock.__enter__()
+    def __exit__(self, *error): return self.lock.__exit__(*error)
+    def release(self):
+        self.lock.release()
+        if fork := self.fork:
+            self.fork = None
+            fork()
+"""
+
+
+@pytest.mark.parametrize("where", ["main", "other"])
+def test_wait_whose_lock_forks_as_it_is_released_goes_on_in_the_child(where):
+    # The waiter is queued by then, in a table of which the child has nothing.
+    run(
+        FORKING_LOCK
+        + textwrap.dedent(f"""
+    results = []
+    def fork():
+        global pid
+        pid = os.fork()
+        if pid == 0:
+            stock.Thread(target=notify).start()
+    def notify():
+        with condition:
+            condition.notify()
+    def wait():
+        with condition:
+            notified = condition.wait(20)
+        if pid == 0:
+            os._exit(0 if notified else 1)
+        results.append(notified)
+    condition = t.Condition(ForkingLock(fork))
+    if {where!r} == "main":
+        helper = stock.Thread(target=lambda: (forked.wait(), notify()))
+        forked = stock.Event()
+        inner, fork = fork, None
+        def fork():
+            inner()
+            if pid: forked.set()
+        condition._lock.fork = fork
+        helper.start()
+        wait()
+        helper.join()
+    else:
+        thread = stock.Thread(target=wait)
+        thread.start()
+        while "pid" not in globals(): time.sleep(0.001)
+        notify()
+        thread.join()
+    assert results == [True]
+    assert join(pid) == 0
+    """)
+    )

@@ -14,6 +14,9 @@
 
 #include <stdint.h>
 #include <stddef.h>
+#if defined(_MSC_VER)
+#  include <intrin.h>  /* what fs_pause() needs */
+#endif
 
 /* MSVC still defines __STDC_NO_ATOMICS__ when its C11 atomics are on. */
 #if defined(__STDC_NO_ATOMICS__) && !defined(_MSC_VER)
@@ -38,6 +41,14 @@
 #  define FS_INLINE static inline
 #  define FS_COLD
 #  define fs_likely(condition) (condition)
+#endif
+
+#if defined(_MSC_VER) && !defined(__cplusplus)
+#  define FS_THREAD_LOCAL __declspec(thread)
+#elif defined(__cplusplus)
+#  define FS_THREAD_LOCAL thread_local
+#else
+#  define FS_THREAD_LOCAL _Thread_local
 #endif
 
 #define FS_ATOMIC_LOAD(N, T, SUFFIX, ORDER)                                    \

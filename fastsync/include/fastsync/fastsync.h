@@ -32,10 +32,11 @@
 /* Flags of what waits. */
 #define FS_PLAIN 0
 #define FS_SIGNALS 1 /* run Python's signal handlers: with a thread state only */
-#define FS_SPIN 2 /* of park alone, as the next three: see parking.pxd */
+#define FS_SPIN 2 /* of park alone, as the next four: see parking.pxd */
 #define FS_KEEP_PLACE 4
 #define FS_FIRST 8
 #define FS_ASK 16
+#define FS_NO_FORK 32
 
 /* What it answers. */
 #define FS_ERROR (-1) /* a signal handler raised: an exception is set */

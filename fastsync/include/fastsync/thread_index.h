@@ -8,14 +8,6 @@
 
 #include "atomic.h"
 
-#if defined(_MSC_VER) && !defined(__cplusplus)
-#  define FS_THREAD_LOCAL __declspec(thread)
-#elif defined(__cplusplus)
-#  define FS_THREAD_LOCAL thread_local
-#else
-#  define FS_THREAD_LOCAL _Thread_local
-#endif
-
 static FS_THREAD_LOCAL uint32_t fs_thread_number;  /* one more than the index; 0: not asked */
 static fs_atomic_u32 fs_threads_numbered;
 

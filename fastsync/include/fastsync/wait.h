@@ -3,9 +3,12 @@
  * Every backend provides
  *
  *   FS_WAIT_BACKEND            its name, a string
- *   fs_bucket_lock             a small lock that may not use the parking table,
- *                              aligned so that two of them never share a line
- *     fs_bucket_lock_init, fs_bucket_lock_acquire, fs_bucket_lock_release
+ *   fs_bucket_lock             a small lock that may not use the parking table; all
+ *                              zeros are a free one
+ *     int  fs_bucket_lock_acquire(l, epoch) whether its last use was in another epoch:
+ *                                           it may have been held then, by a thread
+ *                                           that a fork has left behind
+ *     void fs_bucket_lock_release(l, epoch)
  *   FS_LOOK_NS                 how long a thread that runs signal handlers may
  *                              sleep and not look whether one is due
  *   fs_waitword                one sleeping thread; lives in that thread's frame
@@ -43,8 +46,15 @@
 /* After how long it looks for the first time; then twice as long each time. */
 #define FS_FIRST_LOOK_NS 1000000
 
-/* Bucket locks and other hot words are kept on lines of their own. */
+/* What several threads write without pause is kept on lines of its own. */
 #define FS_CACHE_LINE 64
+#if defined(__cplusplus)
+#  define FS_LINE_ALIGNED alignas(FS_CACHE_LINE)
+#elif defined(_MSC_VER)
+#  define FS_LINE_ALIGNED __declspec(align(FS_CACHE_LINE))
+#else
+#  define FS_LINE_ALIGNED _Alignas(FS_CACHE_LINE)
+#endif
 
 #if defined(_WIN32)
 #  include "wait_windows.h"

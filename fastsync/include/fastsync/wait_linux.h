@@ -124,50 +124,11 @@ FS_INLINE int fs_shared_wake(void *word, int size, int count) {
                         size == 8 ? FUTEX_BITSET_MATCH_ANY : 1u << at);
 }
 
-/* Bucket lock: 0 free, 1 held, 2 held and somebody may sleep on it. */
-typedef struct {
-#ifdef __cplusplus
-    alignas(FS_CACHE_LINE) fs_atomic_u32 word;
-#else
-    _Alignas(FS_CACHE_LINE) fs_atomic_u32 word;
-#endif
-} fs_bucket_lock;
-
-FS_INLINE void fs_bucket_lock_init(fs_bucket_lock *l) {
-    fs_u32_store_relaxed(&l->word, 0);  /* relaxed: not shared yet */
+FS_INLINE void fs_bucket_lock_sleep(fs_atomic_u32 *word, uint32_t value) {
+    fs_futex_wait(word, value, FS_FOREVER);
 }
 
-static FS_COLD void fs_bucket_lock_slow(fs_bucket_lock *l) {
-    /* Held for tens of instructions: a short spin usually outlasts it. */
-    for (int i = 0; i < 40; i++) {
-        uint32_t free = 0;
-        /* relaxed: advisory; the CAS acquires: pairs with the release below */
-        if (fs_u32_load_relaxed(&l->word) == 0 &&
-            fs_u32_cas_acquire(&l->word, &free, 1)) {
-            return;
-        }
-        fs_pause();
-    }
-    /* acquire: pairs with the release in fs_bucket_lock_release */
-    while (fs_u32_exchange_acquire(&l->word, 2) != 0) {
-        fs_futex_wait(&l->word, 2, FS_FOREVER);
-    }
-}
-
-FS_INLINE void fs_bucket_lock_acquire(fs_bucket_lock *l) {
-    uint32_t free = 0;
-    /* acquire: pairs with the release in fs_bucket_lock_release */
-    if (!fs_u32_cas_acquire(&l->word, &free, 1)) {
-        fs_bucket_lock_slow(l);
-    }
-}
-
-FS_INLINE void fs_bucket_lock_release(fs_bucket_lock *l) {
-    /* release: pairs with the acquires above */
-    if (fs_u32_exchange_release(&l->word, 0) == 2) {
-        fs_futex_wake_one(&l->word);
-    }
-}
+FS_INLINE void fs_bucket_lock_wake(fs_atomic_u32 *word) { fs_futex_wake_one(word); }
 
 /* Wait word: 1 not woken, awake; 2 not woken, asleep; 0 woken. */
 typedef struct {

@@ -10,26 +10,18 @@
 /* A signal does not end pthread_cond_wait. */
 #define FS_LOOK_NS 20000000
 
-typedef struct {
-#ifdef __cplusplus
-    alignas(FS_CACHE_LINE) pthread_mutex_t mutex;
-#else
-    _Alignas(FS_CACHE_LINE) pthread_mutex_t mutex;
-#endif
-} fs_bucket_lock;
+/* Not a pthread mutex: that has no value of zeros, and no way to take it from a thread
+ * that a fork has left behind.  The sleep lets a thread of any priority go on that holds
+ * the lock and has lost its processor. */
+#define FS_BUCKET_SLEEP_NS 20000
 
-FS_INLINE void fs_bucket_lock_init(fs_bucket_lock *l) {
-    int error = pthread_mutex_init(&l->mutex, NULL);
-    if (error) {
-        fs_fatal("pthread_mutex_init", error);
-    }
+FS_INLINE void fs_bucket_lock_sleep(fs_atomic_u32 *word, uint32_t value) {
+    struct timespec t = fs_timespec(FS_BUCKET_SLEEP_NS);
+    (void)word; (void)value;
+    nanosleep(&t, NULL);
 }
-FS_INLINE void fs_bucket_lock_acquire(fs_bucket_lock *l) {
-    pthread_mutex_lock(&l->mutex);
-}
-FS_INLINE void fs_bucket_lock_release(fs_bucket_lock *l) {
-    pthread_mutex_unlock(&l->mutex);
-}
+
+FS_INLINE void fs_bucket_lock_wake(fs_atomic_u32 *word) { (void)word; }
 
 typedef struct {
     pthread_mutex_t mutex;
@@ -80,12 +72,13 @@ static inline int fs_waitword_wait(fs_waitword *w, int64_t deadline) {
     pthread_mutex_lock(&w->mutex);
     while (!fs_waitword_woken(w)) {
         int error = fs_waitword_sleep(w, deadline);
-        if (error == ETIMEDOUT && !fs_waitword_woken(w)) {
-            result = FS_TIMED_OUT;
-            break;
-        }
         if (error && error != ETIMEDOUT) {
             fs_fatal("pthread_cond_wait", error);
+        }
+        /* A relative sleep may end a moment early. */
+        if (error && !fs_waitword_woken(w) && fs_now() >= deadline) {
+            result = FS_TIMED_OUT;
+            break;
         }
     }
     pthread_mutex_unlock(&w->mutex);

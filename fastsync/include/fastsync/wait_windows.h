@@ -12,13 +12,22 @@
 /* Ctrl-C does not end WaitOnAddress. */
 #define FS_LOOK_NS 20000000
 
-FS_INLINE int64_t fs_now(void) {
+FS_INLINE int64_t fs_ticks(void) {
     LARGE_INTEGER count, frequency;
     QueryPerformanceCounter(&count);
     QueryPerformanceFrequency(&frequency);
     return (int64_t)((count.QuadPart / frequency.QuadPart) * 1000000000 +
                      (count.QuadPart % frequency.QuadPart) * 1000000000 /
                          frequency.QuadPart);
+}
+
+/* time.monotonic() counts the system's ticks before 3.13, 10 to 16 ms apart. */
+FS_INLINE int64_t fs_now(void) {
+#if defined(PY_VERSION_HEX) && PY_VERSION_HEX < 0x030D0000
+    return (int64_t)GetTickCount64() * 1000000;
+#else
+    return fs_ticks();
+#endif
 }
 
 FS_INLINE uintptr_t fs_thread_id(void) { return (uintptr_t)GetCurrentThreadId(); }
@@ -30,12 +39,18 @@ FS_INLINE int fs_at_fork(void (*before)(void), void (*parent)(void),
 }
 
 typedef struct {
-    __declspec(align(FS_CACHE_LINE)) SRWLOCK lock;
+    SRWLOCK lock;
 } fs_bucket_lock;
 
-FS_INLINE void fs_bucket_lock_init(fs_bucket_lock *l) { InitializeSRWLock(&l->lock); }
-FS_INLINE void fs_bucket_lock_acquire(fs_bucket_lock *l) { AcquireSRWLockExclusive(&l->lock); }
-FS_INLINE void fs_bucket_lock_release(fs_bucket_lock *l) { ReleaseSRWLockExclusive(&l->lock); }
+FS_INLINE int fs_bucket_lock_acquire(fs_bucket_lock *l, uint32_t epoch) {
+    (void)epoch;  /* SRWLOCK_INIT is all zeros, and there is but one epoch */
+    AcquireSRWLockExclusive(&l->lock);
+    return 0;
+}
+FS_INLINE void fs_bucket_lock_release(fs_bucket_lock *l, uint32_t epoch) {
+    (void)epoch;
+    ReleaseSRWLockExclusive(&l->lock);
+}
 
 /* Wait word: 1 not woken, 0 woken. */
 typedef struct {

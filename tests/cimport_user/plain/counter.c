@@ -151,13 +151,33 @@ static PyObject *use_bucket_lock(PyObject *self, PyObject *what) {
     }
     Py_BEGIN_ALLOW_THREADS
     if (name[0] != 'r') {
-        fs_bucket_lock_acquire(&bucket_lock);
+        fs_bucket_lock_acquire(&bucket_lock, 1);
     }
     if (name[0] != 'a') {
-        fs_bucket_lock_release(&bucket_lock);
+        fs_bucket_lock_release(&bucket_lock, 1);
     }
     Py_END_ALLOW_THREADS
     Py_RETURN_NONE;
+}
+
+/* However it was left: held, and slept on.  0, or the line that failed. */
+static PyObject *take_over_bucket_lock(PyObject *self, PyObject *unused) {
+    static fs_bucket_lock lock;
+    int failed = 0;
+#define TRY(condition) failed = failed || (condition) ? failed : __LINE__
+    TRY(fs_bucket_lock_acquire(&lock, 0) == 0);
+#if !defined(_WIN32)
+    TRY(fs_bucket_lock_acquire(&lock, 1) == 1);
+    fs_bucket_lock_release(&lock, 1);
+    TRY(fs_bucket_lock_acquire(&lock, 1) == 0);
+    fs_u32_store(&lock.word, fs_u32_load(&lock.word) + 1);
+    TRY(fs_bucket_lock_acquire(&lock, 0x40000000) == 1); /* counts modulo 2^30: 0 */
+    TRY(fs_u32_load(&lock.word) == 1);
+    fs_bucket_lock_release(&lock, 0);
+    TRY(fs_u32_load(&lock.word) == 0);
+#endif
+#undef TRY
+    return PyLong_FromLong(failed);
 }
 
 /* Many threads call it: how often it ran, and whether it was over for this one. */
@@ -292,6 +312,7 @@ static PyMethodDef methods[] = {
     {"await_change", await_change, METH_VARARGS, NULL},
     {"change", change, METH_VARARGS, NULL},
     {"sleep_on_another_number", sleep_on_another_number, METH_NOARGS, NULL},
+    {"take_over_bucket_lock", take_over_bucket_lock, METH_NOARGS, NULL},
     {"sleep_on_word", sleep_on_word, METH_NOARGS, NULL},
     {"wake", wake, METH_O, NULL},
     {"add_with", add_with, METH_VARARGS, NULL},
@@ -300,7 +321,6 @@ static PyMethodDef methods[] = {
 };
 
 static int execute(PyObject *module) {
-    fs_bucket_lock_init(&bucket_lock);
     return fastsync_import();
 }
 
