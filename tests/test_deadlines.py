@@ -9,6 +9,7 @@ import textwrap
 import time
 from pathlib import Path
 
+import fastsync
 import pytest
 from c_door import c_function
 from conftest import run_python
@@ -158,3 +159,43 @@ def test_a_wait_without_time_left_neither_polls_nor_sleeps(counter, door):
     """
     env = {**os.environ, "LD_PRELOAD": str(counter), "TESTS": str(Path(__file__).parent)}
     run_python("-c", "".join(map(textwrap.dedent, (body, door, end))), env=env)
+
+
+# The same with all that is 32 bits wide on 64-bit systems, too, as the C library may have it.
+SLEEP = r"""
+#include <fastsync/wait.h>
+int main(void) {
+    for (int i = 0; i < 5; i++) {
+        fs_waitword word;
+        int64_t deadline = fs_now() + 30000000;
+        fs_waitword_init(&word);
+        if (fs_waitword_wait(&word, deadline) != FS_TIMED_OUT) return 1;
+        if (fs_now() < deadline) return 2;
+        fs_waitword_destroy(&word);
+        deadline += 30000000;
+        for (int size = 1; FS_SHARED_WAIT && size <= 8; size *= 2) {
+            static uint64_t shared;
+            int result = FS_SIGNALLED;
+            while (fs_now() < deadline) {
+                result = fs_shared_wait(&shared, size, 0, deadline);
+                if (result == FS_TIMED_OUT && fs_now() < deadline) return 3;
+            }
+        }
+    }
+    return 0;
+}
+"""
+
+
+@pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler")
+@pytest.mark.parametrize("options", [[], ["-m32"], ["-m32", "-D_TIME_BITS=64"]], ids="".join)
+@pytest.mark.parametrize("backend", [[], ["-DFS_FORCE_WAIT_PTHREAD"]], ids=["default", "pthread"])
+def test_a_sleep_does_not_end_before_its_deadline(tmp_path, options, backend):
+    (tmp_path / "sleep.c").write_text(SLEEP)
+    words = ["-std=gnu11", "-Wall", "-Werror", "-pthread", "-D_FILE_OFFSET_BITS=64", *options]
+    command = ["cc", *words, *backend, "-I", fastsync.get_include(), "sleep.c", "-o", "sleep"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    if options and "bits/" in done.stderr:
+        pytest.skip("no C library for 32 bits")
+    assert done.returncode == 0, done.stderr
+    assert subprocess.run(["./sleep"], cwd=tmp_path).returncode == 0
