@@ -5,7 +5,7 @@ ARGS ?=
 SECONDS ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help venvs venv venv-gil demo test test-parallel test-pthread test-cpython test-versions test-here sdist wheels lint-workflows stress bench bench-quick \
+.PHONY: help venvs venv venv-gil demo test test-parallel test-pthread test-cpython test-versions test-here sdist wheels docs lint-workflows stress bench bench-quick \
 	bench-peers bench-report bench-native headers-check models mutants levels tsan asan lint format clean
 
 help: ## list the targets
@@ -49,6 +49,9 @@ sdist: ## make the source distribution, in dist/
 
 wheels: ## make and test a manylinux wheel for each Python at hand (ARGS="3.13t 3.14" for some)
 	@tools/make_wheels.sh $(ARGS)
+
+docs: venv-gil ## make the documentation site, in build/site
+	@tools/make_docs.sh .venv-gil
 
 lint-workflows: ## check .github/workflows
 	@tools/lint_workflows.sh

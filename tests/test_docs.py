@@ -5,6 +5,8 @@ A block marked `python` is run, all blocks of a page in their order and in one n
 marked `text` right below it is what it prints. Nothing here looks at a time.
 """
 
+import enum
+import importlib
 import re
 from itertools import pairwise
 from pathlib import Path
@@ -111,6 +113,36 @@ def test_every_page_is_in_the_index():
     pages = {path.name for path in (ROOT / "docs").glob("*.md")} - {"index.md"}
     linked = set(re.findall(r"\]\(([\w-]+\.md)\)", index))
     assert pages == linked
+
+
+# -- docstrings ---------------------------------------------------------------
+
+DROP_INS = ["Lock", "RLock", "Condition", "Semaphore", "BoundedSemaphore", "Event", "Barrier"]
+
+
+def undocumented(module_name, names):
+    """Public names, and public members of public types, that have no docstring."""
+    module = importlib.import_module(module_name)
+    for name in names or getattr(module, "__all__", ()):
+        value = getattr(module, name)
+        if name.startswith("__"):
+            continue
+        if callable(value) and not value.__doc__:
+            yield name
+        if isinstance(value, type):
+            for member, found in vars(value).items():
+                if member.startswith("_") or isinstance(found, enum.property):
+                    continue
+                if not getattr(found, "__doc__", None):
+                    yield f"{name}.{member}"
+
+
+@pytest.mark.parametrize(
+    ("module", "names"),
+    [("fastsync", None), ("fastsync.threading", DROP_INS), ("fastsync.deadlock", None)],
+)
+def test_everything_public_is_documented(module, names):
+    assert list(undocumented(module, names)) == []
 
 
 # -- examples ----------------------------------------------------------------

@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Make the documentation site in build/site. A warning is an error.
+#   tools/make_docs.sh ENVIRONMENT
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. tools/common.sh
+python=$PWD/$1/bin/python
+root=$PWD
+if ! "$python" -c "import sphinx, myst_parser, furo" 2>/dev/null; then
+    "$python" -m pip install -q --disable-pip-version-check --group docs >&2
+fi
+work=$(mktemp -d)
+scratch+=("$work")
+cd "$work" # the checkout's fastsync would hide the installed one
+"$python" -P -m sphinx -q -W --keep-going -E -b html "$root/docs" "$root/build/site"
+say "build/site/index.html"
