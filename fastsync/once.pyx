@@ -254,7 +254,7 @@ cdef class _Once:
         raise TypeError(f"cannot pickle {type(self).__name__!r} object")
 
     def __repr__(self):
-        return f"<{type(self).__name__} {state_of(self).name} at {address(self)}>"
+        return f"<{type(self).__name__} {state_of(self).label} at {address(self)}>"
 
 
 # -- Once --------------------------------------------------------------------
@@ -265,11 +265,16 @@ cdef bint making_states = True
 @cython.final
 cdef class OnceState:
     """How far a Once is: New, InProgress, Poisoned or Done."""
-    cdef readonly str name
+    cdef str label
 
     def __cinit__(self, *args, **kwargs):
         if not making_states:
             raise TypeError("cannot create 'fastsync.once.OnceState' instances")
+
+    @property
+    def name(self):
+        """The state's name, as in `OnceState.Done`."""
+        return self.label
 
     def poisoned(self):
         """Whether the last run raised."""
@@ -280,15 +285,15 @@ cdef class OnceState:
         return self is DONE
 
     def __repr__(self):
-        return f"OnceState.{self.name}"
+        return f"OnceState.{self.label}"
 
     def __reduce__(self):
-        return getattr, (OnceState, self.name)
+        return getattr, (OnceState, self.label)
 
 
 cdef OnceState make_state(str name):
     cdef OnceState state = OnceState.__new__(OnceState)
-    state.name = name
+    state.label = name
     (<dict>(<PyTypeObject*>OnceState).tp_dict)[name] = state
     PyType_Modified(OnceState)
     return state
