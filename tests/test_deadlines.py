@@ -9,10 +9,12 @@ import textwrap
 import time
 from pathlib import Path
 
-import fastsync
 import pytest
 from c_door import c_function
 from conftest import run_python
+
+import fastsync
+
 
 def test_the_clock_of_deadlines_is_that_of_time_monotonic():
     now = c_function("now", ctypes.c_int64)

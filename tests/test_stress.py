@@ -7,11 +7,14 @@ import random
 import sys
 import textwrap
 import threading
+import time
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import natives
 import pytest
-from conftest import run_python, run_threads
+from conftest import DEADLINE, run_python, run_threads, wait_until
 
 import fastsync as f
 import fastsync.threading as fs
@@ -29,6 +32,26 @@ NOT_CALLED = {"__class__", "__init_subclass__", "__subclasshook__", "__new__", "
 @pytest.mark.parametrize("name", stress.STORMS)
 def test_storm(name):
     stress.run(name, 0.8, random.randrange(2**32))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a timer signal")
+def test_a_storm_is_interrupted_only_in_the_call_that_allows_it():
+    """Whatever that call does: what follows it is the storm's own bookkeeping."""
+
+    def fail():
+        raise RuntimeError
+
+    def next_ticks(alarm):
+        end = alarm.handled + 10
+        wait_until(lambda: alarm.handled >= end)
+
+    always = SimpleNamespace(random=lambda: 0.0)
+    with stress.Alarm(int, always, time.monotonic() + DEADLINE) as alarm:
+        for call in (fail, int, partial(next_ticks, alarm)):
+            with contextlib.suppress(RuntimeError):
+                alarm.call(call)
+            next_ticks(alarm)
+    assert alarm.interrupted
 
 
 @pytest.mark.stress

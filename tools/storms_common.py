@@ -161,3 +161,50 @@ def in_child(function):
         finally:
             os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, "a child failed"
+
+
+class Interrupted(Exception):
+    """What the handler of an Alarm raises."""
+
+
+class Alarm:
+    """A timer in the main thread, 1 kHz, whose handler calls `work` and sometimes raises.
+
+    It raises only in what is called through call(). It may never raise in a storm's own
+    bookkeeping, nor twice in one call: so it is armed by a call, and disarmed by the end of that,
+    whichever it is, or by the handler itself.
+    """
+
+    def __init__(self, work, chance, deadline):
+        self.work, self.chance, self.deadline = work, chance, deadline
+        self.armed, self.handled, self.interrupted = False, 0, 0
+
+    def __enter__(self):
+        self.before = signal.signal(signal.SIGALRM, self.handle)
+        signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+        return self
+
+    def __exit__(self, *_):
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, self.before)
+
+    def handle(self, *_):
+        was_armed, self.armed = self.armed, False  # a handler in this one may not raise
+        self.handled += 1
+        assert time.monotonic() < self.deadline, "the main thread is stuck"
+        self.work()
+        if was_armed and self.chance.random() < 0.2:
+            self.interrupted += 1
+            raise Interrupted
+        self.armed = was_armed
+
+    def call(self, function, *arguments):
+        """What it gives or raises; None if it was interrupted, perhaps after it had returned."""
+        try:
+            try:
+                self.armed = True
+                return function(*arguments)
+            finally:
+                self.armed = False
+        except Interrupted:
+            return None  # and a guard that had just come is dropped, at once: this thread made it

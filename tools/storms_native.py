@@ -5,7 +5,6 @@ import gc
 import os
 import queue as stock_queue
 import random
-import signal
 import threading
 import time
 from functools import partial
@@ -13,6 +12,7 @@ from functools import partial
 from storms_common import (
     PATIENCE,
     TIMEOUTS,
+    Alarm,
     Crowd,
     Guarded,
     exclusion,
@@ -809,51 +809,6 @@ def verbs(lock):
     return [verb for verb in VERBS if hasattr(lock, verb)]
 
 
-class Interrupted(Exception):
-    pass
-
-
-class Alarm:
-    """A 1 kHz timer whose handler locks, and sometimes raises in what is called through call()."""
-
-    def __init__(self, locks, chance, deadline):
-        self.locks, self.chance, self.deadline = locks, chance, deadline
-        self.armed, self.handled, self.interrupted = False, 0, 0
-
-    def __enter__(self):
-        self.before = signal.signal(signal.SIGALRM, self.handle)
-        signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
-        return self
-
-    def __exit__(self, *_):
-        self.armed = False
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, self.before)
-
-    def handle(self, *_):
-        was_armed, self.armed = self.armed, False  # a handler in this one may not raise
-        self.handled += 1
-        assert time.monotonic() < self.deadline, "the main thread is stuck"
-        lock = self.chance.choice(self.locks)
-        guard = ways(lock, self.chance.choice(verbs(lock)))[2](0.0005)
-        if guard is not None:
-            guard.unlock()
-        if was_armed and self.chance.random() < 0.2:
-            self.interrupted += 1
-            raise Interrupted
-        self.armed = was_armed
-
-    def call(self, function, *arguments):
-        """What it gives; None if it was interrupted, though perhaps after it had returned."""
-        result = None
-        with contextlib.suppress(Interrupted):
-            self.armed = True
-            result = function(*arguments)
-            self.armed = False
-            return result
-        return None  # and a guard that had just come is dropped, at once: this thread made it
-
-
 def hold_interrupted(alarm, lock, chance):
     """Take the lock by each verb and give way in it; the handler may raise in any of that."""
     for verb in verbs(lock):
@@ -939,11 +894,17 @@ def native_signals(crowd):
             time.sleep(0.001)  # so that it is waited for
             errand()
 
+    def use_one():
+        lock = chance.choice(locks)
+        guard = ways(lock, chance.choice(verbs(lock)))[2](0.0005)
+        if guard is not None:
+            guard.unlock()
+
     crowd.start(work, 3)
     crowd.start(run_errands)
     rounds = 0
     try:
-        with Alarm(locks, chance, crowd.end + PATIENCE) as alarm:
+        with Alarm(use_one, chance, crowd.end + PATIENCE) as alarm:
             while crowd.going():
                 for lock in locks:
                     hold_interrupted(alarm, lock, chance)

@@ -12,7 +12,6 @@ import faulthandler
 import gc
 import os
 import random
-import signal
 import sys
 import threading
 import time
@@ -26,7 +25,7 @@ import fastsync.threading as fs
 sys.path.append(str(Path(__file__).resolve().parent))
 
 import storms_native  # noqa: F401
-from storms_common import PATIENCE, STORMS, Crowd, Guarded, exclusion, in_child, queue, storm
+from storms_common import PATIENCE, STORMS, Alarm, Crowd, Guarded, exclusion, in_child, queue, storm
 
 
 @storm
@@ -318,22 +317,10 @@ def signals(crowd):
     lock, rlock, condition, event = fs.Lock(), fs.RLock(), fs.Condition(), fs.Event()
     permits, guarded = fs.Semaphore(1), Guarded()
     chance = random.Random(crowd.random.random())
-    handled = [0]
 
-    class Interrupted(Exception):
-        pass
-
-    armed = False
-
-    def handler(*_):
-        nonlocal armed
-        was_armed, armed = armed, False  # a handler in this one may not raise while it locks
-        handled[0] += 1
+    def use_lock():
         if lock.acquire(timeout=0.0005):
             lock.release()
-        if was_armed and chance.random() < 0.2:
-            raise Interrupted
-        armed = was_armed
 
     def work(chance):
         while crowd.going():
@@ -349,36 +336,24 @@ def signals(crowd):
                 pass
 
     crowd.start(work, 3)
-    before = signal.signal(signal.SIGALRM, handler)
-    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
     rounds = 0
     try:
-        while crowd.going():
-            # Only calls after which it is known whether the lock is held may be interrupted.
-            if rlock.acquire(timeout=0.01):
-                guarded.touch()
-                rlock.release()
-            if permits.acquire(timeout=0.01):
-                permits.release()
-            with contextlib.suppress(Interrupted):
-                armed = True
-                event.wait(0.005)
-                armed = False
-            armed = False
-            with condition:
-                with contextlib.suppress(Interrupted):
-                    armed = True
-                    condition.wait(0.005)
-                    armed = False
-                armed = False
-                assert condition._is_owned(), "interrupted without its lock"
-            rounds += 1
+        with Alarm(use_lock, chance, crowd.end + PATIENCE) as alarm:
+            while crowd.going():
+                # Only calls after which it is known whether the lock is held may be interrupted.
+                if rlock.acquire(timeout=0.01):
+                    guarded.touch()
+                    rlock.release()
+                if permits.acquire(timeout=0.01):
+                    permits.release()
+                alarm.call(event.wait, 0.005)
+                with condition:
+                    alarm.call(condition.wait, 0.005)
+                    assert condition._is_owned(), "interrupted without its lock"
+                rounds += 1
     finally:
-        armed = False
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
         crowd.join()
-    assert handled[0], "the timer never fired"
+    assert alarm.handled, "the timer never fired"
     assert not lock.locked() and not rlock.locked() and permits._value == 1
     return rounds
 
