@@ -154,6 +154,35 @@ def background(*functions, timeout=DEADLINE):
         pytest.fail(f"threads did not end in {timeout} s")
 
 
+class Interrupted(BaseException):
+    """What the signal handler of interrupted() raises."""
+
+
+def interrupted(call):
+    """Call something that waits for ever in the main thread, until a signal handler raises in it.
+
+    The handler raises once, and not before the call has begun.
+    """
+    armed = False
+
+    def handle(*_):
+        nonlocal armed
+        was_armed, armed = armed, False
+        if was_armed:
+            raise Interrupted
+
+    before = signal.signal(signal.SIGALRM, handle)
+    signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
+    try:
+        with pytest.raises(Interrupted):
+            armed = True
+            call()
+    finally:
+        armed = False
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def collect_between_steps(going, steps, generation=2):
     """Collect garbage while `going()`, as soon as the others have changed the number `steps()`.
 

@@ -17,7 +17,7 @@ import weakref
 from multiprocessing import shared_memory
 
 import pytest
-from conftest import run_threads, wait_until
+from conftest import interrupted, run_threads, wait_until
 
 import fastsync
 from fastsync import AtomicArray, Ordering
@@ -674,26 +674,12 @@ def test_shared_waits_within_one_process():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="shared waiting is Linux's")
 def test_a_signal_handler_ends_a_shared_wait():
-    import signal
-
-    class Stop(Exception):
-        pass
-
-    def handler(number, frame):
-        raise Stop
 
     try:
         a = AtomicArray.from_buffer(mmap.mmap(-1, 64), "int64", shared=True)
     except NotImplementedError:
         pytest.skip("this build has no shared waits")
-    old = signal.signal(signal.SIGALRM, handler)
-    try:
-        signal.setitimer(signal.ITIMER_REAL, 0.05)
-        with pytest.raises(Stop):
-            a.wait(0, 0)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, old)
+    interrupted(lambda: a.wait(0, 0))
     assert a.load(0) == 0
 
 

@@ -7,7 +7,6 @@ import mmap
 import operator
 import pickle
 import random
-import signal
 import struct
 import sys
 import threading
@@ -15,7 +14,7 @@ import time
 import weakref
 
 import pytest
-from conftest import background, run_threads, wait_asleep, wait_until
+from conftest import background, interrupted, run_threads, wait_asleep, wait_until
 
 import fastsync
 from fastsync import Ordering
@@ -656,21 +655,8 @@ def test_waits_as_a_ping_pong():
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a timer signal")
 def test_a_signal_handler_ends_a_wait():
-    class Stop(Exception):
-        pass
-
-    def handler(number, frame):
-        raise Stop
-
     a = fastsync.AtomicI64(0)
-    old = signal.signal(signal.SIGALRM, handler)
-    try:
-        signal.setitimer(signal.ITIMER_REAL, 0.05)
-        with pytest.raises(Stop):
-            a.wait(0)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, old)
+    interrupted(lambda: a.wait(0))
     assert a.wait(0, 0) is False
     assert a.load() == 0
 

@@ -2,41 +2,15 @@
 
 import gc
 import pickle
-import signal
 import threading
 import time
 import traceback
 import weakref
 
 import pytest
+from conftest import interrupted
 
 from fastsync.once import LazyLock, Once, OnceLock, OnceState, lazy_property, once
-
-
-class Interrupted(BaseException):
-    """What the signal handlers here raise."""
-
-
-def interrupted(call):
-    """Call something that waits for ever, and have a signal handler raise."""
-    waiting = False
-
-    def handle(signum, frame):
-        if waiting:
-            raise Interrupted
-
-    before = signal.signal(signal.SIGALRM, handle)
-    signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
-    try:
-        with pytest.raises(Interrupted):
-            waiting = True
-            try:
-                call()
-            finally:
-                waiting = False
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 class Running:

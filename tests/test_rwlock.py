@@ -12,7 +12,7 @@ import weakref
 from contextlib import ExitStack, contextmanager
 
 import pytest
-from conftest import DEADLINE, background, wait_until
+from conftest import DEADLINE, background, interrupted, wait_until
 
 import fastsync.threading
 from fastsync.parking import parked_total
@@ -67,34 +67,6 @@ def asleep(thread):
             return file.read().rpartition(")")[2].split()[0] == "S"
     except OSError:
         return False
-
-
-@contextmanager
-def signals(raise_when):
-    """Raise Interrupted in this thread, from a handler, again and again while raise_when()."""
-
-    def handle(signum, frame):
-        if raise_when():
-            raise Interrupted
-
-    before = signal.signal(signal.SIGALRM, handle)
-    signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
-def interrupted(call):
-    """Call something that waits for ever, and have a signal handler raise."""
-    waiting = False
-    with signals(lambda: waiting), pytest.raises(Interrupted):
-        waiting = True
-        try:
-            call()
-        finally:
-            waiting = False
 
 
 def word_of(lock):

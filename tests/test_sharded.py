@@ -2,13 +2,12 @@
 
 import gc
 import random
-import signal
 import threading
 import time
 import weakref
 
 import pytest
-from conftest import background, wait_until
+from conftest import background, interrupted, wait_until
 
 import fastsync.threading
 from fastsync._pin import is_pinned, pin
@@ -22,10 +21,6 @@ from fastsync.rwlock import (
 )
 
 READS = ["read", "read_recursive"]
-
-
-class Interrupted(BaseException):
-    """What the signal handler here raises."""
 
 
 def test_smoke(run_threads):
@@ -237,28 +232,11 @@ def test_views_work_in_a_condition(module, side, run_threads):
 
 def test_ctrl_c_ends_a_wait_with_nothing_owned(run_threads):
     lock = ShardedLock(1)
-    waiting = False
-
-    def handle(signum, frame):
-        if waiting:
-            raise Interrupted
-
-    before = signal.signal(signal.SIGALRM, handle)
-    signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
-    try:
-        for held, way in (("write", "read"), ("write", "write"), ("read", "write")):
-            guard = run_threads([getattr(lock, held)])[0]
-            with pytest.raises(Interrupted):
-                waiting = True
-                try:
-                    getattr(lock, way)()
-                finally:
-                    waiting = False
-            guard.unlock()
-            assert not lock.is_locked()
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+    for held, way in (("write", "read"), ("write", "write"), ("read", "write")):
+        guard = run_threads([getattr(lock, held)])[0]
+        interrupted(getattr(lock, way))
+        guard.unlock()
+        assert not lock.is_locked()
 
 
 def test_pin_reaches_the_views():
