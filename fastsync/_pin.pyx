@@ -6,6 +6,8 @@ line.  An immortal object has no count.  The interpreter makes an object immorta
 by its count alone (Py_SET_REFCNT to the immortal value), and the object must be
 out of the garbage collector's sight, which would otherwise count for itself.
 """
+from time import sleep
+
 from cpython.object cimport PyObject
 
 from fastsync.c_python cimport fs_is_immortal, fs_make_immortal
@@ -27,11 +29,25 @@ def register_pinnable(*types, parts=None):
     pinnable.update(dict.fromkeys(types, parts))
 
 
-cdef int pin_one(obj) except -1:
-    fs_make_immortal(<PyObject*>obj)
-    if fs_is_immortal(<PyObject*>obj) and PyObject_GC_IsTracked(<PyObject*>obj):
+# A call of it lets the interpreter look into this thread's queue of objects that other threads
+# have dropped references to; it does so only where Python code runs.
+cdef object look_into_queue = eval("lambda: None")
+
+
+cdef bint pin_one(obj) except -1:
+    """Whether it took effect."""
+    cdef int done = fs_make_immortal(<PyObject*>obj)
+    cdef int looks = 0
+    while done < 0 and looks < 1000:
+        # Another thread has just dropped a reference: it may not be in the queue yet.
+        look_into_queue()
+        if looks > 1:
+            sleep(0.0001)
+        looks += 1
+        done = fs_make_immortal(<PyObject*>obj)
+    if done > 0 and PyObject_GC_IsTracked(<PyObject*>obj):
         PyObject_GC_UnTrack(<PyObject*>obj)
-    return 0
+    return done > 0
 
 
 def pin(obj, /):
@@ -40,13 +56,12 @@ def pin(obj, /):
     It is never freed, and neither is what it refers to: for objects that live as long as the
     process. Threads that share it then no longer slow each other down by counting. Call it in
     the thread that made the object: elsewhere, and before Python 3.12, it does nothing.
-    TypeError for other objects, Mutex and Arc among them.
+    TypeError for other objects, and for those that are meant to end, such as guards.
     """
     if type(obj) not in pinnable:
         raise TypeError(f"cannot pin {type(obj).__name__!r} object: it is none of those that can be pinned")
     parts = pinnable[type(obj)]
-    pin_one(obj)
-    if parts is not None and fs_is_immortal(<PyObject*>obj):
+    if pin_one(obj) and parts is not None:
         for part in parts(obj):
             pin_one(part)
     return obj

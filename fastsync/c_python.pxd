@@ -23,7 +23,12 @@ cdef extern from "fastsync/python.h" nogil:
     int PyErr_CheckSignals() noexcept
     # These only with the thread state attached.
     bint fs_is_immortal(PyObject*) noexcept
-    bint fs_is_owner(PyObject*) noexcept
-    void fs_make_immortal(PyObject*) noexcept
+    int fs_make_immortal(PyObject*) noexcept
     bint fs_small_int(PyObject*, int64_t* value) noexcept
     object fs_given(PyObject*)
+
+
+cdef extern from "fastsync/python.h":
+    void fs_keep_exception(PyObject*, int (*drop)(PyObject*) noexcept) noexcept
+    void fs_free_object(PyObject*, void (*whole)(PyObject*) noexcept,
+                        int (*drop)(PyObject*) noexcept) noexcept

@@ -16,9 +16,8 @@ cdef PyObject* ref_swap(fs_atomic_uptr* word, PyObject* new) noexcept
 # If the word refers to `expected`, sets `new` and drops the word's reference.
 cdef bint ref_cas(fs_atomic_uptr* word, PyObject* expected, PyObject* new) noexcept
 
-# The first field of each is its word, whatever Cython takes it for: see cell.pyx.
 cdef class _Ref:
-    cdef object word
+    cdef fs_atomic_uptr word
     cdef object __weakref__
 
 @cython.final
@@ -40,7 +39,7 @@ cdef class Weak(_Ref):
 # What the handles of one value share.
 @cython.final
 cdef class _Shared:
-    cdef object word     # the value
-    cdef object on_drop  # a callable or None; never changes
-    cdef fs_atomic_i64 strong
-    cdef fs_atomic_i64 weak
+    cdef fs_atomic_uptr value
+    cdef fs_atomic_uptr on_drop  # a callable, or empty
+    cdef fs_atomic_i64 counts    # of Arcs and Weaks: see cell.pyx
+    cdef PyObject* later         # in the list of values that a thread is to drop

@@ -4,68 +4,79 @@ The word holds a pointer; bit 0 is a tag:
 
     0            empty: only while the object is made, cleared or, in a handle, released
     pointer      the word owns one reference
-    pointer | 1  the object was immortal when it was stored, and so it is for ever:
-                 nobody counts
+    pointer | 1  the object was immortal when it was stored, and stays so:
+                 no thread counts references to it
 
 How a load gets a reference without a lock.  Between reading the pointer and
 counting, another thread may take the object out and drop the last reference.
 On a build with the GIL no other thread runs in between.  On a free-threaded one
-the object may be the loading thread's own (below), or else the load announces the
-pointer first (a hazard pointer, Michael 2004):
+the load announces the pointer first (a hazard pointer, Michael 2004):
 
     reader                                    writer
     1 p = word                                1 old = exchange(word, new)
     2 slot: 0 -> p                            2 for each slot that says old:
-    3 word still p?  no: undo, start again          count old once more
-    4 count p                                       slot: old -> old | GRANTED
-    5 s = exchange(slot, 0)                         (failed: uncount)
-      s was GRANTED: one count too many       3 uncount the word's reference
+    3 again = word                                count old once more
+      again is p:                                 slot: old -> old | GRANTED
+    4     count p                                 (failed: uncount)
+    5     s = exchange(slot, 0)               3 uncount the word's reference
+          s was GRANTED: uncount p
+          return p
+      again is not p:
+    6     s = exchange(slot, 0)
+          s was GRANTED: uncount p
+          start again with p = again
 
-All six accesses of word and slot are seq_cst, so they have one order.  If the
-reader's 3 comes before the writer's 1, its 2 does too: the writer finds the slot
-and counts for the reader, while it still owns the word's reference.  Otherwise
-the reader's 3 sees that the word has changed.  A word that has gone from p to
-something else and back to p owns p again, and the same argument holds for the
-writer that takes it out next.  So whoever reaches 4 counts an object that
-somebody owns a reference to: the word, a writer, or the grant.  And a reader
-that finds its slot GRANTED at 3 has been given a reference: it returns p,
-which the word did hold during the call.
+A slot says an address, and words share the slots.  So a grant may come from the
+writer of another word, and be a reference to another object than the one that
+the reader has read in 1: that one may have been freed, and its memory given to
+a new object.  What holds all the same:
 
-Nobody waits for anybody: a reader that is preempted between 2 and 5 holds up no
-one, it only makes writers of the same object write its slot.  A reader starts
-again only when a writer has made progress.  Readers write nothing but
-their slot, which lies on a cache line that their thread has for itself unless
-threads outnumber lines, and the reference count that Python demands; of an
-immortal object (None, small ints, types, functions once threads run) not even these.
+A. A grant is a counted reference to the object that lives at the slot's address.
+   It lives there when the writer counts it, because the writer owns a reference;
+   and from then until the reader uncounts it, because the grant is one.
+B. If the reader's 3 reads p, its word owns an object at p at that moment: call
+   it X.  X lives until the reader's 5.  For as long as the word owns it, it
+   lives.  The writer that takes it out does its 1 after the reader's 3, so after
+   the reader's 2; then it looks at the reader's slot.  It finds p, and counts X
+   for the reader while it still owns the word's reference; or it finds GRANTED,
+   and that is a reference to X: given before 3, its object lives at 3 (A) at the
+   address where X is; given after 3, it was given while X lived there; or it finds
+   neither, and the reader has done its 5.
+C. So 4 counts X while it lives, and if the slot is GRANTED at 5, the grant is a
+   second reference to X: one too many, and not the last.
+D. If 3 reads anything else, the reader knows nothing of the object at p: its
+   word may never have held it.  A grant is dropped (A: it is a reference to
+   whatever lives there) and the load starts again.
 
-One's own object.  On a free-threaded build an object names the thread that made
-it, its owner.  While it does, that thread alone frees it, or the collector with the
-world stopped; others that drop what seems the last reference hand it to the owner.
-So a load that reads p, and then in p's memory that this thread is the owner, just
-counts.  Only this thread ever writes its own name, and it did nothing in between:
-p named it when the word owned p, p was not freed since, and will not be until
-this thread goes on.
+So a load returns only what its word held at its 3, during the call.  The same
+holds for a slot that is cleared and claimed again, by a reader of any word,
+between a writer's look and its 0 -> GRANTED: the writer owns the object at p
+throughout, so the grant is what A says.  tests/models/hazard.pml checks these
+lines, with two words, two writers and memory that is used again.
 
-If the owner is another thread, what is read there may have been freed.  It can still
-be read, and says something else: the old owner, a new one, nobody, or where the
-allocator's next free block is.  For a free-threaded interpreter has all
-objects come from its own allocator (it demands this of extensions, and starts with no
-other one), which gives memory of objects to objects only until each thread has
-passed a point where it holds no such pointer.  Its lists and dicts rest on the
-same (_Py_TryIncrefFast).
+No thread waits for another: a reader that is preempted between 2 and 5 makes
+writers of the same object write its slot, no more.  A reader starts again only
+when a writer has made progress.  Readers write nothing but their slot, which
+lies on a cache line that their thread has for itself unless threads outnumber
+lines, and the reference count that Python demands; of an immortal object (None,
+small ints, types, functions once threads run) not even these.
 
-Tried instead: a reference count in the pointer's spare bits (a split count) makes
-every load two read-modify-writes of the word that all readers share; a
-lock bit in the word makes a preempted reader stop everybody; counting first and
-looking again later, for other threads' objects too, writes to freed memory, and
-works only for objects that are marked by private means when they are stored.
+Tried instead: counting at once when p's memory says that it belongs to this
+thread, which alone could then free it.  It spares the slot, 3 ns of 25, and
+reads memory that may have been freed: right only as long as the interpreter's
+allocator keeps such memory readable.  Returning what was granted in 6, as "the
+word has held p": another object at the same address.  A reference count in the
+pointer's spare bits (a split count) makes every load two read-modify-writes of the
+word that all readers share; a lock bit in the word makes a preempted reader
+stop all others.
 
 Garbage collection stops the world, on both builds: never a thread between 1 and
-5, where no thread can be stopped.  A word's traverse reports its reference, its
+6, where no thread can be stopped.  A word's traverse reports its reference, its
 clear takes the object out as any writer does.
 
 Orders.  Everything is seq_cst, which is as strong as any order that a caller may
-ask for; the argument is checked and otherwise ignored.
+ask for, and B needs it: the reader's 2 and 3, and the writer's 1 and 2, are each a
+write and a read of two different words.  The argument is checked and otherwise ignored.
 """
 cimport cython
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
@@ -74,11 +85,13 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
 
 from fastsync._pin import register_pinnable
 from fastsync.atomics cimport (
-    FS_SEQ_CST, failure_order, fs_i64_cas, fs_i64_fetch_add, fs_i64_load, fs_i64_store,
-    fs_pause, fs_ptr_cas, fs_ptr_load, fs_atomic_ptr, fs_uptr_cas, fs_uptr_exchange,
+    FS_SEQ_CST, failure_order, fs_i64_cas, fs_i64_fetch_add, fs_i64_load,
+    fs_ptr_cas, fs_ptr_load, fs_atomic_ptr, fs_uptr_cas, fs_uptr_exchange,
     fs_uptr_load, load_order, order_code, raise_or_bool, store_order, wait_deadline,
 )
-from fastsync.c_python cimport FS_FREE_THREADED, fs_given, fs_is_immortal, fs_is_owner
+from fastsync.c_python cimport (
+    FS_FREE_THREADED, fs_free_object, fs_given, fs_is_immortal, fs_keep_exception,
+)
 from fastsync.c_wait cimport FS_FOREVER, fs_at_fork, fs_now, fs_yield
 from fastsync.parking cimport (
     FS_ACQUIRED, FS_ERROR, FS_PARK_INTERRUPTED, FS_SIGNALS,
@@ -97,6 +110,7 @@ cdef extern from "fastsync/atomic.h" nogil:
 ctypedef int (*visit_function)(PyObject*, void*) noexcept
 ctypedef int (*traverse_function)(PyObject*, visit_function, void*) noexcept
 ctypedef int (*clear_function)(PyObject*) noexcept
+ctypedef void (*free_function)(PyObject*) noexcept
 
 cdef extern from "Python.h":
     enum:
@@ -107,9 +121,16 @@ cdef extern from "Python.h":
         int ml_flags
     ctypedef struct PyMethodDescrObject:
         PyMethodDef* d_method
+    unsigned long Py_TPFLAGS_HAVE_GC
+    void PyObject_GC_Del(void*) noexcept
     ctypedef struct PyTypeObject:
+        unsigned long tp_flags
         traverse_function tp_traverse
         clear_function tp_clear
+        free_function tp_dealloc
+        free_function tp_finalize
+        void (*tp_free)(void*) noexcept
+    void PyType_Modified(PyTypeObject*) noexcept
     void Py_INCREF(PyObject*) noexcept
     void Py_DECREF(PyObject*) noexcept
     void Py_XDECREF(PyObject*) noexcept
@@ -187,7 +208,7 @@ cdef fs_atomic_uptr* announce_in_chunk(hazard_group* group, uintptr_t target) no
             chunk = <hazard_chunk*>PyMem_RawCalloc(1, sizeof(hazard_chunk))
             none = NULL
             if chunk == NULL:
-                fs_yield()  # no memory: somebody's load will end
+                fs_yield()  # no memory: another thread's load will end
                 link = &group.more
                 continue
             if not fs_ptr_cas(link, &none, chunk):
@@ -274,31 +295,34 @@ cdef inline uintptr_t owned(PyObject* target) noexcept:
     return <uintptr_t>target
 
 
+cdef inline PyObject* settle(
+    fs_atomic_uptr* word, fs_atomic_uptr* slot, uintptr_t* seen,
+) noexcept:
+    """Steps 3 to 6 of a reader that has announced seen[0]: the object, counted; or NULL,
+    and seen[0] is what to start again with."""
+    cdef PyObject* target = pointer(seen[0])
+    cdef uintptr_t again = fs_uptr_load(word)
+    if again == seen[0]:
+        Py_INCREF(target)
+        if fs_uptr_exchange(slot, 0) & GRANTED:
+            Py_DECREF(target)  # not the last reference: this thread has two
+        return target
+    if fs_uptr_exchange(slot, 0) & GRANTED:
+        Py_DECREF(target)  # perhaps an object that this word never held
+    seen[0] = again
+    return NULL
+
+
 cdef PyObject* ref_load(fs_atomic_uptr* word) noexcept:
     cdef uintptr_t seen = fs_uptr_load(word)
-    if seen & IMMORTAL or seen == 0:
-        return pointer(seen)  # an immortal one needs no counting
-    if fs_is_owner(pointer(seen)):
-        return Py_NewRef(pointer(seen))  # only this thread could free it: see above
-    return load_counted(word, seen)
-
-
-cdef PyObject* load_counted(fs_atomic_uptr* word, uintptr_t seen) noexcept:
-    cdef fs_atomic_uptr* slot
-    cdef uintptr_t again
-    while True:
-        slot = announce(word, seen)
-        again = fs_uptr_load(word)
-        if again == seen:
-            Py_INCREF(pointer(seen))
-            if fs_uptr_exchange(slot, 0) & GRANTED:
-                Py_DECREF(pointer(seen))  # not the last: we own two
-            return pointer(seen)
-        if fs_uptr_exchange(slot, 0) & GRANTED:
-            return pointer(seen)
-        seen = again
-        if seen & IMMORTAL or seen == 0:
-            return pointer(seen)
+    cdef PyObject* target
+    while seen != 0 and not seen & IMMORTAL:
+        if not FS_FREE_THREADED:
+            return Py_NewRef(pointer(seen))
+        target = settle(word, announce(word, seen), &seen)
+        if target != NULL:
+            return target
+    return pointer(seen)  # immortal, which needs no counting, or empty
 
 
 cdef PyObject* ref_swap(fs_atomic_uptr* word, PyObject* new) noexcept:
@@ -333,7 +357,7 @@ cdef bint ref_cas(fs_atomic_uptr* word, PyObject* expected, PyObject* new) noexc
 def _granted(_Ref ref, new):
     """Be a reader preempted in a load, in every slot and a chunk's, while `new` is stored; in how
     many the writer granted a reference, and of how many: for tests, which cannot be preempted there."""
-    cdef fs_atomic_uptr* word = word_of(<PyObject*>ref)
+    cdef fs_atomic_uptr* word = &ref.word
     cdef object old = <object>pointer(fs_uptr_load(word))
     cdef fs_atomic_uptr* slots[LINES * TO_A_LINE + CHUNK]
     cdef int granted = 0, i
@@ -347,41 +371,73 @@ def _granted(_Ref ref, new):
     return granted, LINES * TO_A_LINE + CHUNK
 
 
-cdef struct ref_layout:  # how Cython lays out the classes here, up to the word
-    PyObject header
-    fs_atomic_uptr word
-
-
-cdef inline fs_atomic_uptr* word_of(PyObject* self) noexcept:
-    return &(<ref_layout*>self).word
+def _preempted_load(_Ref ref, before, after):
+    """A load, preempted after its step 1, where before() runs, and after its step 2, where
+    after() runs: for tests, which cannot preempt a thread there. What settle() gave: None
+    for "start again", else a tuple with the object."""
+    cdef fs_atomic_uptr* word = &ref.word
+    cdef uintptr_t seen = fs_uptr_load(word)
+    cdef fs_atomic_uptr* slot
+    cdef PyObject* target
+    before()
+    slot = announce(word, seen)
+    after()
+    target = settle(word, slot, &seen)
+    return (fs_given(target),) if target != NULL else None
 
 
 cdef inline object load(_Ref self):
-    return fs_given(ref_load(word_of(<PyObject*>self)))
+    return fs_given(ref_load(&self.word))
 
 
 cdef inline object swap(_Ref self, object new):
-    return fs_given(ref_swap(word_of(<PyObject*>self), <PyObject*>new))
+    return fs_given(ref_swap(&self.word, <PyObject*>new))
 
 
 cdef inline bint replace(_Ref self, object expected, object new):
-    return ref_cas(word_of(<PyObject*>self), <PyObject*>expected, <PyObject*>new)
+    return ref_cas(&self.word, <PyObject*>expected, <PyObject*>new)
 
 
-cdef int traverse(PyObject* self, visit_function visit, void* arg) noexcept:
+# -- type slots: a word is nothing that Cython could traverse, clear or free
+
+cdef int visit_word(fs_atomic_uptr* word, visit_function visit, void* arg) noexcept:
     # relaxed: the world is stopped
-    cdef PyObject* target = pointer(fs_uptr_load_relaxed(word_of(self)))
+    cdef PyObject* target = pointer(fs_uptr_load_relaxed(word))
     return visit(target, arg) if target != NULL else 0
 
 
-cdef int clear(PyObject* self) noexcept:
-    ref_store(word_of(self), NULL)
-    return 0
+cdef int traverse_ref(PyObject* self, visit_function visit, void* arg) noexcept:
+    return visit_word(&(<_Ref>self).word, visit, arg)
 
 
 cdef int clear_to_none(PyObject* self) noexcept:
     # A finalizer may still use it: what a load says, a compare-exchange must find.
-    ref_store(word_of(self), Py_None)
+    ref_store(&(<_Ref>self).word, Py_None)
+    return 0
+
+
+cdef int clear_ref(PyObject* self) noexcept:
+    ref_store(&(<_Ref>self).word, NULL)
+    return 0
+
+
+cdef void free_ref(PyObject* self) noexcept:
+    fs_free_object(self, free_ref, clear_ref)
+
+
+cdef int make_collectable(
+    type cls, traverse_function traverse, clear_function clear, free_function dealloc,
+    free_function finalize,
+) except -1:
+    """Before the first instance of `cls` is made."""
+    cdef PyTypeObject* raw = <PyTypeObject*>cls
+    raw.tp_flags |= Py_TPFLAGS_HAVE_GC
+    raw.tp_traverse = traverse
+    raw.tp_clear = clear
+    raw.tp_dealloc = dealloc
+    raw.tp_finalize = finalize
+    raw.tp_free = PyObject_GC_Del
+    PyType_Modified(raw)
     return 0
 
 
@@ -414,18 +470,8 @@ cdef int ref_wait(fs_atomic_uptr* word, PyObject* expected, int64_t deadline) no
             deadline = 0  # look once more
 
 
-@cython.trashcan(True)  # long chains of them are freed without a deep stack
 cdef class _Ref:
     """What owns one object through its word."""
-
-    def __cinit__(self):
-        self.word = None
-        # What Cython put there is a counted reference; None may be immortal.
-        fs_uptr_store_relaxed(word_of(<PyObject*>self), owned(Py_None))
-        Py_DECREF(Py_None)
-
-    def __dealloc__(self):
-        clear(<PyObject*>self)
 
     @classmethod
     def __class_getitem__(cls, item, /):
@@ -467,8 +513,11 @@ cdef class AtomicRef(_Ref):
     are checked; all operations are sequentially consistent.
     """
 
+    def __cinit__(self):
+        ref_store(&self.word, Py_None)
+
     def __init__(self, obj=None):
-        ref_store(word_of(<PyObject*>self), <PyObject*>obj)
+        ref_store(&self.word, <PyObject*>obj)
 
     def load(self, ordering=...):
         """Return the object. ValueError for Release and AcqRel."""
@@ -478,7 +527,7 @@ cdef class AtomicRef(_Ref):
     def store(self, obj, ordering=...):
         """Refer to `obj` from now on. ValueError for Acquire and AcqRel."""
         store_order(ordering)
-        ref_store(word_of(<PyObject*>self), <PyObject*>obj)
+        ref_store(&self.word, <PyObject*>obj)
 
     def swap(self, obj, ordering=...):
         """Refer to `obj` from now on; return the previous object."""
@@ -543,15 +592,15 @@ cdef class AtomicRef(_Ref):
         """
         load_order(ordering)
         return raise_or_bool(ref_wait(
-            word_of(<PyObject*>self), <PyObject*>expected, wait_deadline(timeout)))
+            &self.word, <PyObject*>expected, wait_deadline(timeout)))
 
     def notify_one(self):
         """Wake one thread that waits on this reference, if there is one."""
-        unpark_one(<uintptr_t>word_of(<PyObject*>self), NULL, NULL)
+        unpark_one(<uintptr_t>&self.word, NULL, NULL)
 
     def notify_all(self):
         """Wake all threads that wait on this reference."""
-        unpark_all(<uintptr_t>word_of(<PyObject*>self), FS_TOKEN_NORMAL)
+        unpark_all(<uintptr_t>&self.word, FS_TOKEN_NORMAL)
 
     def __repr__(self):
         return value_repr(self, load(self))
@@ -563,12 +612,15 @@ cdef class AtomicRef(_Ref):
 cdef class AtomicCell(_Ref):
     """A value that threads load, store and exchange whole: crossbeam's AtomicCell.
 
-    Compares by `==`. What a call replaces is dropped after the cell has let go of it, so a
+    Compares by `==`. What a call replaces is dropped after the cell no longer refers to it, so a
     destructor may use the cell. Stores release and loads acquire, at least.
     """
 
+    def __cinit__(self):
+        ref_store(&self.word, Py_None)
+
     def __init__(self, value=None):
-        ref_store(word_of(<PyObject*>self), <PyObject*>value)
+        ref_store(&self.word, <PyObject*>value)
 
     def load(self):
         """Return the value."""
@@ -576,7 +628,7 @@ cdef class AtomicCell(_Ref):
 
     def store(self, value):
         """Set the value."""
-        ref_store(word_of(<PyObject*>self), <PyObject*>value)
+        ref_store(&self.word, <PyObject*>value)
 
     def swap(self, value):
         """Set the value and return the previous one."""
@@ -626,16 +678,16 @@ cdef class AtomicCell(_Ref):
             if not PyObject_RichCompare(value, expected, Py_EQ):
                 return True
             if not raise_or_bool(ref_wait(
-                    word_of(<PyObject*>self), <PyObject*>value, deadline)):
+                    &self.word, <PyObject*>value, deadline)):
                 return False
 
     def notify_one(self):
         """Wake one thread that waits on this cell, if there is one."""
-        unpark_one(<uintptr_t>word_of(<PyObject*>self), NULL, NULL)
+        unpark_one(<uintptr_t>&self.word, NULL, NULL)
 
     def notify_all(self):
         """Wake all threads that wait on this cell."""
-        unpark_all(<uintptr_t>word_of(<PyObject*>self), FS_TOKEN_NORMAL)
+        unpark_all(<uintptr_t>&self.word, FS_TOKEN_NORMAL)
 
     def __repr__(self):
         return value_repr(self, load(self))
@@ -643,106 +695,187 @@ cdef class AtomicCell(_Ref):
 
 # -- Arc and Weak --------------------------------------------------------------------
 #
-# The handles of a value refer to one _Shared; a handle's word is cleared when it is
-# released, by whoever comes first (an exchange).  In the _Shared:
+# The handles of a value refer to one _Shared; a handle's word is emptied when it is
+# released, by the first thread that does so (an exchange).  The _Shared counts them in
+# one word, the live Arcs (strong) in its high half, the live Weaks in its low half:
 #
-#     strong  > 0  that many live Arcs; the value is there
-#               0  no Arc: the value is gone or being taken by the one who made it 0.
-#                  Never rises again (upgrade counts up from 1 or more only), but for
-#                  new_cyclic, which starts at 0, and make_mut, which looks and puts 1 back
-#     weak    >= 0 that many live Weaks
-#              -1  get_mut looks whether the value is its caller's alone; downgrade
-#                  waits these few instructions out
+#     strong  n > 0   that many Arcs; the value is there
+#             0       no Arc: the value is gone, or is being taken out by the thread
+#                     that counted down.  Never rises again (only new_cyclic starts here)
+#             MOVING  make_mut, whose handle is the only Arc, moves the value away from the
+#                     Weaks: for a few instructions, in which no Python code runs
 #
-# The counts are seq_cst: a handle's release happens before the drop of the value.
+# One word, so that "one Arc and no Weak" is one load, and no thread waits for another
+# one's look.  Users are told to give each thread an Arc of its own.  Threads that share
+# a handle all the same may see it change or be released under them: what they do then
+# happens before or after that, or raises ReferenceError; no count is lost by it, and
+# on_drop is called once.
+#
+# The counts are seq_cst: what was done through a handle happens before the drop.
 
 cdef enum:
-    LOCKED = -1
+    MOVING = 0x7FFFFFFF
+
+cdef int64_t STRONG = <int64_t>1 << 32
 
 
-cdef inline fs_atomic_uptr* value_word(_Shared shared) noexcept:
-    return word_of(<PyObject*>shared)
+cdef inline int64_t strong_of(int64_t counts) noexcept:
+    return counts >> 32
 
 
-cdef int traverse_shared(PyObject* self, visit_function visit, void* arg) noexcept:
-    cdef int result = traverse(self, visit, arg)
-    if result == 0 and (<_Shared>self).on_drop is not None:
-        result = visit(<PyObject*>(<_Shared>self).on_drop, arg)
-    return result
+cdef inline int64_t weak_of(int64_t counts) noexcept:
+    return counts & (STRONG - 1)
 
 
-cdef int clear_shared(PyObject* self) noexcept:
-    clear(self)
-    (<_Shared>self).on_drop = None
-    return 0
+cdef inline bint has_arcs(int64_t counts) noexcept:
+    return 0 < strong_of(counts) < MOVING
 
 
-@cython.final
-@cython.trashcan(True)
-cdef class _Shared:
-    def __cinit__(self, on_drop):
-        if on_drop is not None and not callable(on_drop):
-            raise TypeError("on_drop must be a callable or None")
-        self.word = None
-        Py_DECREF(Py_None)
-        fs_uptr_store_relaxed(value_word(self), 0)  # relaxed: not shared yet
-        self.on_drop = on_drop
-
-    def __dealloc__(self):
-        clear(<PyObject*>self)
+cdef inline int64_t counts_of(_Shared shared) noexcept:
+    return fs_i64_load(&shared.counts)
 
 
-cdef _Shared new_shared(PyObject* value, object on_drop, int64_t strong):
-    cdef _Shared shared = _Shared.__new__(_Shared, on_drop)
-    ref_store(value_word(shared), value)
-    fs_i64_store_relaxed(&shared.strong, strong)  # relaxed: not shared yet
-    fs_i64_store_relaxed(&shared.weak, 0)
-    return shared
+cdef int refuse_more() except -1:
+    raise OverflowError("too many handles of one value")
 
 
-cdef _Shared DANGLING = new_shared(NULL, None, 0)  # what Weak() refers to
-
-
-cdef bint gain_strong(_Shared shared) noexcept:
+cdef bint gain_strong(_Shared shared) except -1:
     """One more Arc, unless there is none left."""
-    cdef int64_t count = fs_i64_load(&shared.strong)
-    while count > 0:
-        if fs_i64_cas(&shared.strong, &count, count + 1):
+    cdef int64_t counts = counts_of(shared)
+    while has_arcs(counts):
+        if strong_of(counts) == MOVING - 1:
+            refuse_more()
+        if fs_i64_cas(&shared.counts, &counts, counts + STRONG):
             return True
     return False
 
 
 cdef bint lose_strong(_Shared shared) noexcept:
     """One Arc less; whether it was the last."""
-    cdef int64_t count = fs_i64_load(&shared.strong)
-    while count > 0:
-        if fs_i64_cas(&shared.strong, &count, count - 1):
-            return count == 1
-    return False  # two threads released one handle, and the other one unwrapped it
+    cdef int64_t counts = counts_of(shared)
+    while has_arcs(counts):
+        if fs_i64_cas(&shared.counts, &counts, counts - STRONG):
+            return strong_of(counts) == 1
+    return False  # threads share a handle, and another one has the value
 
 
-cdef bint is_last(_Shared shared) noexcept:
-    """Take the count from 1 to 0: the value is the caller's alone, but for Weaks."""
-    cdef int64_t one = 1
-    return fs_i64_cas(&shared.strong, &one, 0)
+cdef bint replace_last(_Shared shared, int64_t strong) noexcept:
+    """Change the count from 1 to `strong`: then the value is the caller's to take."""
+    cdef int64_t counts = counts_of(shared)
+    while strong_of(counts) == 1:
+        if fs_i64_cas(&shared.counts, &counts, counts + (strong - 1) * STRONG):
+            return True
+    return False
+
+
+cdef int gain_weak(_Shared shared) except -1:
+    cdef int64_t counts = counts_of(shared)
+    while weak_of(counts) < STRONG - 1:
+        if fs_i64_cas(&shared.counts, &counts, counts + 1):
+            return 0
+    refuse_more()
+
+
+cdef int64_t live_arcs(_Shared shared) noexcept:
+    cdef int64_t counts = counts_of(shared)
+    return strong_of(counts) if has_arcs(counts) else 0
+
+
+cdef int64_t live_weaks(_Shared shared) noexcept:
+    cdef int64_t counts = counts_of(shared)
+    return weak_of(counts) if has_arcs(counts) else 0
+
+
+@cython.final
+cdef class _Shared:
+    pass
+
+
+cdef int traverse_shared(PyObject* self, visit_function visit, void* arg) noexcept:
+    cdef int result = visit_word(&(<_Shared>self).value, visit, arg)
+    return result if result != 0 else visit_word(&(<_Shared>self).on_drop, visit, arg)
+
+
+cdef int clear_shared(PyObject* self) noexcept:
+    ref_store(&(<_Shared>self).value, NULL)
+    ref_store(&(<_Shared>self).on_drop, NULL)
+    return 0
+
+
+cdef void free_shared(PyObject* self) noexcept:
+    fs_free_object(self, free_shared, clear_shared)
+
+
+cdef _Shared new_shared(PyObject* value, object on_drop, int64_t strong):
+    cdef _Shared shared
+    if on_drop is not None and not callable(on_drop):
+        raise TypeError("on_drop must be a callable or None")
+    shared = _Shared.__new__(_Shared)
+    ref_store(&shared.value, value)
+    ref_store(&shared.on_drop, NULL if on_drop is None else <PyObject*>on_drop)
+    fs_i64_store_relaxed(&shared.counts, strong * STRONG)  # relaxed: not shared yet
+    return shared
 
 
 cdef object take_value(_Shared shared):
-    return fs_given(ref_swap(value_word(shared), NULL))
+    """The value, for the thread that has made the count 0.  on_drop will not be called."""
+    value = fs_given(ref_swap(&shared.value, NULL))
+    ref_store(&shared.on_drop, NULL)
+    return value
 
 
-cdef int let_go(_Shared shared) except -1:
-    """Drop the value, for the last Arc."""
+# -- the end of a value
+#
+# A value may own the last Arc of another value, and so on for millions, also by way of
+# on_drop.  So what is to be dropped DEEP inside other drops of its thread is left to
+# them: they drop it afterwards, one value after the other.
+
+cdef enum:
+    DEEP = 50  # as deep as the interpreter lets its own deallocators go
+
+cdef extern from *:
+    """
+    static FS_THREAD_LOCAL struct {
+        int depth;
+        PyObject *later; /* _Shareds whose values are to be dropped, linked by `later` */
+    } fs_drops;
+    """
+    struct drops_of_a_thread:
+        int depth
+        PyObject* later
+    drops_of_a_thread fs_drops
+
+
+cdef void drop_now(_Shared shared) noexcept:
     cdef PyObject* result
-    value = take_value(shared)
-    if shared.on_drop is None:
-        return 0
-    result = PyObject_CallOneArg(<PyObject*>shared.on_drop, <PyObject*>value)
+    value = fs_given(ref_swap(&shared.value, NULL))
+    on_drop = fs_given(ref_swap(&shared.on_drop, NULL))
+    if on_drop is None:
+        return
+    result = PyObject_CallOneArg(<PyObject*>on_drop, <PyObject*>value)
     if result == NULL:
-        PyErr_WriteUnraisable(<PyObject*>shared.on_drop)
+        PyErr_WriteUnraisable(<PyObject*>on_drop)
     Py_XDECREF(result)
-    return 0
 
+
+cdef void drop_value(_Shared shared) noexcept:
+    """Drop the value, for the thread that has made the count 0."""
+    cdef PyObject* next
+    if fs_drops.depth >= DEEP:
+        shared.later = fs_drops.later
+        fs_drops.later = Py_NewRef(<PyObject*>shared)
+        return
+    fs_drops.depth += 1
+    drop_now(shared)
+    while fs_drops.later != NULL:
+        next = fs_drops.later
+        fs_drops.later = (<_Shared>next).later
+        drop_now(<_Shared>next)
+        Py_DECREF(next)
+    fs_drops.depth -= 1
+
+
+# -- the handles
 
 cdef object released(_Ref handle):
     raise ReferenceError(f"this {type(handle).__name__} has been released")
@@ -750,69 +883,93 @@ cdef object released(_Ref handle):
 
 cdef _Shared shared_of(_Ref handle):
     """What a live handle refers to."""
-    cdef PyObject* shared = ref_load(word_of(<PyObject*>handle))
+    cdef PyObject* shared = ref_load(&handle.word)
     if shared == NULL:
         released(handle)
     return <_Shared>fs_given(shared)
 
 
-cdef _Shared release(_Ref handle):
-    """Release the handle: what it referred to, or None if it had been released."""
-    shared = fs_given(ref_swap(word_of(<PyObject*>handle), NULL))
-    return <_Shared>shared if shared is not None else None
+cdef int look_again(_Ref handle, _Shared shared) except -1:
+    """The handle referred to `shared`, which has no value to give.  Return when it refers
+    to another one, after a make_mut in another thread; ReferenceError when it was released."""
+    while fs_uptr_load(&handle.word) == <uintptr_t><PyObject*>shared:
+        if strong_of(counts_of(shared)) != MOVING:
+            released(handle)
+        from time import sleep
+        sleep(0.00005)  # the other thread was preempted in the middle: let it run
+    return 0
+
+
+cdef object value_of(Arc handle):
+    cdef _Shared shared
+    cdef PyObject* value
+    while True:
+        shared = shared_of(handle)
+        value = ref_load(&shared.value)
+        if value != NULL:
+            return fs_given(value)
+        look_again(handle, shared)
 
 
 cdef Arc another_arc(_Shared shared):
-    """One more Arc of the value, or None when it has been let go."""
+    """One more Arc of the value, or None when it is gone."""
     cdef Arc handle = Arc.__new__(Arc)  # first: this may fail, and the count would stay
     if not gain_strong(shared):
         return None
-    ref_store(word_of(<PyObject*>handle), <PyObject*>shared)
+    ref_store(&handle.word, <PyObject*>shared)
     return handle
 
 
 cdef Weak new_weak(_Shared shared):
-    cdef Weak handle = Weak.__new__(Weak)
-    cdef int64_t count = fs_i64_load(&shared.weak)
-    while True:
-        if count == LOCKED:
-            fs_pause()
-            fs_yield()
-            count = fs_i64_load(&shared.weak)
-        elif fs_i64_cas(&shared.weak, &count, count + 1):
-            ref_store(word_of(<PyObject*>handle), <PyObject*>shared)
-            return handle
+    cdef Weak handle = Weak.__new__(Weak)  # first: as above
+    gain_weak(shared)
+    ref_store(&handle.word, <PyObject*>shared)
+    return handle
 
 
-cdef int drop_arc(Arc handle) except -1:
-    cdef _Shared shared = release(handle)
-    if shared is not None and lose_strong(shared):
-        let_go(shared)
+cdef void end_arc(PyObject* shared) noexcept:
+    """An Arc referred to `shared`, a new reference or NULL, and does so no more."""
+    if shared != NULL:
+        if lose_strong(<_Shared>shared):
+            drop_value(<_Shared>shared)
+        Py_DECREF(shared)
+
+
+cdef int drop_arc(PyObject* handle) noexcept:
+    end_arc(ref_swap(&(<_Ref>handle).word, NULL))
     return 0
 
 
-cdef int drop_weak(Weak handle) except -1:
-    cdef _Shared shared = release(handle)
-    if shared is not None and shared is not DANGLING:
-        # Not LOCKED: that needs a count of 0, and this handle is in it.
-        fs_i64_fetch_add(&shared.weak, -1)
+cdef int drop_weak(PyObject* handle) noexcept:
+    cdef PyObject* shared = ref_swap(&(<_Ref>handle).word, NULL)
+    if shared != NULL:
+        if shared != <PyObject*>DANGLING:
+            fs_i64_fetch_add(&(<_Shared>shared).counts, -1)
+        Py_DECREF(shared)
     return 0
 
 
-cdef bint is_unique(_Shared shared) noexcept:
-    """One Arc and no Weak.  While it looks at the Arcs no Weak can be made."""
-    cdef int64_t none = 0
-    cdef bint unique
-    if not fs_i64_cas(&shared.weak, &none, LOCKED):
-        return False
-    unique = fs_i64_load(&shared.strong) == 1
-    fs_i64_store(&shared.weak, 0)
-    return unique
+cdef void finalize_arc(PyObject* handle) noexcept:
+    # The collector calls it before it clears anything: on_drop sees the value whole.
+    fs_keep_exception(handle, drop_arc)
 
 
-cdef int64_t weak_count(_Shared shared) noexcept:
-    cdef int64_t count = fs_i64_load(&shared.weak)
-    return 0 if count == LOCKED or fs_i64_load(&shared.strong) == 0 else count
+cdef void free_arc(PyObject* handle) noexcept:
+    fs_free_object(handle, free_arc, drop_arc)
+
+
+cdef void free_weak(PyObject* handle) noexcept:
+    fs_free_object(handle, free_weak, drop_weak)
+
+
+for cls in (AtomicRef, AtomicCell, _Ref):
+    make_collectable(cls, traverse_ref, clear_to_none, free_ref, NULL)
+make_collectable(_Shared, traverse_shared, clear_shared, free_shared, NULL)
+make_collectable(Arc, traverse_ref, drop_arc, free_arc, finalize_arc)
+make_collectable(Weak, traverse_ref, drop_weak, free_weak, NULL)
+del cls
+
+cdef _Shared DANGLING = new_shared(NULL, None, 0)  # what Weak() refers to
 
 
 cdef object copy_of(object value):
@@ -820,14 +977,71 @@ cdef object copy_of(object value):
     return copy(value)
 
 
+cdef int refer_instead(Arc handle, _Shared old, _Shared new) except -1:
+    """Let the handle refer to `new`, whose only Arc it shall be."""
+    if not ref_cas(&handle.word, <PyObject*>old, <PyObject*>new):
+        drop_value(new)  # another thread has released this very handle
+        released(handle)
+    return 0
+
+
+cdef bint move_value(Arc handle, _Shared old, _Shared new) except -1:
+    """make_mut beside Weaks: `new`, which has the value too, for the handle, and none for
+    the Weaks.  False when the handle is not the only Arc."""
+    cdef bint moved
+    if not replace_last(old, MOVING):
+        return False
+    moved = ref_cas(&handle.word, <PyObject*>old, <PyObject*>new)
+    fs_i64_fetch_add(&old.counts, -MOVING * STRONG)
+    take_value(old)
+    if not moved:
+        drop_value(new)  # another thread has released this very handle
+        released(handle)
+    return True
+
+
+cdef object copy_value(Arc handle, _Shared old, _Shared new, object value):
+    """make_mut beside other Arcs: `new`, with a copy of the value, for the handle."""
+    value = copy_of(value)
+    ref_store(&new.value, <PyObject*>value)
+    refer_instead(handle, old, new)
+    if lose_strong(old):
+        drop_value(old)
+    return value
+
+
+cdef object make_mut(Arc handle):
+    cdef _Shared shared, mine
+    cdef PyObject* found
+    cdef int64_t counts
+    while True:
+        shared = shared_of(handle)
+        # on_drop first: of a value that is there afterwards it was not taken out yet
+        on_drop = fs_given(ref_load(&shared.on_drop))
+        found = ref_load(&shared.value)
+        value = fs_given(found)
+        counts = counts_of(shared)
+        if found == NULL or not has_arcs(counts):
+            look_again(handle, shared)
+            continue
+        if counts == STRONG:
+            return value
+        mine = new_shared(NULL, on_drop, 1)
+        if strong_of(counts) > 1:
+            return copy_value(handle, shared, mine, value)
+        ref_store(&mine.value, <PyObject*>value)
+        if move_value(handle, shared, mine):
+            return value
+
+
 @cython.final
 cdef class Arc(_Ref):
-    """One of the owners of a value, which is let go when the last owner goes: Rust's Arc.
+    """One of the owners of a value, which is dropped when the last owner goes: Rust's Arc.
 
     `clone()` makes another owner. `drop()`, or the end of a `with` block, releases this one at
     once, in the calling thread; an Arc that becomes garbage is released when the interpreter
-    finalizes it, which on a free-threaded build may be later. `on_drop(value)` is called when
-    the last Arc lets the value go, not when the value is moved out; its exceptions go to
+    frees it, which on a free-threaded build may be later. `on_drop(value)` is called when the
+    last Arc drops the value, not when the value is moved out; its exceptions go to
     sys.unraisablehook. A released Arc raises ReferenceError.
 
     Give each thread an Arc of its own.
@@ -835,14 +1049,7 @@ cdef class Arc(_Ref):
 
     def __init__(self, value, on_drop=None):
         shared = new_shared(<PyObject*>value, on_drop, 1)
-        drop_arc(self)
-        ref_store(word_of(<PyObject*>self), <PyObject*>shared)
-
-    def __cinit__(self):
-        ref_store(word_of(<PyObject*>self), NULL)
-
-    def __del__(self):
-        drop_arc(self)
+        end_arc(ref_swap(&self.word, <PyObject*>shared))
 
     @staticmethod
     def new_cyclic(f, on_drop=None):
@@ -853,44 +1060,52 @@ cdef class Arc(_Ref):
         cdef _Shared shared = new_shared(NULL, on_drop, 0)
         cdef Arc handle = Arc.__new__(Arc)
         value = f(new_weak(shared))
-        ref_store(value_word(shared), <PyObject*>value)
-        fs_i64_store(&shared.strong, 1)
-        ref_store(word_of(<PyObject*>handle), <PyObject*>shared)
+        ref_store(&shared.value, <PyObject*>value)
+        fs_i64_fetch_add(&shared.counts, STRONG)
+        ref_store(&handle.word, <PyObject*>shared)
         return handle
 
     @property
     def value(self):
         """The value."""
-        cdef PyObject* value = ref_load(value_word(shared_of(self)))
-        if value == NULL:
-            released(self)
-        return fs_given(value)
+        return value_of(self)
 
     def clone(self):
         """Return another owner of the same value."""
-        cdef Arc handle = another_arc(shared_of(self))
-        if handle is None:
-            released(self)
-        return handle
+        cdef _Shared shared
+        cdef Arc handle
+        while True:
+            shared = shared_of(self)
+            handle = another_arc(shared)
+            if handle is not None:
+                return handle
+            look_again(self, shared)
 
     def drop(self):
         """Release this owner; nothing if that was done before."""
-        drop_arc(self)
+        drop_arc(<PyObject*>self)
 
     def __enter__(self):
         shared_of(self)
         return self
 
     def __exit__(self, exc_type, exc_value, traceback):
-        drop_arc(self)
+        drop_arc(<PyObject*>self)
 
     def strong_count(self):
         """Return how many Arcs own the value now."""
-        return fs_i64_load(&shared_of(self).strong)
+        cdef _Shared shared
+        cdef int64_t count
+        while True:
+            shared = shared_of(self)
+            count = live_arcs(shared)
+            if count > 0:
+                return count
+            look_again(self, shared)
 
     def weak_count(self):
         """Return how many Weaks refer to the value now."""
-        return weak_count(shared_of(self))
+        return live_weaks(shared_of(self))
 
     def downgrade(self):
         """Return a Weak of the value, which does not keep it."""
@@ -906,34 +1121,40 @@ cdef class Arc(_Ref):
         Moving out releases this Arc, and Weaks can no longer be upgraded.
         """
         cdef _Shared shared = shared_of(self)
-        if not is_last(shared):
-            return False, self
-        release(self)
-        return True, take_value(shared)
+        # First what may fail.
+        moved, kept = (True, value_of(self)), (False, self)
+        if not replace_last(shared, 0):
+            return kept
+        ref_cas(&self.word, <PyObject*>shared, NULL)
+        take_value(shared)
+        return moved
 
     def into_inner(self):
         """Release this Arc; return the value if it was the last, else None.
 
         Of many threads that do so at once, one gets the value.
         """
-        cdef _Shared shared = release(self)
-        if shared is None:
+        cdef PyObject* found = ref_swap(&self.word, NULL)
+        if found == NULL:
             released(self)
+        shared = <_Shared>fs_given(found)
         return take_value(shared) if lose_strong(shared) else None
 
     def unwrap_or_clone(self):
         """Release this Arc; return the value if it was the last, else a copy.copy of it."""
         cdef _Shared shared = shared_of(self)
-        if is_last(shared):
-            release(self)
+        if replace_last(shared, 0):
+            ref_cas(&self.word, <PyObject*>shared, NULL)
             return take_value(shared)
-        value = copy_of(self.value)
-        drop_arc(self)
+        value = copy_of(value_of(self))
+        drop_arc(<PyObject*>self)
         return value
 
     def get_mut(self):
         """Return the value if this is its only Arc and there is no Weak, else None."""
-        return self.value if is_unique(shared_of(self)) else None
+        cdef _Shared shared = shared_of(self)
+        value = value_of(self)
+        return value if counts_of(shared) == STRONG else None
 
     def make_mut(self):
         """Make this the value's only handle, and return the value.
@@ -941,42 +1162,13 @@ cdef class Arc(_Ref):
         Beside other Arcs, this one goes on with a copy.copy of the value; beside Weaks alone,
         the value moves away from them.
         """
-        cdef _Shared shared = shared_of(self)
-        cdef _Shared mine
-        if not is_last(shared):
-            mine = new_shared(NULL, shared.on_drop, 1)
-            value = copy_of(self.value)
-            ref_store(value_word(mine), <PyObject*>value)
-            swap_shared(self, shared, mine)
-            if lose_strong(shared):
-                let_go(shared)
-        elif fs_i64_load(&shared.weak) != 0:
-            try:
-                mine = new_shared(NULL, shared.on_drop, 1)
-            except BaseException:
-                fs_i64_store(&shared.strong, 1)  # as it was
-                raise
-            value = take_value(shared)
-            ref_store(value_word(mine), <PyObject*>value)
-            swap_shared(self, shared, mine)
-        else:
-            fs_i64_store(&shared.strong, 1)
-            value = self.value
-        return value
+        return make_mut(self)
 
     def __repr__(self):
-        cdef PyObject* shared = ref_load(word_of(<PyObject*>self))
+        cdef PyObject* shared = ref_load(&self.word)
         if shared == NULL:
             return "<released Arc>"
-        return value_repr(self, fs_given(ref_load(value_word(<_Shared>fs_given(shared)))))
-
-
-cdef int swap_shared(Arc handle, _Shared old, _Shared new) except -1:
-    if not ref_cas(word_of(<PyObject*>handle), <PyObject*>old, <PyObject*>new):
-        # Another thread released the very handle meanwhile.
-        let_go(new)
-        released(handle)
-    return 0
+        return value_repr(self, fs_given(ref_load(&(<_Shared>fs_given(shared)).value)))
 
 
 @cython.final
@@ -990,16 +1182,13 @@ cdef class Weak(_Ref):
     """
 
     def __cinit__(self):
-        ref_store(word_of(<PyObject*>self), <PyObject*>DANGLING)
+        ref_store(&self.word, <PyObject*>DANGLING)
 
     def __init__(self):
         pass
 
-    def __del__(self):
-        drop_weak(self)
-
     def upgrade(self):
-        """Return an Arc of the value, or None when it has been let go."""
+        """Return an Arc of the value, or None when it is gone."""
         return another_arc(shared_of(self))
 
     def clone(self):
@@ -1009,29 +1198,29 @@ cdef class Weak(_Ref):
 
     def drop(self):
         """Release this Weak; nothing if that was done before."""
-        drop_weak(self)
+        drop_weak(<PyObject*>self)
 
     def __enter__(self):
         shared_of(self)
         return self
 
     def __exit__(self, exc_type, exc_value, traceback):
-        drop_weak(self)
+        drop_weak(<PyObject*>self)
 
     def strong_count(self):
         """Return how many Arcs own the value now."""
-        return fs_i64_load(&shared_of(self).strong)
+        return live_arcs(shared_of(self))
 
     def weak_count(self):
         """Return how many Weaks refer to the value now; 0 when no Arc is left."""
-        return weak_count(shared_of(self))
+        return live_weaks(shared_of(self))
 
     def ptr_eq(self, Weak other not None):
         """Return whether both refer to the same value, or both to nothing."""
         return shared_of(self) is shared_of(other)
 
     def __repr__(self):
-        return "(Weak)" if fs_uptr_load(word_of(<PyObject*>self)) else "<released Weak>"
+        return "(Weak)" if fs_uptr_load(&self.word) else "<released Weak>"
 
 
 # -- the shortest way into the hot methods: see atomics.pyx -----------------------------
@@ -1043,12 +1232,12 @@ cdef entry_point general_ref_load, general_ref_store, general_cell_load, general
 
 
 cdef inline PyObject* loaded(_Ref self) noexcept:
-    cdef PyObject* target = ref_load(word_of(<PyObject*>self))
+    cdef PyObject* target = ref_load(&self.word)
     return target if target != NULL else Py_NewRef(Py_None)
 
 
 cdef inline PyObject* stored(_Ref self, PyObject* target) noexcept:
-    ref_store(word_of(<PyObject*>self), target)
+    ref_store(&self.word, target)
     return Py_NewRef(Py_None)
 
 
@@ -1100,21 +1289,5 @@ general_cell_load = enter(AtomicCell.load, enter_cell_load)
 general_cell_store = enter(AtomicCell.store, enter_cell_store)
 
 
-# -- slots that Cython cannot be told about ------------------------------------------
-#
-# It takes a word for an ordinary attribute, which gives the types their place in
-# garbage collection; how to look into it is above.
-
-cdef void collect_with(type cls, traverse_function visits, clear_function clears) noexcept:
-    (<PyTypeObject*>cls).tp_traverse = visits
-    (<PyTypeObject*>cls).tp_clear = clears
-
-
-for cls in (AtomicRef, AtomicCell):
-    collect_with(cls, traverse, clear_to_none)
-for cls in (_Ref, Arc, Weak):
-    collect_with(cls, traverse, clear)
-collect_with(_Shared, traverse_shared, clear_shared)
-del cls
 GenericAlias = type(list[int])
-register_pinnable(AtomicRef, AtomicCell)
+register_pinnable(AtomicRef, AtomicCell, Arc, Weak)

@@ -765,6 +765,41 @@ def test_pin():
         assert fastsync.is_pinned(foreign) is False
 
 
+def test_pin_is_not_undone_by_what_another_thread_has_dropped():
+    # The other thread's reference is queued for the owner: before pin(), or in the middle of it.
+    if not hasattr(sys, "_is_gil_enabled"):
+        pytest.skip("no thread queues anything")
+    handed, state = [], fastsync.AtomicI64(0)
+    rounds = 300
+
+    def other():
+        for i in range(rounds):
+            while state.load() != 2 * i + 1:
+                time.sleep(0)
+            taken = handed.pop()
+            state.store(2 * i + 2)
+            del taken
+
+    def own():
+        pinned = 0
+        for i in range(rounds):
+            a = fastsync.AtomicI64(i)
+            handed.append(a)
+            state.store(2 * i + 1)
+            while state.load() != 2 * i + 2:
+                time.sleep(0)
+            fastsync.pin(a)
+            if fastsync.is_pinned(a):
+                pinned += 1
+                kept.append(a)
+        return pinned
+
+    kept = []
+    assert run_threads([other, own])[1] > 0
+    gc.collect()
+    assert all(map(fastsync.is_pinned, kept))
+
+
 def test_pin_by_another_thread_does_no_harm():
     a = fastsync.AtomicI64(0)
     run_threads([lambda: fastsync.pin(a)] * 4)

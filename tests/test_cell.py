@@ -345,7 +345,112 @@ def test_storm_of_loads_and_stores(cls, readers, writers):
     wait_until(only_theirs)
 
 
-@pytest.mark.skipif(not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="no slots are needed")
+SLOTS = pytest.mark.skipif(
+    not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="no slots are needed"
+)
+
+
+class Small:
+    __slots__ = ("__weakref__", "name")
+
+    def __init__(self, name):
+        self.name = name
+
+
+def make_at(address, name):
+    """An object at an address where one has just been freed, or None; for as long as it lives,
+    so do those that were made in the search."""
+    others = []
+    for _ in range(2000):
+        new = Small(name)
+        if id(new) == address:
+            return new
+        others.append(new)
+    return None
+
+
+@SLOTS
+def test_a_load_never_returns_what_another_word_held_at_the_same_address():
+    # A reader is preempted after reading the word.  Its object is freed, another one is made at
+    # the address and stored in another word, whose writer finds the reader's slot and grants it a
+    # reference: to an object that the reader's word never held.
+    granted = 0
+    for other in [AtomicRef() for _ in range(200)]:
+        one = AtomicRef(Small("ours"))
+        address = id(one.load())
+        alive = []
+
+        def reuse(one=one, other=other, address=address, alive=alive):
+            one.store(None)
+            if (stranger := make_at(address, "theirs")) is not None:
+                alive.append(weakref.ref(stranger))
+                other.store(stranger)
+
+        def take_out(other=other, alive=alive):
+            nonlocal granted
+            other.store(None)
+            granted += any(ref() is not None for ref in alive)
+
+        result = cell._preempted_load(one, reuse, take_out)
+        assert result is None, f"the reference gave {result[0].name}"
+        assert all(ref() is None for ref in alive), "the granted reference was kept"
+    assert granted > 0, "no two words shared slots: the test did not test"
+
+
+@SLOTS
+def test_a_load_returns_what_came_back_to_its_word():
+    # The same, but the new object at the old address is in the reader's own word when it looks.
+    came_back = 0
+    for _ in range(100):
+        one = AtomicRef(Small("first"))
+        address = id(one.load())
+
+        def change(one=one, address=address):
+            one.store(None)
+            one.store(make_at(address, "second"))
+
+        result = cell._preempted_load(one, change, lambda: None)
+        if one.load() is not None:
+            assert result is not None and result[0].name == "second"
+            came_back += 1
+        else:
+            assert result is None
+        gone = weakref.ref(one.load()) if one.load() is not None else lambda: None
+        del result
+        one.store(None)
+        assert gone() is None, "counted once too often"
+    assert came_back > 0
+
+
+@SLOTS
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_a_load_that_was_granted_counts_once(times):
+    # The object leaves the word after the reader's announcement, and comes back.
+    one, value = AtomicRef(), Small("value")
+    one.store(value)
+
+    def leave_and_return():
+        for _ in range(times):
+            one.store(None)
+            one.store(value)
+
+    (result,) = cell._preempted_load(one, lambda: None, leave_and_return)
+    assert result is value
+    one.store(None)
+    gone = weakref.ref(value)
+    del result, value
+    assert gone() is None
+
+
+@SLOTS
+def test_a_load_whose_word_was_emptied_starts_again():
+    one = AtomicRef(Small("value"))
+    gone = weakref.ref(one.load())
+    assert cell._preempted_load(one, lambda: None, lambda: one.store(None)) is None
+    assert gone() is None, "the granted reference was kept"
+
+
+@SLOTS
 def test_a_writer_grants_every_preempted_reader_a_reference():
     r = AtomicRef(Counted(1))
     granted, slots = cell._granted(r, Counted(2))
@@ -361,8 +466,7 @@ def test_a_writer_grants_every_preempted_reader_a_reference():
 )
 def test_more_readers_than_slots(replace):
     # More threads under way in one word's loads than its group has slots for: they are preempted
-    # there, also between looking at the word and counting.  What dies is made beforehand, so that
-    # nothing new takes its place in memory and passes for it.
+    # there, also between looking at the word and counting.
     readers, stores = 100, 20_000
     r = AtomicRef(Counted(1))
     gate = threading.Barrier(readers + 1)
@@ -375,14 +479,15 @@ def test_more_readers_than_slots(replace):
                 assert r.load().check is not None
 
     def write():
-        replacements = [Counted(i) for i in range(stores)]
         gate.wait()
         try:
             end = time.monotonic() + 1.5
-            while replacements and time.monotonic() < end:
-                for _ in range(min(10, len(replacements))):
-                    replace(r, replacements.pop())
-                time.sleep(0)
+            for i in range(stores):
+                replace(r, Counted(i))
+                if i % 10 == 0:
+                    time.sleep(0)
+                    if time.monotonic() > end:
+                        break
         finally:
             stop.store(True)
 

@@ -79,32 +79,59 @@ FS_INLINE int fs_is_immortal(PyObject *op) {
 #endif
 }
 
-/* Whether this thread alone can free it.  cell.pyx says why it may be freed memory. */
-FS_INLINE int fs_is_owner(PyObject *op) {
-#ifdef Py_GIL_DISABLED
-    return _Py_atomic_load_uintptr_relaxed(&op->ob_tid) == _Py_ThreadId();
+/* Make it immortal for good: 1.  0, and nothing done, where the interpreter has no immortal
+ * objects, and on a free-threaded one when another thread owns the object: the owner counts
+ * with plain instructions and would undo it.  -1, for now: another thread has dropped a
+ * reference and queued the object for its owner, this thread, which will give it up the next
+ * time that it looks into the queue, and would undo it then. */
+FS_INLINE int fs_make_immortal(PyObject *op) {
+#if defined(Py_GIL_DISABLED)
+    /* References from nowhere, far more than there are threads: without them a thread that
+     * drops one, and has not seen yet that it need not, could find none left and queue it. */
+    const Py_ssize_t many = (Py_ssize_t)1 << (sizeof(Py_ssize_t) > 4 ? 40 : 24);
+    Py_ssize_t before;
+    /* Owner 0 is no thread: then none counts with plain instructions. */
+    if (op->ob_tid != 0 && !_Py_IsOwnedByCurrentThread(op)) {
+        return 0;
+    }
+    before = _Py_atomic_add_ssize(&op->ob_ref_shared, many);
+    if ((before & _Py_REF_SHARED_FLAG_MASK) == _Py_REF_QUEUED) {
+        _Py_atomic_add_ssize(&op->ob_ref_shared, -many);
+        return -1;
+    }
+    op->ob_ref_local = UINT32_MAX;  /* as Py_SET_REFCNT does for an owner */
+    return 1;
+#elif PY_VERSION_HEX >= 0x030E0000
+    Py_SET_REFCNT(op, _Py_IMMORTAL_INITIAL_REFCNT);
+    return 1;
+#elif PY_VERSION_HEX >= 0x030C0000
+    Py_SET_REFCNT(op, _Py_IMMORTAL_REFCNT);
+    return 1;
 #else
     (void)op;
-    return 1;
+    return 0;
 #endif
 }
 
-/* Make it so; without effect where the interpreter has no immortal objects, and
- * on a free-threaded one when another thread owns the object: the owner counts
- * with plain instructions and would undo it. */
-FS_INLINE void fs_make_immortal(PyObject *op) {
-#if defined(Py_GIL_DISABLED)
-    /* What Py_SET_REFCNT does for an owner.  Owner 0 is nobody: nobody else counts here. */
-    if (op->ob_tid == 0 || _Py_IsOwnedByCurrentThread(op)) {
-        op->ob_ref_local = UINT32_MAX;
+/* Call drop(self), and keep the exception that may be set now. */
+FS_INLINE void fs_keep_exception(PyObject *self, inquiry drop) {
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    (void)drop(self);
+    PyErr_Restore(type, value, traceback);
+}
+
+/* A tp_dealloc, `whole`, of a collected type: drop(self) drops all that it refers to.  Long
+ * chains of such objects, and of others in between, are freed without a deep stack. */
+FS_INLINE void fs_free_object(PyObject *self, destructor whole, inquiry drop) {
+    PyObject_GC_UnTrack(self);
+    Py_TRASHCAN_BEGIN(self, whole)
+    if (Py_TYPE(self)->tp_weaklistoffset > 0) {
+        PyObject_ClearWeakRefs(self);
     }
-#elif PY_VERSION_HEX >= 0x030E0000
-    Py_SET_REFCNT(op, _Py_IMMORTAL_INITIAL_REFCNT);
-#elif PY_VERSION_HEX >= 0x030C0000
-    Py_SET_REFCNT(op, _Py_IMMORTAL_REFCNT);
-#else
-    (void)op;
-#endif
+    fs_keep_exception(self, drop);
+    Py_TYPE(self)->tp_free(self);
+    Py_TRASHCAN_END
 }
 
 /* A reference that the caller owns, for Cython to take over; None for NULL. */
