@@ -521,7 +521,7 @@ def test_get_mut_against_downgrade():
 
 def test_a_handle_that_is_released_while_others_use_it():
     # a use that finds the handle released, whenever it looks, says so
-    rounds = 3000
+    rounds = 300
     handles = [Arc(i) for i in range(rounds)]
     using = fastsync.AtomicI64(-1)
 
@@ -733,6 +733,21 @@ def test_try_unwrap_has_what_it_needs_before_it_changes_anything():
             assert moved == (True, ["value"])
             assert repr(arc) == "<released Arc>"
             assert not dropped
+
+
+def test_pinned_handles():
+    dropped = []
+    a = Arc([1], dropped.append)
+    w = a.downgrade()
+    for handle in (a, w):
+        assert fastsync.pin(handle) is handle
+    gc.collect()
+    b = w.upgrade()
+    assert a.strong_count() == 2
+    a.drop()
+    b.drop()
+    assert dropped == [[1]]
+    assert w.upgrade() is None
 
 
 def test_on_drop_goes_with_the_value():

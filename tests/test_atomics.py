@@ -1,6 +1,7 @@
 """Atomic numbers and bools: values at every width, orders, updates, waiting, buffers."""
 
 import copy
+import gc
 import itertools
 import math
 import mmap
