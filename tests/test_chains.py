@@ -61,13 +61,11 @@ thread.start()
 thread.join()
 """
 
-ONE_KIND = """arc arc_on_drop arc_calls_drop arc_drops_in_python weak_on_drop ref cell once_lock lazy
-lazy_pending lazy_failed once_of once_pending once_failed once_attribute lazy_prop""".split()
+ONE_KIND = """arc arc_on_drop arc_calls_drop arc_drops_in_python weak_on_drop ref cell
+once_lock lazy_pending""".split()
 MIXED = [
     "arc ref once_lock",
-    "arc lazy once_of cell",
-    "weak_on_drop once_lock lazy_pending arc_calls_drop arc",
-    "once_failed lazy_failed lazy_prop once_attribute arc_on_drop",
+    "weak_on_drop once_lock arc_calls_drop arc",
 ]
 
 
