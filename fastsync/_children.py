@@ -18,11 +18,14 @@ _STARTS = ("from multiprocessing.spawn import", "from multiprocessing.forkserver
 # A child does not yet have its parent's sys.path when this runs. It may run on another Python
 # (multiprocessing.set_executable), which need not have fastsync.
 _PRELUDE = f"""\
-import sys
+import os, sys
 sys.path.append({_HOME!r})
 try:
     import fastsync
     fastsync.install()
+    if os.environ.get("FASTSYNC_PROFILE_FOLDER"):
+        from fastsync import _profile_command
+        _profile_command.begin_in_child()
 except ImportError:
     pass
 finally:

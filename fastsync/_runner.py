@@ -12,10 +12,12 @@ from importlib.machinery import BuiltinImporter, SourceFileLoader, SourcelessFil
 from importlib.util import MAGIC_NUMBER
 
 USAGE = """\
-usage: python [interpreter options] -m fastsync [--deadlocks] [--] script.py [argument ...]
-       python [interpreter options] -m fastsync [--deadlocks] -m module [argument ...]
-       python [interpreter options] -m fastsync [--deadlocks] -c code [argument ...]
-       python [interpreter options] -m fastsync [--deadlocks] - [argument ...]
+usage: python [interpreter options] -m fastsync [option ...] [--] script.py [argument ...]
+       python [interpreter options] -m fastsync [option ...] -m module [argument ...]
+       python [interpreter options] -m fastsync [option ...] -c code [argument ...]
+       python [interpreter options] -m fastsync [option ...] - [argument ...]
+       python [interpreter options] -m fastsync profile [option ...] PROGRAM AS ABOVE
+       python -m fastsync profile-report RECORDING ...
        python -m fastsync --info | --help | --version
 """
 
@@ -27,6 +29,11 @@ Run a Python program, unchanged, with fastsync's locks in place of threading's.
   -c code     the program as a string
   -           the program is read from standard input
   --deadlocks report deadlocks and locks taken in both orders, on stderr, as they come up
+  --deadlocks=raise
+              let a call that would wait for ever raise DeadlockError
+  --hang-report SECONDS
+              write what every thread waits for to stderr when nothing has moved for so long
+  profile     report who waited for which lock, and who made them wait: profile --help
   --info      print what would be replaced, and on what Python, one fact a line
   --version   print the version of fastsync
   --help      print this text
@@ -36,9 +43,12 @@ Run a Python program, unchanged, with fastsync's locks in place of threading's.
 def main():
     """Do what the command line says."""
     arguments = sys.argv[1:]
-    deadlocks = arguments[:1] == ["--deadlocks"]
-    if deadlocks:
-        del arguments[0]
+    begin = []  # what is switched on before the program runs
+    if arguments[:1] == ["profile-report"] or arguments[:1] == ["profile"]:
+        arguments = _profile(arguments[0], arguments[1:], begin)
+    else:
+        while arguments and _deadlock_option(arguments, begin):
+            pass
     if not arguments:
         _refuse("a program to run is missing")
     first, rest = arguments[0], arguments[1:]
@@ -65,12 +75,54 @@ def main():
     from fastsync import _install
 
     _install.install()
-    if deadlocks:
-        from fastsync import deadlock
-
-        deadlock.watch()
+    for switch_on in begin:
+        switch_on()
     function, values = run
     function(values[0], values[1:])
+
+
+def _deadlock_option(arguments, begin):
+    """Take an option of the detector off the arguments; return whether there was one."""
+    name, given, value = arguments[0].partition("=")
+    if name not in ("--deadlocks", "--hang-report"):
+        return False
+    del arguments[0]
+    from fastsync import deadlock
+
+    if name == "--deadlocks":
+        if given and value != "raise":
+            _refuse(f"--deadlocks takes no value but raise, not {value!r}")
+        begin.append((lambda: deadlock.watch(action="raise")) if given else deadlock.watch)
+        return True
+    if not given:
+        if not arguments:
+            _refuse("Argument expected for the --hang-report option")
+        value = arguments.pop(0)
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < 1e9:
+        _refuse(f"--hang-report needs a positive number of seconds, not {value!r}")
+    begin.append(lambda: deadlock.hang_report(seconds))
+    return True
+
+
+def _profile(command, arguments, begin):
+    """Do `profile-report`, or return the program that `profile` is to run."""
+    from fastsync import _profile_command
+
+    if arguments[:1] in (["--help"], ["-h"]):
+        print(_profile_command.USAGE + _profile_command.HELP)
+        sys.exit(0)
+    try:
+        if command == "profile-report":
+            sys.exit(_profile_command.report(arguments))
+        options, arguments = _profile_command.parse(arguments)
+    except _profile_command.Refused as error:
+        _refuse(str(error))
+    begin.append(lambda: _profile_command.begin(options))
+    return arguments
 
 
 def _refuse(message):

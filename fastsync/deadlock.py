@@ -45,7 +45,9 @@ __all__ = [
     "enable",
     "enabled",
     "format_cycle",
+    "format_threads",
     "format_violation",
+    "hang_report",
     "order_violations",
     "watch",
 ]
@@ -583,17 +585,92 @@ class Watch:
             traceback.print_exc()
 
 
-def watch(interval=1.0, callback=None):
+def watch(interval=1.0, callback=None, action=None):
     """Look for deadlocks every `interval` seconds in the background; enables the detector.
+
+    action: as in enable(), if that is not on yet.
 
     Each finding is reported once: to callback(finding), a Cycle or an OrderViolation, or as text
     on stderr. Returns a Watch, whose stop() ends it.
     """
     if not interval > 0:
         raise ValueError("the interval must be positive")
+    if not enabled() or action is not None:
+        enable(action)
+    return Watch(interval, callback)
+
+
+# -- hangs -------------------------------------------------------------------
+
+
+class _HangReport(Watch):
+    """Writes what every thread waits for when nothing has moved for some time."""
+
+    def __init__(self, seconds):
+        self._patience = seconds
+        self._places = None
+        self._since = time.monotonic()
+        self._used = time.process_time()
+        self._written = False
+        super().__init__(min(1.0, seconds / 5), None)
+
+    def _look(self):
+        now = time.monotonic()
+        used = time.process_time()
+        places = {
+            ident: (id(frame), frame.f_lasti)
+            for ident, frame in sys._current_frames().items()
+            if ident != self._ident
+        }
+        idle = used - self._used < 0.1 * (now - self._since) + 0.05
+        if places != self._places or not idle:
+            self._places, self._since, self._used, self._written = places, now, used, False
+        elif now - self._since >= self._patience and not self._written:
+            self._written = True
+            sys.stderr.write(format_threads(now - self._since))
+            sys.stderr.flush()
+
+
+def hang_report(seconds=30.0):
+    """Write what every thread waits for to stderr when nothing has moved for `seconds`.
+
+    Enables the detector. Nothing has moved: no thread is at another instruction than before, and
+    the process has used no processor time to speak of. Returns a Watch, whose stop() ends it.
+    """
+    if not seconds > 0:
+        raise ValueError("the time must be positive")
     if not enabled():
         enable()
-    return Watch(interval, callback)
+    return _HangReport(seconds)
+
+
+def format_threads(seconds=None):
+    """Return as text: deadlocks there are, for certain or perhaps, and where every thread is."""
+    lines = []
+    if seconds is not None:
+        lines.append(f"fastsync: nothing has moved for {seconds:.0f} s\n")
+    lines += [format_cycle(cycle) for cycle in check(suspicions=True)]
+    holds, waits = trace.snapshot()
+    names = _Names()
+    own = {watch._ident for watch in _watches}
+    for ident in sorted(names.frames, key=names.name):
+        if ident in own:
+            continue
+        lines.append(f"  {names.name(ident)} (id {ident})\n")
+        for wait in waits:
+            if wait[2] == ident and wait[0].lock is not None:
+                lines.append(f"    waits for {_lock_name(wait[0].lock)}\n")
+                for hold in holds:
+                    if hold[0] is wait[0]:
+                        lines.append(f"              held by {names.name(hold[2])}")
+                        lines.append(
+                            f", taken at {_line(_summary(hold[5]))}\n" if hold[5] else "\n"
+                        )
+        for hold in holds:
+            if hold[2] == ident and hold[0].lock is not None:
+                lines.append(f"    holds     {_lock_name(hold[0].lock)}\n")
+        lines += _indented(names.stack(ident))
+    return "".join(lines)
 
 
 def _after_fork_in_child():

@@ -24,7 +24,7 @@ from fastsync.parking cimport (
 )
 from fastsync.slots cimport fs_call, make_callable
 from fastsync.trace cimport (
-    FS_BLOCK, FS_REENTRANT, fs_section, trace_lock, trace_release, trace_released, tracing,
+    FS_BLOCK, FS_REENTRANT, fs_section, trace_lock, trace_made, trace_release, trace_released, tracing,
 )
 
 from fastsync._pin import register_pinnable
@@ -249,6 +249,10 @@ cdef str address(object self):
 
 cdef class _Once:
     """What Once, OnceLock and LazyLock have in common."""
+
+    def __cinit__(self):
+        if tracing():
+            trace_made(self)
 
     def __reduce__(self):
         raise TypeError(f"cannot pickle {type(self).__name__!r} object")

@@ -1153,7 +1153,13 @@ ordering)."""
 
     def set(self):
         """Set the flag and wake everybody who waits."""
+        cdef fs_section section
+        if not tracing():
+            event_set(&self.event)
+            return
+        trace_release(&section, self, FS_SIGNAL, NULL)
         event_set(&self.event)
+        trace_released(&section)
 
     def clear(self):
         """Clear the flag; threads that a set() has woken are not held back."""

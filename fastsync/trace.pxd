@@ -32,6 +32,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
 from cpython.object cimport PyObject
 
 from fastsync.c_atomic cimport fs_atomic_u8, fs_u8_load_relaxed
+from fastsync.contention cimport fs_release, fs_take, fs_waiting
 from fastsync.origins cimport fs_stack
 
 # How a lock is held, or what a thread waits for.
@@ -60,10 +61,6 @@ cdef inline bint tracing() noexcept nogil:
     # relaxed: a hook that comes too late or too early looks again under a lock
     return fs_u8_load_relaxed(&trace_flag) != 0
 
-
-# A raw lock's *_until, with FS_SIGNALS: FS_ACQUIRED, FS_TIMEOUT, FS_ERROR with an
-# exception set, or an answer of the lock's own (> FS_ACQUIRED): nothing was taken.
-ctypedef int (*fs_take)(void* ctx, int64_t deadline) noexcept
 
 cdef struct fs_thread:
     uint64_t number
@@ -102,11 +99,12 @@ cdef struct fs_wait:
     uintptr_t word       # of a wait for a condition: where the lock is waited for
     uintptr_t joined     # FS_JOIN: the system's identifier of the thread
     fs_hold* held        # of a wait for a condition: what to hold again
+    fs_waiting timing    # of a wait for a condition, in the profile
     fs_wait* outer
 
 # One release.
 cdef struct fs_section:
-    int pad
+    fs_release* release  # others waited for it; or NULL
 
 
 # Call take(ctx, deadline), and note the wait and the hold.  `guard`: what holds the

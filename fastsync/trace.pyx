@@ -39,6 +39,10 @@ from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF, Py_XINCREF
 
 from fastsync.c_atomic cimport fs_u8_load_relaxed, fs_u8_store_relaxed
 from fastsync.c_wait cimport FS_FOREVER, fs_thread_id
+from fastsync.contention cimport (
+    contend, contention_begin, contention_end, contention_release, contention_released, fs_release,
+    fs_take, fs_waiting,
+)
 from fastsync.locks cimport fs_remutex, remutex_lock, remutex_unlock
 from fastsync.origins cimport (
     Origin, capture_stack, fs_stack, known_origin, note_made, origin_of, stack_lines,
@@ -325,6 +329,10 @@ cdef inline bint detecting() noexcept:
     return fs_u8_load_relaxed(&trace_flag) & FS_DETECTING  # relaxed: as tracing()
 
 
+cdef inline bint profiling() noexcept:
+    return fs_u8_load_relaxed(&trace_flag) & FS_PROFILING  # relaxed: as tracing()
+
+
 cdef inline int held_way(int way) noexcept:
     cdef int block = way & FS_BLOCK
     way &= FS_WAY
@@ -412,9 +420,12 @@ cdef int trace_lock(
     cdef fs_wait wait
     cdef int result
     if not detecting():
-        return take(ctx, deadline)
+        return contend(lock, way & FS_WAY, deadline, take, ctx)
     detect_begin(&wait, lock, way, deadline, by)
-    result = take(ctx, deadline)
+    if profiling():
+        result = contend(lock, way & FS_WAY, deadline, take, ctx)
+    else:
+        result = take(ctx, deadline)
     detect_end(&wait, result == FS_ACQUIRED)
     return result
 
@@ -428,7 +439,7 @@ cdef void trace_relock(
     if detecting():
         origin = known_or_new(lock)
     if origin is None:
-        take(ctx, FS_FOREVER)
+        contend(lock, way & FS_WAY, FS_FOREVER, take, ctx)
         return
     wait.lock = <PyObject*>lock
     wait.thread = NULL
@@ -439,7 +450,10 @@ cdef void trace_relock(
     if detecting():
         begin_wait(&wait, origin, way, True, True)
     remutex_unlock(&guard)
-    take(ctx, FS_FOREVER)
+    if profiling():
+        contend(lock, way & FS_WAY, FS_FOREVER, take, ctx)
+    else:
+        take(ctx, FS_FOREVER)
     hold = new_hold(origin, way, by, depth)
     end_wait(&wait, hold)
 
@@ -474,17 +488,20 @@ cdef void trace_taken(object lock, int way, void* by) noexcept:
 # -- releases ----------------------------------------------------------------
 
 cdef void trace_release(fs_section* section, object lock, int way, void* by) noexcept:
-    if detecting():
+    if detecting() and way & FS_WAY != FS_SIGNAL:
         forget_hold(lock, way & FS_WAY, by, False)
+    section.release = contention_release(<PyObject*>lock) if profiling() else NULL
 
 
 cdef void trace_release_all(fs_section* section, object lock, int way) noexcept:
     if detecting():
         forget_hold(lock, way & FS_WAY, NULL, True)
+    section.release = contention_release(<PyObject*>lock) if profiling() else NULL
 
 
 cdef void trace_released(fs_section* section) noexcept:
-    pass
+    if section.release != NULL:
+        contention_released(section.release)
 
 
 cdef void forget_hold(object lock, int way, void* by, bint whole) noexcept:
@@ -599,9 +616,16 @@ cdef void trace_condition(
     cdef Origin origin = None
     cdef fs_hold* hold
     cdef fs_hold* dropped = NULL
+    cdef fs_release* release
     wait.thread = NULL
     wait.origin = NULL
     wait.held = NULL
+    wait.timing.key = 0
+    if profiling():
+        release = contention_release(<PyObject*>lock)
+        if release != NULL:
+            contention_released(release)  # before it: the call sleeps right after releasing
+        contention_begin(&wait.timing, lock, FS_SIGNAL, <uintptr_t>wait)
     if detecting():
         origin = known_or_new(lock)
     if origin is None:
@@ -631,6 +655,7 @@ cdef void trace_notified(fs_wait* wait) noexcept:
     cdef PyObject *traceback
     cdef PyObject* origin = wait.origin
     cdef fs_hold* hold = wait.held
+    contention_end(&wait.timing)
     if origin == NULL:
         return
     PyErr_Fetch(&kind, &value, &traceback)
@@ -1022,6 +1047,17 @@ cdef void set_flag(int which, bint on) noexcept:
 
 def is_on():
     return bool(detecting())
+
+
+def profile(on):
+    """Begin to note who waits for which lock and how long, or stop: see contention.pyx."""
+    remutex_lock(&guard)
+    set_flag(FS_PROFILING, on)
+    remutex_unlock(&guard)
+
+
+def is_profiling():
+    return bool(profiling())
 
 
 def is_raising():
