@@ -27,7 +27,7 @@ from fastsync.c_atomic cimport (
     fs_atomic_u32, fs_u32_fetch_add_relaxed, fs_u32_load_relaxed, fs_u32_store_relaxed,
 )
 from fastsync.c_wait cimport (
-    fs_bucket_lock, fs_bucket_lock_acquire, fs_bucket_lock_init, fs_bucket_lock_release,
+    fs_bucket_lock, fs_bucket_lock_acquire, fs_bucket_lock_release,
     fs_now, fs_thread_id, fs_yield,
 )
 from fastsync.origins cimport Origin, capture_stack, fs_stack, origin_of, stack_lines
@@ -73,6 +73,13 @@ cdef inline fs_waits_bucket* bucket_of(uintptr_t key) noexcept:
     return &table[(<uint64_t>key * <uint64_t>0x9E3779B97F4A7C15u) >> 55]
 
 
+cdef inline void lock_bucket(fs_waits_bucket* bucket) noexcept:
+    if fs_bucket_lock_acquire(&bucket.lock, fork_epoch()):
+        # Of the process that this one was forked from: those threads are not here.
+        bucket.first = NULL
+        fs_u32_store_relaxed(&bucket.count, 0)  # relaxed: under the lock
+
+
 cdef inline double random_share(uint64_t seed) noexcept:
     """In [0, 1): splitmix64."""
     seed += <uint64_t>0x9E3779B97F4A7C15u
@@ -109,12 +116,12 @@ cdef void contention_begin(fs_waiting* waiting, object lock, int way, uintptr_t 
     waiting.share_count = 0
     waiting.key = key
     bucket = bucket_of(key)
-    fs_bucket_lock_acquire(&bucket.lock)
+    lock_bucket(bucket)
     waiting.stack = NULL
     waiting.next = bucket.first
     bucket.first = waiting
     fs_u32_fetch_add_relaxed(&bucket.count, 1)  # relaxed: a release that misses it comes first
-    fs_bucket_lock_release(&bucket.lock)
+    fs_bucket_lock_release(&bucket.lock, fork_epoch())
     waiting.stack = capture_stack()
 
 
@@ -128,14 +135,14 @@ cdef void contention_end(fs_waiting* waiting) noexcept:
     duration = fs_now() - waiting.since
     if waiting.epoch == fork_epoch():  # else this is the child of a fork made meanwhile
         bucket = bucket_of(waiting.key)
-        fs_bucket_lock_acquire(&bucket.lock)
+        lock_bucket(bucket)
         link = &bucket.first
         while link[0] != NULL and link[0] != waiting:
             link = &link[0].next
         if link[0] != NULL:
             link[0] = waiting.next
             fs_u32_fetch_add_relaxed(&bucket.count, <uint32_t>-1)  # relaxed: as above
-        fs_bucket_lock_release(&bucket.lock)
+        fs_bucket_lock_release(&bucket.lock, fork_epoch())
     if duration >= waiting.threshold:
         keep(waiting, duration)
     else:
@@ -152,21 +159,21 @@ cdef void keep(fs_waiting* waiting, int64_t duration) noexcept:
         return
     kept.wait = waiting[0]
     kept.duration = duration
-    fs_bucket_lock_acquire(&books)
+    fs_bucket_lock_acquire(&books, fork_epoch())
     kept.next = ended
     ended = kept
     ended_count += 1
-    fs_bucket_lock_release(&books)
+    fs_bucket_lock_release(&books, fork_epoch())
 
 
 cdef void forget_shares(fs_waiting* waiting) noexcept:
     cdef int i
     if waiting.share_count == 0:
         return
-    fs_bucket_lock_acquire(&books)
+    fs_bucket_lock_acquire(&books, fork_epoch())
     for i in range(waiting.share_count):
         drop_user(waiting.shares[i].release)
-    fs_bucket_lock_release(&books)
+    fs_bucket_lock_release(&books, fork_epoch())
     waiting.share_count = 0
 
 
@@ -198,7 +205,7 @@ cdef fs_release* contention_release(PyObject* lock) noexcept:
     # relaxed: who begins to wait only now does not wait for this section
     if fs_u32_load_relaxed(&bucket.count) == 0:
         return NULL
-    fs_bucket_lock_acquire(&bucket.lock)
+    lock_bucket(bucket)
     now = fs_now()
     waiting = bucket.first
     while waiting != NULL:
@@ -213,7 +220,7 @@ cdef fs_release* contention_release(PyObject* lock) noexcept:
                 release.stack = NULL
             add_share(waiting, release, now)
         waiting = waiting.next
-    fs_bucket_lock_release(&bucket.lock)
+    fs_bucket_lock_release(&bucket.lock, fork_epoch())
     return release
 
 
@@ -222,7 +229,7 @@ cdef void add_share(fs_waiting* waiting, fs_release* release, int64_t now) noexc
     cdef int64_t ns = now - waiting.charged
     cdef fs_share* last = &waiting.shares[SHARES - 1]
     waiting.charged = now
-    fs_bucket_lock_acquire(&books)
+    fs_bucket_lock_acquire(&books, fork_epoch())
     if waiting.share_count < SHARES:
         waiting.shares[waiting.share_count].release = release
         waiting.shares[waiting.share_count].ns = ns
@@ -235,7 +242,7 @@ cdef void add_share(fs_waiting* waiting, fs_release* release, int64_t now) noexc
             last.release = release
             release.users += 1
         last.ns += ns
-    fs_bucket_lock_release(&books)
+    fs_bucket_lock_release(&books, fork_epoch())
 
 
 cdef void contention_released(fs_release* release) noexcept:
@@ -248,12 +255,12 @@ cdef void contention_released(fs_release* release) noexcept:
     try:
         note_thread()
         stack = capture_stack()
-        fs_bucket_lock_acquire(&books)
+        fs_bucket_lock_acquire(&books, fork_epoch())
         release.stack = stack
         release.done = True
         drop_user(release)
         full = ended_count >= DRAIN_AT
-        fs_bucket_lock_release(&books)
+        fs_bucket_lock_release(&books, fork_epoch())
         if full:
             drain()
     except BaseException:
@@ -396,14 +403,14 @@ cdef int drain() except -1:
     cdef fs_waited* kept
     cdef fs_waited* next
     cdef bint mine
-    fs_bucket_lock_acquire(&books)
+    fs_bucket_lock_acquire(&books, fork_epoch())
     mine = not draining
     draining = True
     kept = ended if mine else NULL
     if mine:
         ended = NULL
         ended_count = 0
-    fs_bucket_lock_release(&books)
+    fs_bucket_lock_release(&books, fork_epoch())
     if not mine:
         return 0
     try:
@@ -428,10 +435,10 @@ cdef void await_releasers(fs_waiting* wait) noexcept:
     cdef int i, patience
     for patience in range(100):
         done = True
-        fs_bucket_lock_acquire(&books)
+        fs_bucket_lock_acquire(&books, fork_epoch())
         for i in range(wait.share_count):
             done = done and wait.shares[i].release.done
-        fs_bucket_lock_release(&books)
+        fs_bucket_lock_release(&books, fork_epoch())
         if done:
             return
         fs_yield()
@@ -477,7 +484,7 @@ cdef list going_on():
         if fs_u32_load_relaxed(&table[i].count) == 0:  # relaxed: a wait that begins now
             continue
         count = 0
-        fs_bucket_lock_acquire(&table[i].lock)
+        lock_bucket(&table[i])
         waiting = table[i].first
         while waiting != NULL and count < 64:
             if now - waiting.since >= waiting.rate:
@@ -489,7 +496,7 @@ cdef list going_on():
                 copies[count].stack = waiting.stack
                 count += 1
             waiting = waiting.next
-        fs_bucket_lock_release(&table[i].lock)
+        fs_bucket_lock_release(&table[i].lock, fork_epoch())
         for j in range(count):
             origin = <Origin><object>copies[j].origin
             Py_DECREF(origin)
@@ -523,19 +530,9 @@ def recorded():
 
 # -- fork, set-up --------------------------------------------------------------
 
-cdef void reset_table() noexcept:
-    cdef int i
-    for i in range(BUCKETS):
-        fs_bucket_lock_init(&table[i].lock)
-        table[i].first = NULL
-        fs_u32_store_relaxed(&table[i].count, 0)  # relaxed: there is one thread
-
-
 def _after_fork_in_child():
     """Nobody waits here, and nothing has been recorded."""
     global ended, ended_count, draining, known_origins, known_threads, known_stacks
-    reset_table()
-    fs_bucket_lock_init(&books)
     ended = NULL  # their memory is lost: it is not known who was at it
     ended_count = 0
     draining = False
@@ -543,7 +540,5 @@ def _after_fork_in_child():
     clear()
 
 
-reset_table()
-fs_bucket_lock_init(&books)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
