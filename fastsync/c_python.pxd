@@ -1,6 +1,5 @@
 # Extern declarations of include/fastsync/python.h and of the interpreter calls
 # that a waiting thread makes by hand; no logic.
-from libc.stdint cimport uintptr_t
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t
 
@@ -17,8 +16,6 @@ cdef extern from "fastsync/python.h" nogil:
     bint fs_signal_due(PyThreadState*) noexcept
     # Only in the main thread, with the thread state attached.
     int fs_check_signals() noexcept
-    # Only with the thread state attached.
-    void fs_running(uintptr_t* thread, uintptr_t* frame) noexcept
     # Runs Python signal handlers: only with the thread state attached.
     int PyErr_CheckSignals() noexcept
     # These only with the thread state attached.

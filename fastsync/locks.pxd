@@ -32,12 +32,18 @@ from fastsync.parking cimport (
 #                  overtaken by a thread that took the lock first
 #     1      1     held, somebody may be parked: unlock must look
 #
-# Bits 2 to 7 are zero.  PARKED is set by a thread about to park, and cleared
-# only under the bucket lock by whoever finds that nobody is left.
+# PARKED is set by a thread about to park, and cleared only under the bucket lock
+# by whoever finds that nobody is left.
+#
+# Bits 2 to 7, the mark, are zero unless LOCKED is set and its owner has asked for
+# something else (mutex_marked).  A mark comes with LOCKED in one step and goes with
+# it; only a hand-over leaves the mark of the last owner for a moment.
 
 cdef enum:
     FS_MUTEX_LOCKED = 1
     FS_MUTEX_PARKED = 2
+    FS_MUTEX_MARK = 252
+    FS_MUTEX_MARK_SHIFT = 16
 
 cdef extern from "fastsync/words.h":
     ctypedef struct fs_mutex "fastsync_0_1_mutex":
@@ -46,6 +52,16 @@ cdef extern from "fastsync/words.h":
 cdef int mutex_lock_slow(fs_mutex* m, int64_t deadline, int flags) noexcept nogil
 cdef int mutex_unlock_slow(fs_mutex* m, bint fair) noexcept nogil
 cdef void mutex_reset(fs_mutex* m) noexcept nogil
+
+
+cdef inline int mutex_marked(int flags, uint8_t mark) noexcept nogil:
+    """`flags` of a lock whose owner's mark is `mark`, bits of FS_MUTEX_MARK."""
+    return flags | <int>mark << FS_MUTEX_MARK_SHIFT
+
+
+cdef inline uint8_t mutex_held_state(int flags) noexcept nogil:
+    """The word of a mutex that was locked with `flags`."""
+    return FS_MUTEX_LOCKED | <uint8_t>(flags >> FS_MUTEX_MARK_SHIFT)
 
 
 cdef inline bint mutex_is_locked(const fs_mutex* m) noexcept nogil:
@@ -75,7 +91,7 @@ cdef inline int mutex_lock_until(fs_mutex* m, int64_t deadline, int flags) noexc
     """FS_ACQUIRED, FS_TIMEOUT, or FS_ERROR (a signal handler raised)."""
     cdef uint8_t free = 0
     # acquire: pairs with the release in mutex_unlock and mutex_unlock_slow
-    if fs_u8_cas_acquire(&m.state, &free, FS_MUTEX_LOCKED):
+    if fs_u8_cas_acquire(&m.state, &free, mutex_held_state(flags)):
         return FS_ACQUIRED
     return mutex_lock_slow(m, deadline, flags)
 
@@ -109,6 +125,16 @@ cdef inline void mutex_bump(fs_mutex* m) noexcept nogil:
     if fs_u8_load_relaxed(&m.state) & FS_MUTEX_PARKED:
         mutex_unlock_slow(m, True)
         mutex_lock(m)
+
+
+cdef inline bint mutex_change_mark(fs_mutex* m, uint8_t before, uint8_t after) noexcept nogil:
+    """Of a locked mutex; False, and nothing changed, when its mark is not `before`."""
+    cdef uint8_t seen = fs_u8_load_relaxed(&m.state)  # relaxed: the CAS decides
+    while seen & ~FS_MUTEX_PARKED == FS_MUTEX_LOCKED | before:
+        # acq_rel: who gives a hold up so and who takes it over are each other's partners
+        if fs_u8_cas_acq_rel(&m.state, &seen, seen & ~FS_MUTEX_MARK | after):
+            return True
+    return False
 
 
 # For the parking of others: condition variables move waiters onto a mutex.

@@ -32,7 +32,7 @@ cdef enum:
 
 cdef bint mutex_still_held(void* ctx) noexcept nogil:
     # relaxed: the bucket lock orders it against every clearing of PARKED
-    return (fs_u8_load_relaxed(&(<fs_mutex*>ctx).state)
+    return (fs_u8_load_relaxed(&(<fs_mutex*>ctx).state) & ~FS_MUTEX_MARK
             == (FS_MUTEX_LOCKED | FS_MUTEX_PARKED))
 
 
@@ -57,6 +57,25 @@ cdef inline void mutex_lock_inner(fs_mutex* m) noexcept nogil:
         mutex_lock_slow(m, FS_FOREVER, TAKE_ATTACHED)
 
 
+cdef bint mutex_take(fs_mutex* m, uint8_t held) noexcept nogil:
+    """mutex_try_lock that leaves `held`, with a mark."""
+    cdef uint8_t seen = 0
+    # acquire: pairs with the release in mutex_unlock and mutex_unlock_slow
+    while not fs_u8_cas_acquire(&m.state, &seen, seen | held):
+        if seen & FS_MUTEX_LOCKED:
+            return False
+    return True
+
+
+cdef void mutex_set_mark(fs_mutex* m, uint8_t held) noexcept nogil:
+    """Of the owner: the word gets the mark of `held`."""
+    cdef uint8_t seen = fs_u8_load_relaxed(&m.state)  # relaxed: the CAS decides
+    # relaxed: the mark says nothing of what was written under the lock
+    while (seen & ~FS_MUTEX_PARKED != held
+            and not fs_u8_cas_relaxed(&m.state, &seen, seen & FS_MUTEX_PARKED | held)):
+        pass
+
+
 cdef bint mutex_spin(fs_mutex* m, int64_t deadline, int flags) noexcept nogil:
     """Look for a while whether it gets free; whether it is ours now."""
     cdef PyThreadState* state = fs_detach()
@@ -69,7 +88,7 @@ cdef bint mutex_spin(fs_mutex* m, int64_t deadline, int flags) noexcept nogil:
         if not mutex_is_locked(m):
             if flags & TAKE_ATTACHED:
                 break
-            taken = mutex_try_lock(m)
+            taken = mutex_take(m, mutex_held_state(flags))
     fs_attach(state)
     return taken
 
@@ -78,12 +97,13 @@ cdef int mutex_lock_slow(fs_mutex* m, int64_t deadline, int flags) noexcept nogi
     cdef bint spin = fs_may_spin()
     cdef int result
     cdef uintptr_t token
+    cdef uint8_t held = mutex_held_state(flags)
     cdef uint8_t seen = fs_u8_load_relaxed(&m.state)  # relaxed: the CAS decides
     while True:
         if not seen & FS_MUTEX_LOCKED:
             # Free: take it, even past a queue.
             # acquire: pairs with the release in unlock
-            if fs_u8_cas_acquire(&m.state, &seen, seen | FS_MUTEX_LOCKED):
+            if fs_u8_cas_acquire(&m.state, &seen, seen | held):
                 return FS_ACQUIRED
             continue
         if is_past(deadline):
@@ -106,6 +126,7 @@ cdef int mutex_lock_slow(fs_mutex* m, int64_t deadline, int flags) noexcept nogi
             if token == FS_TOKEN_HANDOFF:
                 # It never became free: the unlocker left LOCKED set for us, and
                 # waking us ordered its section before ours.
+                mutex_set_mark(m, held)
                 return FS_ACQUIRED
             flags |= FS_FIRST  # overtaken, perhaps; our place is at the head
         elif result == FS_PARK_TIMED_OUT:
@@ -140,17 +161,24 @@ cdef uintptr_t mutex_unlocked(void* ctx, fs_unpark_result* result) noexcept nogi
         # release: pairs with the acquire of whoever takes it next.  Handed over,
         # LOCKED stays set on behalf of the thread we wake, and the wake-up
         # carries what we wrote; a barging try_lock sees LOCKED either way
-        if fs_u8_cas_release(&m.state, &seen,
-                             parked | FS_MUTEX_LOCKED if hand_over else parked):
+        if fs_u8_cas_release(&m.state, &seen, (
+                parked | seen & ~FS_MUTEX_PARKED if hand_over else parked)):
             call.was_locked = True
             return FS_TOKEN_HANDOFF if hand_over else FS_TOKEN_NORMAL
     return FS_TOKEN_NORMAL
 
 
 cdef int mutex_unlock_slow(fs_mutex* m, bint fair) noexcept nogil:
-    """The word was not simply LOCKED: somebody is parked, or it is not held."""
+    """The word was not simply LOCKED: marked, or a thread is parked, or it is not held."""
     cdef unlock_call call
-    if not mutex_is_locked(m):
+    cdef uint8_t seen = fs_u8_load_relaxed(&m.state)  # relaxed: the CAS decides
+    while not seen & FS_MUTEX_PARKED:
+        if not seen & FS_MUTEX_LOCKED:
+            return -1
+        # Marked.  release: pairs with the acquire of the next owner
+        if fs_u8_cas_release(&m.state, &seen, 0):
+            return 0
+    if not seen & FS_MUTEX_LOCKED:
         return -1
     call.mutex = m
     call.fair = HAND_OVER if fair else HAND_OVER_WHEN_DUE
@@ -279,8 +307,10 @@ cdef int condvar_wait(fs_condvar* c, fs_mutex* m, int64_t deadline, int flags) n
             return condvar_wait(c, m, deadline, flags)
         return FS_CONDVAR_BAD_MUTEX
     # The mutex comes back first, whatever happened, and no signal ends that.
-    if token != FS_TOKEN_HANDOFF:
-        mutex_lock(m)
+    if token == FS_TOKEN_HANDOFF:
+        mutex_set_mark(m, mutex_held_state(flags))
+    else:
+        mutex_lock_until(m, FS_FOREVER, flags & ~FS_SIGNALS)
     if result == FS_PARK_INTERRUPTED or result == FS_PARK_UNPARKED_INTERRUPTED:
         return FS_ERROR
     if result == FS_PARK_TIMED_OUT and not call.requeued:

@@ -2,29 +2,22 @@
 from libc.stdint cimport uint32_t, uint64_t, uintptr_t
 from cpython.object cimport PyObject
 
-from fastsync.c_atomic cimport fs_atomic_u32, fs_atomic_uptr
+from fastsync.c_atomic cimport fs_atomic_u8, fs_atomic_u32, fs_atomic_uptr
 from fastsync.locks cimport fs_condvar, fs_mutex, fs_remutex
 from fastsync.slots cimport fs_call
 
 
-# Which `with` statement a guard came from, to tell at its end whose it is: two
-# numbers from fs_running; `frame` 0 for none.  Of a ReentrantMutex also which of
-# its blocks it was: one function may be in several.
-cdef struct fs_block:
-    uintptr_t frame
-    uintptr_t thread
-    uint64_t serial
+# What a guard of a Mutex or FairMutex knows of its hold: see mutex.pyx.
+cdef struct fs_life:
+    fs_atomic_u8 life
+    fs_atomic_u8 mark          # of the process that it holds the mutex in
 
-# Blocks that are still open, but whose guards have ended: leaving them must
-# let nobody else's hold go.
-cdef struct fs_ended:
-    fs_block block
-    fs_ended* next
 
-cdef struct fs_ended_list:
-    fs_mutex lock
-    fs_atomic_u32 count        # written under the lock
-    fs_ended* first
+# The same of a ReentrantMutex.  Written by the thread that holds the mutex.
+cdef struct fs_levels:
+    uint32_t count             # how many levels of the mutex are this guard's
+    unsigned char mark
+    uintptr_t thread           # which thread's levels
 
 
 cdef class _Mutex:
@@ -32,11 +25,9 @@ cdef class _Mutex:
     cdef object __weakref__
     cdef fs_mutex word
     cdef bint fair
-    cdef fs_atomic_uptr owner  # the live guard: see mutex.pyx
-    cdef fs_atomic_uptr frame  # the block that its guard came from
-    cdef fs_atomic_uptr thread
+    cdef fs_atomic_uptr thread # which thread made the hold; 0 where no guard has it yet
+    cdef fs_atomic_uptr block  # the guard of the `with` block that holds it, owned
     cdef fs_atomic_uptr spare  # a dead guard's memory
-    cdef fs_ended_list ended
     cdef object value
 
 
@@ -51,33 +42,34 @@ cdef class FairMutex(_Mutex):
 cdef class MutexGuard:
     cdef fs_call call
     cdef PyObject* mutex       # a _Mutex, owned
+    cdef fs_life hold
 
 
 cdef class ReentrantMutex:
     cdef fs_call call
     cdef object __weakref__
     cdef fs_remutex word
-    cdef uint32_t leaked         # levels whose guards were leaked
-    cdef fs_atomic_u32 orphans   # levels whose guards other threads dropped
-    cdef PyObject* entered       # the innermost guard that a `with` holds, owned
-    cdef uint64_t blocks         # how many have been entered
-    cdef fs_ended_list ended
+    cdef uint32_t guarded        # levels that guards have; the others are leaked or C code's
+    cdef fs_atomic_u32 orphans   # those of them whose guards other threads dropped
+    cdef PyObject* block         # the guard of the `with` blocks, owned
     cdef object value
 
 
 cdef class ReentrantMutexGuard:
     cdef fs_call call
     cdef PyObject* mutex         # a ReentrantMutex, owned
-    cdef bint live               # of the owning thread's
-    cdef fs_block block
-    cdef PyObject* outer         # the next `entered` of the mutex
+    cdef fs_levels levels
+    cdef bint of_block           # of `with` blocks, however many are open
+    cdef fs_atomic_u8 left       # its own `with` ended while it had lent its level
+    cdef PyObject* outer         # the next `block` of the mutex
 
 
 cdef class MappedMutexGuard:
     cdef fs_call call
     cdef object mutex            # a _Mutex or a ReentrantMutex
     cdef object part
-    cdef bint live               # on a ReentrantMutex: of the owning thread's
+    cdef fs_life hold            # on a _Mutex
+    cdef fs_levels levels        # on a ReentrantMutex
 
 
 cdef class Condvar:

@@ -128,7 +128,6 @@ class ReentrantMutexGuard(Generic[_T]):
 
 @final
 class MappedMutexGuard(Generic[_T]):
-    def __init__(self, *args: object, **kwargs: object) -> None: ...
     @property
     def value(self) -> _T: ...
     @value.setter

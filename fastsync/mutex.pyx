@@ -1,58 +1,85 @@
 """Mutex, FairMutex, ReentrantMutex, their guards, and Condvar.
 
-A mutex owns a value, and whoever locks it gets a guard: the only way to the
-value.  The raw lock is one byte (locks.pxd); what is here says who holds it.
+A mutex owns a value, and the thread that locks it gets a guard: the only way to the
+value.  The raw lock is one byte (locks.pxd).  Its mark says for whom it is locked:
 
-The owner of a Mutex or FairMutex is one word beside the lock:
+    0               C code, or a hold whose guard was leaked
+    `here`          a thread of this process: its guard, or one about to be alive or
+                    just ended
+    any other       a thread of a process that this one was forked from
 
-    0               nobody; or somebody who has the lock, but no guard: for a
-                    moment at each end of a hold, while the guard's thread
-                    waits on a Condvar or is in `unlocked()`, or C code
-    guard           the address of the guard that is alive
-    guard | BUSY    the same, and a thread is reading or replacing the value
-    LEAKED          nobody; the guard was leaked
-    BUSY            nobody; into_inner() or repr() is reading the value
+A thread that locks sets LOCKED and the mark in one step, and both go in one step.
+So force_unlock() takes a hold over by changing its mark to `here`: of a hold of
+this process it changes nothing, at whatever moment it comes, and of two that force
+one hold one succeeds.  (A fair unlock of C code hands over a mark of 0, which the
+new owner corrects: C code must not unlock what is forced.)
 
-    0 -> guard               by who has just taken the lock
-    guard -> 0               by whoever ends the hold; that thread unlocks
-    guard -> another guard   map()
-    guard <-> guard | BUSY   by the readers and writers of the value
-    guard -> LEAKED -> 0     leak(), force_unlock()
+The life of a guard of a Mutex or FairMutex is one byte:
 
-A guard is alive while the word has its address, whatever the guard itself may
-remember; all changes are compare-and-swaps.  So of two threads that unlock one
-guard one succeeds, and a guard whose hold force_unlock() has ended is dead
-even if the mutex is locked again.  Comparing addresses is sound because who
-has a guard's address to compare has a reference to the guard.
+    HELD            it holds the mutex; a guard of lock(), try_lock...() or map()
+    HELD | BLOCK    the same; the guard of a `with` block of the mutex
+    ... | BUSY      the same, and a thread is reading or replacing the value
+    AWAY            it has lent its hold to a wait on a Condvar, to unlocked() or
+    AWAY | BLOCK      to bump(), which will take the mutex again
+    DEAD            it holds nothing and never will
+
+    HELD -> DEAD            unlock(), map(), leak(), its own `with`, being dropped
+    HELD -> AWAY            lending; AWAY -> HELD when the mutex was taken again
+    AWAY -> DEAD            its own `with` ends; or a signal handler raised while the
+                            mutex was taken again
+    HELD|BLOCK -> DEAD      the end of the `with` block of the mutex
+    HELD|BLOCK <-> AWAY|BLOCK   as without BLOCK
+    HELD, HELD|BLOCK <-> ...|BUSY
+
+Every step out of HELD or AWAY is a compare-and-swap: of two threads that end or
+lend one guard one succeeds, and it alone unlocks.  No step leads out of BUSY but that
+of the thread that is in it.
+
+The mutex refers to the guard of its block (`block`), as there may be no `as`.  That
+reference is there from the moment the guard is alive until a thread takes it out,
+by an exchange or a compare-and-swap: whoever has taken it out, and no other thread,
+may change HELD|BLOCK.  So `__exit__` of the mutex, in whatever function or thread,
+ends the block that holds the mutex at that moment; of two calls at once one
+gets nothing and raises RuntimeError; and a call while the block's guard is AWAY ends
+nothing either, unless another block holds the mutex meanwhile.  It is taken out before
+the mutex is unlocked and put in after it was locked, so there is one at most.
+No address is compared but by a thread that has a reference to what is there.
+
+A guard of a block must come back from AWAY: its block will end.  An exception of a
+signal handler therefore leaves unlocked(), bump() or a wait when the mutex is locked
+again.  Of another guard it leaves unlocked() and bump() at once, and the guard is dead.
+
+Fork.  Another thread's hold is nobody's in the child: its guard, should it be
+reachable there, is DEAD on first use, and force_unlock() unlocks.  A hold of the
+thread that forked goes on; its guard and the word get the child's mark on the
+first use (inherit).  Which of them it is says `thread`, which is 0 from before an unlock
+until the next owner has run: then it is not the thread that was in fork().
 
 The value is touched only under BUSY, where nothing can run Python, wait or
 stop for the collector: reading it and counting the reference are one step to
-every other thread, so a misused guard cannot free what another reads.  (With
-the GIL that is so without BUSY.)  BUSY is over within instructions, and never
-inherited by a fork: other threads are stopped for it outside of such a step.
+every other thread, so a misused guard cannot free what another reads, nor read or
+write after its hold has ended.  (With the GIL that is so without BUSY.)  BUSY is over
+within instructions, and never inherited by a fork: other threads are stopped for it
+outside of such a step.
 """
 cimport cython
-from libc.stdint cimport UINT32_MAX, int64_t, uint32_t, uint64_t, uintptr_t
-from libc.stdlib cimport free, malloc
+from libc.stdint cimport UINT32_MAX, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
+from cpython.exc cimport PyErr_Clear, PyErr_Fetch, PyErr_Occurred, PyErr_SetString
 from cpython.object cimport PyObject, visitproc
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 
 from fastsync.c_atomic cimport (
-    fs_atomic_uptr, fs_u32_exchange_acquire, fs_u32_fetch_add_relaxed,
-    fs_u32_fetch_add_release, fs_u32_load_relaxed, fs_u8_load_relaxed,
-    fs_uptr_cas_acq_rel, fs_uptr_cas_acquire, fs_uptr_exchange_acq_rel,
+    fs_atomic_u8, fs_pause, fs_u8_cas_acq_rel, fs_u8_cas_acquire, fs_u8_cas_release,
+    fs_u8_exchange_acq_rel, fs_u8_load_acquire, fs_u8_load_relaxed, fs_u8_store_release,
+    fs_u8_store_relaxed, fs_u32_exchange_acquire, fs_u32_fetch_add_release,
+    fs_u32_load_relaxed, fs_uptr_cas_acq_rel, fs_uptr_exchange_acq_rel,
     fs_uptr_load_acquire, fs_uptr_load_relaxed, fs_uptr_store_release,
     fs_uptr_store_relaxed,
 )
-from fastsync.c_python cimport (
-    FS_FREE_THREADED, PyThreadState, fs_attach, fs_detach, fs_running,
-)
-from fastsync.c_wait cimport FS_FOREVER, fs_yield
+from fastsync.c_python cimport FS_FREE_THREADED
+from fastsync.c_wait cimport FS_FOREVER, fs_at_fork, fs_thread_id
 from fastsync.locks cimport *
-from fastsync.parking cimport (
-    FS_ERROR, FS_SIGNALS, FS_STOP, FS_TOKEN_NORMAL, fs_unpark_result,
-    parked_count, unpark_filter,
-)
+from fastsync.parking cimport FS_ERROR, FS_PLAIN, FS_SIGNALS, deadline_after, park, parked_count
 from fastsync.slots cimport (
     allocate, collect_by, discard, forbid_instances, fs_call, fs_traverse,
     make_context_manager, make_recycled, retire, reuse,
@@ -61,7 +88,7 @@ from fastsync.timeouts cimport deadline_for, deadline_until
 from fastsync.trace cimport (
     FS_BLOCK, FS_EXCLUSIVE, FS_REENTRANT, fs_section, fs_wait, trace_block, trace_changed,
     trace_condition, trace_disowned, trace_lock, trace_made, trace_notified, trace_release,
-    trace_released, tracing,
+    trace_released, trace_relock, tracing,
 )
 
 from types import GenericAlias
@@ -72,6 +99,7 @@ cdef extern from "Python.h":
     PyObject* Py_None
     PyObject* Py_NewRef(PyObject*) noexcept
     size_t PyVectorcall_NARGS(size_t) noexcept
+    void PyErr_Restore(PyObject*, PyObject*, PyObject*) noexcept
 
 # Sizes that are promised.
 cdef extern from *:
@@ -89,66 +117,142 @@ cdef void check_sizes() noexcept:
     FS_SIZE_IS_condvar(condvar, sizeof(void*))
 
 
+# -- this process -------------------------------------------------------------
+
+# The mark of what this process locks.  63 forks deep the marks begin again: then
+# force_unlock() refuses what was held 63 processes ago.
+cdef uint8_t here = 4
+# The thread that forked this process; 0 in one that was not.
+cdef uintptr_t survivor = 0
+
+
+cdef void nothing() noexcept nogil:
+    pass
+
+
+cdef void after_fork_in_child() noexcept nogil:
+    global here, survivor
+    here = 4 if here == FS_MUTEX_MARK else here + 4
+    survivor = fs_thread_id()
+
+
+# -- the life of a guard -----------------------------------------------------
+
 cdef enum:
-    BUSY = 1
-    LEAKED = 2
+    DEAD = 0
+    HELD = 1
+    AWAY = 2
+    BLOCK = 4
+    BUSY = 8
 
 
-# -- the owner word ----------------------------------------------------------
+cdef int wait_a_little(int tries) noexcept:
+    """For another thread to leave BUSY; that takes it instructions, if it runs."""
+    if tries < 100:
+        fs_pause()
+    else:
+        # It was preempted.  Detached and asleep we are in the way of neither the
+        # collector nor a thread of a lower priority.
+        park(<uintptr_t>&tries, NULL, NULL, NULL, NULL, 0, deadline_after(50_000), FS_PLAIN, NULL)
+    return tries + 1
 
-cdef inline bint is_guard(uintptr_t owner) noexcept nogil:
-    return owner > LEAKED
 
-
-cdef bint replace_owner(_Mutex m, uintptr_t holder, uintptr_t heir) noexcept:
-    """End a hold; False when `holder` is not the owner any more."""
-    cdef uintptr_t seen = holder
-    # acq_rel: acquires what the thread that locked wrote (it stored the owner
-    # with release), releases what this thread did under the lock, in case
-    # that another one unlocks
-    while not fs_uptr_cas_acq_rel(&m.owner, &seen, heir):
-        if seen != (holder | BUSY):
+cdef bint inherit(fs_life* hold, _Mutex m) noexcept:
+    """Of a guard that another process made: whether it holds the mutex in this one."""
+    cdef int tries = 0
+    cdef uint8_t life
+    while True:
+        # acquire: as in holds()
+        life = fs_u8_load_acquire(&hold.life)
+        if not life & HELD:
             return False
-        fs_yield()
-        seen = holder
+        if not life & BUSY:
+            # relaxed: written under BUSY, which the load above acquired
+            if fs_u8_load_relaxed(&hold.mark) == here:
+                return True
+            # acquire: pairs with the release of whoever was BUSY before
+            if fs_u8_cas_acquire(&hold.life, &life, life | BUSY):
+                break
+        tries = wait_a_little(tries)
+    # relaxed, all three: BUSY keeps other threads from this guard, and the hold of
+    # the thread that forked is not forced
+    if (fs_uptr_load_relaxed(&m.thread) == survivor
+            and mutex_change_mark(&m.word, fs_u8_load_relaxed(&hold.mark), here)):
+        fs_u8_store_relaxed(&hold.mark, here)
+    else:
+        life = DEAD
+    fs_u8_store_release(&hold.life, life)  # release: pairs with every acquire of `life`
+    return life != DEAD
+
+
+cdef inline bint is_of_here(fs_life* hold, _Mutex m) noexcept:
+    # relaxed: another value than `here` is looked at again under BUSY
+    return fs_u8_load_relaxed(&hold.mark) == here or inherit(hold, m)
+
+
+cdef inline bint holds(fs_life* hold, _Mutex m) noexcept:
+    """Whether the guard is alive, at this moment."""
+    # acquire: pairs with the release in begin_hold
+    return fs_u8_load_acquire(&hold.life) & HELD and is_of_here(hold, m)
+
+
+cdef inline bint change_life(fs_life* hold, _Mutex m, uint8_t before, uint8_t after) noexcept:
+    """Whether it was `before`; then the guard's hold is the caller's to end or to lend."""
+    cdef int tries = 0
+    cdef uint8_t seen = before
+    if not is_of_here(hold, m):
+        return False
+    # acq_rel: acquires what was done through the guard by others, and releases what
+    # this thread did, in case that another one unlocks
+    while not fs_u8_cas_acq_rel(&hold.life, &seen, after):
+        if seen != (before | BUSY):
+            return False
+        tries = wait_a_little(tries)
+        seen = before
     return True
 
 
-cdef inline bint begin_access(_Mutex m, uintptr_t holder) noexcept:
-    """Whether `holder` is the owner; then the value is ours until end_access."""
-    cdef uintptr_t seen = holder
+cdef inline uint8_t begin_access(fs_life* hold, _Mutex m) noexcept:
+    """DEAD, or what to give end_access(); the value is ours until then."""
+    cdef int tries = 0
+    cdef uint8_t seen
+    if not is_of_here(hold, m):
+        return DEAD
+    seen = fs_u8_load_relaxed(&hold.life)  # relaxed: the CAS decides; with the GIL it orders
     if not FS_FREE_THREADED:
-        return fs_uptr_load_relaxed(&m.owner) == holder  # relaxed: the GIL orders it
-    # acquire: pairs with the releases of end_access, of the store that made
-    # `holder` the owner and, through the lock, of its predecessors
-    while not fs_uptr_cas_acquire(&m.owner, &seen, holder | BUSY):
-        if seen != (holder | BUSY):
-            return False
-        fs_yield()
-        seen = holder
-    return True
+        return seen if seen & HELD else DEAD
+    while seen & HELD:
+        if seen & BUSY:
+            tries = wait_a_little(tries)
+            seen = fs_u8_load_relaxed(&hold.life)  # relaxed: as above
+        # acquire: pairs with the releases in end_access and begin_hold
+        elif fs_u8_cas_acquire(&hold.life, &seen, seen | BUSY):
+            return seen
+    return DEAD
 
 
-cdef inline void end_access(_Mutex m, uintptr_t holder) noexcept:
+cdef inline void end_access(fs_life* hold, uint8_t life) noexcept:
     if FS_FREE_THREADED:
-        # release: pairs with the acquire in begin_access
-        fs_uptr_store_release(&m.owner, holder)
+        # release: pairs with the acquires in begin_access and change_life
+        fs_u8_store_release(&hold.life, life)
 
 
-cdef object read_value(_Mutex m, uintptr_t holder):
-    if not begin_access(m, holder):
+cdef object read_value(fs_life* hold, _Mutex m):
+    cdef uint8_t life = begin_access(hold, m)
+    if life == DEAD:
         raise_dead()
     value = m.value
-    end_access(m, holder)
+    end_access(hold, life)
     return value
 
 
-cdef int write_value(_Mutex m, uintptr_t holder, object value) except -1:
-    if not begin_access(m, holder):
+cdef int write_value(fs_life* hold, _Mutex m, object value) except -1:
+    cdef uint8_t life = begin_access(hold, m)
+    if life == DEAD:
         raise_dead()
     old = m.value  # so that nothing is freed before end_access
     m.value = value
-    end_access(m, holder)
+    end_access(hold, life)
     return 0
 
 
@@ -158,54 +262,78 @@ cdef int raise_dead() except -1:
         "lock to a wait or to unlocked()")
 
 
-# -- taking and letting go ---------------------------------------------------
+cdef int raise_of_block() except -1:
+    raise RuntimeError(
+        "the hold of a `with` block ends with the block: "
+        "use lock() for a guard that ends earlier, or that can be mapped or leaked")
 
-# `holder` is the guard, which the detector knows the hold by; `block` is FS_BLOCK for
-# a `with` statement, else 0.
-cdef inline int acquire(_Mutex m, int64_t deadline, PyObject* holder, int block) except -1:
+
+cdef int raise_left() except -1:
+    raise RuntimeError("the `with` of this guard has ended meanwhile: it is dead")
+
+
+# -- taking and releasing a Mutex ----------------------------------------------
+
+# `guard` is what the detector knows the hold by; `block` is FS_BLOCK for a `with`
+# statement, else 0.
+cdef inline int take(_Mutex m, int64_t deadline, PyObject* guard, int block) except -1:
     """FS_ACQUIRED or FS_TIMEOUT; an exception when a signal handler raised."""
     if tracing():
-        return trace_lock(m, FS_EXCLUSIVE | block, deadline, holder, take_word, &m.word)
-    return mutex_lock_until(&m.word, deadline, FS_SIGNALS)
+        return trace_lock(m, FS_EXCLUSIVE | block, deadline, guard, take_word, &m.word)
+    return take_word(&m.word, deadline)
 
 
-cdef int take_word(void* mutex, int64_t deadline) noexcept:
-    return mutex_lock_until(<fs_mutex*>mutex, deadline, FS_SIGNALS)
+cdef inline int take_word(void* mutex, int64_t deadline) noexcept:
+    return mutex_lock_until(<fs_mutex*>mutex, deadline, mutex_marked(FS_SIGNALS, here))
 
 
-cdef inline void let_go(_Mutex m, PyObject* holder, bint fair) noexcept:
-    """Unlock, after the owner word was given back."""
+cdef int take_surely(void* mutex, int64_t deadline) noexcept:
+    """Lock it, though signal handlers raise: they run meanwhile, and what the first of them
+    raised is set in the end."""
+    cdef PyObject* type = NULL
+    cdef PyObject* value
+    cdef PyObject* traceback
+    while take_word(mutex, FS_FOREVER) != FS_ACQUIRED:
+        if type == NULL:
+            PyErr_Fetch(&type, &value, &traceback)
+        else:
+            PyErr_Clear()
+    if type != NULL:
+        PyErr_Restore(type, value, traceback)
+    return FS_ACQUIRED
+
+
+cdef inline void unlock_word(fs_mutex* word, bint fair) noexcept:
+    cdef uint8_t held = FS_MUTEX_LOCKED | here
+    # release: pairs with the acquire of the next owner
+    if not fs_u8_cas_release(&word.state, &held, 0):
+        mutex_unlock_slow(word, fair)
+
+
+cdef inline void release(_Mutex m, PyObject* guard, bint fair) noexcept:
+    """Unlock, the guard having given its hold up."""
+    # relaxed: ordered by the unlock
+    fs_uptr_store_relaxed(&m.thread, 0)
     if tracing():
-        let_go_traced(m, holder, fair)
-    elif fair or m.fair:
-        mutex_unlock_fair(&m.word)
+        release_traced(m, guard, fair)
     else:
-        mutex_unlock(&m.word)
+        unlock_word(&m.word, fair or m.fair)
 
 
-cdef void let_go_traced(_Mutex m, PyObject* holder, bint fair) noexcept:
+cdef void release_traced(_Mutex m, PyObject* guard, bint fair) noexcept:
     cdef fs_section section
-    trace_release(&section, m, FS_EXCLUSIVE, holder)
-    if fair or m.fair:
-        mutex_unlock_fair(&m.word)
-    else:
-        mutex_unlock(&m.word)
+    trace_release(&section, m, FS_EXCLUSIVE, guard)
+    unlock_word(&m.word, fair or m.fair)
     trace_released(&section)
 
 
-cdef inline void set_block(_Mutex m, uintptr_t frame, uintptr_t thread) noexcept:
-    # relaxed: published by the release of the owner that follows
-    fs_uptr_store_relaxed(&m.frame, frame)
-    fs_uptr_store_relaxed(&m.thread, thread)
-
-
-cdef inline fs_block get_block(_Mutex m) noexcept:
-    cdef fs_block block
-    # relaxed: ordered by the owner word, which was read before
-    block.frame = fs_uptr_load_relaxed(&m.frame)
-    block.thread = fs_uptr_load_relaxed(&m.thread)
-    block.serial = 0
-    return block
+cdef inline void begin_hold(fs_life* hold, _Mutex m, uint8_t life) noexcept:
+    """The guard holds the mutex, which this thread has just locked or holds for it."""
+    # relaxed, both: nobody looks before the release below, or the world stands
+    fs_uptr_store_relaxed(&m.thread, fs_thread_id())
+    fs_u8_store_relaxed(&hold.mark, here)
+    # release: pairs with the acquire of every use of the guard
+    fs_u8_store_release(&hold.life, life)
 
 
 cdef inline PyObject* new_guard(_Mutex m) except NULL:
@@ -225,11 +353,6 @@ cdef inline PyObject* new_guard(_Mutex m) except NULL:
     return guard
 
 
-cdef inline void make_alive(_Mutex m, PyObject* guard) noexcept:
-    # release: pairs with the acquire of whoever compares the owner
-    fs_uptr_store_release(&m.owner, <uintptr_t>guard)
-
-
 cdef object lock(_Mutex m, int64_t deadline):
     """A guard, or None when the deadline has passed."""
     cdef PyObject* raw
@@ -238,141 +361,48 @@ cdef object lock(_Mutex m, int64_t deadline):
     raw = new_guard(m)  # before locking: it may fail
     guard = <object>raw
     Py_DECREF(guard)
-    if acquire(m, deadline, raw, 0) == FS_TIMEOUT:
+    if take(m, deadline, raw, 0) == FS_TIMEOUT:
         return None
-    make_alive(m, raw)
+    begin_hold(&(<MutexGuard>raw).hold, m, HELD)
     return guard
 
 
 # -- `with` on a mutex -------------------------------------------------------
-#
-# `with m` gives a guard and may forget it at once (there may be no `as`), so
-# the mutex has a reference to a guard that came from a block, as long as it is
-# alive: `frame` is not 0 then.
-#
-# The end of the block sees the mutex only, not the guard.  It must end the
-# hold of its own guard, and nobody else's when that has ended before.  Holds
-# are told apart by the Python function and the thread that run the block; a
-# block whose guard ends early is put on a list, and taken off when it ends.
-# A call of __exit__ by another function than the one that called __enter__
-# (a wrapper, ExitStack) is told by its thread.
+
+cdef inline void open_block(_Mutex m, PyObject* guard) noexcept:
+    """`guard` holds the mutex for a block; takes over a reference to it."""
+    begin_hold(&(<MutexGuard>guard).hold, m, HELD | BLOCK)
+    # release: pairs with the acquire of whoever takes it out
+    fs_uptr_store_release(&m.block, <uintptr_t>guard)
+
+
+cdef inline bint end_block(_Mutex m, PyObject* guard) noexcept:
+    """End the hold of a guard that this thread has taken out of `block`; it takes the
+    reference over.  False: the guard is of a thread that did not survive a fork."""
+    cdef bint ended = change_life(&(<MutexGuard>guard).hold, m, HELD | BLOCK, DEAD)
+    if ended:
+        release(m, guard, False)
+    Py_DECREF(<object>guard)
+    return ended
+
 
 cdef PyObject* enter(_Mutex m) except NULL:
-    cdef uintptr_t frame, thread
     cdef PyObject* guard = new_guard(m)
     try:
-        acquire(m, FS_FOREVER, guard, FS_BLOCK)
+        take(m, FS_FOREVER, guard, FS_BLOCK)
     except:
         Py_DECREF(<object>guard)
         raise
-    fs_running(&thread, &frame)
-    set_block(m, frame, thread)
-    Py_INCREF(<object>guard)  # the block's
-    make_alive(m, guard)
+    open_block(m, Py_NewRef(guard))
     return guard
 
 
 cdef inline int leave(_Mutex m) except -1:
-    cdef fs_block here
-    # acquire: pairs with the release in make_alive, so that the block below is
-    # this owner's or a later one's
-    cdef uintptr_t owner = fs_uptr_load_acquire(&m.owner)
-    fs_running(&here.thread, &here.frame)
-    here.serial = 0
-    if is_guard(owner) and fs_uptr_load_relaxed(&m.frame) == here.frame:
-        if end_block(m, owner & ~<uintptr_t>BUSY):
-            return 0
-    return leave_elsewhere(m, here)
-
-
-cdef inline bint end_block(_Mutex m, uintptr_t guard) noexcept:
-    """End the hold of a guard that came from a block, with the block."""
-    if not replace_owner(m, guard, 0):
-        return False
-    set_block(m, 0, 0)
-    let_go(m, <PyObject*>guard, False)
-    Py_DECREF(<object><PyObject*>guard)
-    return True
-
-
-cdef int leave_elsewhere(_Mutex m, fs_block here) except -1:
-    """The owner is not this function's."""
-    cdef uintptr_t owner
-    cdef fs_block block
-    if settle(&m.ended, here, True):
-        return 0
-    owner = fs_uptr_load_acquire(&m.owner)  # acquire: see leave
-    block = get_block(m)
-    if not is_guard(owner) or block.frame == 0:
-        settle(&m.ended, here, False)
-    elif block.thread == here.thread or not settle(&m.ended, here, False):
-        end_block(m, owner & ~<uintptr_t>BUSY)
+    # acq_rel: pairs with the release in open_block; this thread's end of the block
+    cdef PyObject* guard = <PyObject*>fs_uptr_exchange_acq_rel(&m.block, 0)
+    if guard == NULL or not end_block(m, guard):
+        raise RuntimeError("no `with` block holds this mutex")
     return 0
-
-
-cdef inline bint close_early(_Mutex m) noexcept:
-    """A hold ends otherwise than with its block, and we have the lock: whether
-    it came from one.  Leaving that will end nothing; its reference to the
-    guard is the caller's now."""
-    cdef fs_block block = get_block(m)
-    if block.frame == 0:
-        return False
-    set_block(m, 0, 0)
-    note_ended(&m.ended, block)
-    return True
-
-
-cdef void note_ended(fs_ended_list* ended, fs_block block) noexcept:
-    cdef fs_ended* entry = <fs_ended*>malloc(sizeof(fs_ended))
-    cdef fs_ended** last
-    cdef fs_ended* oldest = NULL
-    if entry == NULL:
-        return
-    entry.block = block
-    mutex_lock(&ended.lock)
-    entry.next = ended.first
-    ended.first = entry
-    # relaxed, here and below: under the lock, or its reader looks for its own
-    if fs_u32_fetch_add_relaxed(&ended.count, 1) >= 64:
-        # Blocks that nobody ever leaves: __enter__ called by hand.
-        last = &ended.first
-        while last[0].next != NULL:
-            last = &last[0].next
-        oldest = last[0]
-        last[0] = NULL
-        fs_u32_fetch_add_relaxed(&ended.count, UINT32_MAX)
-    mutex_unlock(&ended.lock)
-    free(oldest)
-
-
-cdef bint settle(fs_ended_list* ended, fs_block here, bint exactly) noexcept:
-    """Take a block of this function (or of this thread) off the list, the last first,
-    if it was entered after `here`."""
-    cdef fs_ended** link = &ended.first
-    cdef fs_ended** best = NULL
-    cdef fs_ended* found = NULL
-    mutex_lock(&ended.lock)
-    while link[0] != NULL:
-        if (link[0].block.frame == here.frame if exactly
-                else link[0].block.thread == here.thread):
-            if best == NULL or link[0].block.serial > best[0].block.serial:
-                best = link
-        link = &link[0].next
-    if best != NULL and best[0].block.serial >= here.serial:
-        found = best[0]
-        best[0] = found.next
-        fs_u32_fetch_add_relaxed(&ended.count, UINT32_MAX)
-    mutex_unlock(&ended.lock)
-    free(found)
-    return found != NULL
-
-
-cdef void free_ended(fs_ended_list* ended) noexcept:
-    cdef fs_ended* entry = ended.first
-    while entry != NULL:
-        ended.first = entry.next
-        free(entry)
-        entry = ended.first
 
 
 # -- Mutex, FairMutex --------------------------------------------------------
@@ -399,50 +429,41 @@ cdef int refuse_pickling(object self) except -1:
     raise TypeError(f"cannot pickle {type(self).__name__!r} object")
 
 
-cdef int force_unlock(_Mutex m, bint fair) except -1:
-    cdef uintptr_t owner
-    cdef bint from_block
-    cdef int patience = 1000
+cdef int take_over(fs_mutex* word, const fs_atomic_uptr* owner) except -1:
+    """Make this thread the owner of a hold that no guard of this process has; the mark
+    that it had.  `owner` says which thread has it, where that can be the one that forked."""
+    cdef uint8_t seen
     while True:
-        # acquire: pairs with the release of who stored it
-        owner = fs_uptr_load_acquire(&m.owner) & ~<uintptr_t>BUSY
-        if owner != 0:
-            if replace_owner(m, owner, 0):
-                break
-            continue
-        if not mutex_is_locked(&m.word):
+        seen = fs_u8_load_relaxed(&word.state)  # relaxed: mutex_change_mark decides
+        if not seen & FS_MUTEX_LOCKED:
             raise RuntimeError("force_unlock of a mutex that is not locked")
-        # A hold that begins or ends just now is a guard's or nobody's in a
-        # moment.  If it stays so: a thread that did not survive a fork, or C code.
-        patience -= 1
-        if patience == 0:
-            break
-        pause_detached()
-    from_block = close_early(m)
+        seen &= FS_MUTEX_MARK
+        # relaxed: of a hold that is older than this process
+        if seen == here or (seen != 0 and fs_uptr_load_relaxed(owner) == survivor):
+            raise RuntimeError("a guard holds this mutex: force_unlock is for a hold without one")
+        if mutex_change_mark(word, seen, here):
+            return seen
+
+
+cdef int force_unlock(_Mutex m, bint fair) except -1:
+    cdef PyObject* guard
+    take_over(&m.word, &m.thread)
+    # The guard of a block whose thread did not survive a fork.  acq_rel: as leave
+    guard = <PyObject*>fs_uptr_exchange_acq_rel(&m.block, 0)
     if tracing():
         trace_disowned(m, NULL)
-    let_go(m, NULL, fair)
-    if from_block and is_guard(owner):
-        Py_DECREF(<object><PyObject*>owner)
+    release(m, NULL, fair)
+    Py_XDECREF(guard)
     return 0
-
-
-cdef void pause_detached() noexcept:
-    cdef PyThreadState* state = fs_detach()
-    fs_yield()
-    fs_attach(state)
 
 
 cdef bint peek_value(_Mutex m, PyObject** value) noexcept:
     """A new reference to the value, if the mutex is free."""
-    cdef bint taken = mutex_try_lock(&m.word)
-    if taken:
-        # BUSY keeps force_unlock away.  release: as make_alive
-        fs_uptr_store_release(&m.owner, BUSY)
-        value[0] = Py_NewRef(<PyObject*>m.value)
-        fs_uptr_store_release(&m.owner, 0)  # release: as replace_owner
-        mutex_unlock(&m.word)
-    return taken
+    if mutex_lock_until(&m.word, 0, mutex_marked(FS_PLAIN, here)) != FS_ACQUIRED:
+        return False
+    value[0] = Py_NewRef(<PyObject*>m.value)
+    unlock_word(&m.word, m.fair)
+    return True
 
 
 cdef class _Mutex:
@@ -458,7 +479,6 @@ cdef class _Mutex:
         cdef PyObject* guard = <PyObject*>fs_uptr_load_relaxed(&self.spare)  # relaxed: unshared
         if guard != NULL:
             discard(guard)
-        free_ended(&self.ended)
 
     def lock(self):
         """Wait for the mutex; a guard that holds it.
@@ -470,7 +490,7 @@ cdef class _Mutex:
         return lock(self, FS_FOREVER)
 
     def try_lock(self):
-        """A guard, or None when somebody holds the mutex; never waits.
+        """A guard, or None when the mutex is held; never waits.
 
         It takes a free mutex even past threads that wait for it.
         """
@@ -489,11 +509,11 @@ cdef class _Mutex:
         return lock(self, deadline_until(deadline))
 
     def is_locked(self):
-        """Whether somebody holds it, at this moment; orders nothing."""
+        """Whether it is held, at this moment; orders nothing."""
         return mutex_is_locked(&self.word)
 
     def into_inner(self):
-        """The value, which stays in place.  RuntimeError while somebody holds the mutex."""
+        """The value, which stays in place.  RuntimeError while the mutex is held."""
         cdef PyObject* raw
         if not peek_value(self, &raw):
             raise RuntimeError("into_inner of a mutex that is locked")
@@ -502,15 +522,17 @@ cdef class _Mutex:
         return value
 
     def force_unlock(self):
-        """Unlock it on behalf of whoever holds it, and kill the guard if there is one.
+        """Unlock it when no guard will: after leak(), for C code, or in the child of a fork.
 
-        Meant for a guard that was leaked, and for the child of a fork.
-        RuntimeError when it is not locked.
+        In the child: what another thread of the parent held; guards of that thread
+        are dead there.  RuntimeError, and nothing changed, when it is not locked or a
+        guard holds it.  Ordering: as the unlock of a guard.  Origin: parking_lot's
+        Mutex::force_unlock, which does not look.
         """
         force_unlock(self, False)
 
     def force_unlock_fair(self):
-        """As force_unlock, and hand the mutex to the first who waits for it."""
+        """As force_unlock(), and hand the mutex to the first thread that waits for it."""
         force_unlock(self, True)
 
     def __enter__(self):
@@ -538,6 +560,7 @@ cdef class _Mutex:
 
 
 @cython.final
+@cython.trashcan(True)  # a chain of them is dropped without a deep stack
 cdef class Mutex(_Mutex):
     """Mutex(value=None)
 --
@@ -550,18 +573,19 @@ A lock that owns what it protects: the way to the value is a guard.
 
 One byte of state; not re-entrant.  A thread that has waited for about a
 millisecond gets it handed over.  An exception in the block does not poison it.
-Letting it go happens before the next lock (release / acquire ordering).
+Unlocking happens before the next lock (release / acquire ordering).
 Origin: parking_lot's Mutex."""
 
 
 @cython.final
+@cython.trashcan(True)
 cdef class FairMutex(_Mutex):
     """FairMutex(value=None)
 --
 
 A Mutex that is always handed over to the thread that has waited longest.
 
-Nobody can take it past a queue, at the price of a switch of threads for each
+No thread can take it past a queue, at the price of a switch of threads for each
 hold.  A Condvar does not take its guards.  Origin: parking_lot's FairMutex."""
 
     def __cinit__(self):
@@ -574,10 +598,11 @@ cdef void guard_dealloc(PyObject* self) noexcept:
     cdef PyObject* mutex = (<MutexGuard>self).mutex
     cdef uintptr_t old
     retire(self)
-    # relaxed: whoever made it alive has let a reference go since, which orders it
-    if fs_uptr_load_relaxed(&(<_Mutex>mutex).owner) == <uintptr_t>self:
-        if replace_owner(<_Mutex>mutex, <uintptr_t>self, 0):
-            let_go(<_Mutex>mutex, self, False)
+    # relaxed: the references that have gone order it
+    if fs_u8_load_relaxed(&(<MutexGuard>self).hold.life) == HELD:
+        if change_life(&(<MutexGuard>self).hold, <_Mutex>mutex, HELD, DEAD):
+            release(<_Mutex>mutex, self, False)
+    fs_u8_store_relaxed(&(<MutexGuard>self).hold.life, DEAD)  # relaxed: as above
     # release: pairs with the acquire in new_guard; acquire: with this release
     old = fs_uptr_exchange_acq_rel(&(<_Mutex>mutex).spare, <uintptr_t>self)
     if old != 0:
@@ -586,74 +611,126 @@ cdef void guard_dealloc(PyObject* self) noexcept:
 
 
 cdef inline bint guard_alive(PyObject* guard) noexcept:
-    # acquire: pairs with the release in make_alive
-    return (fs_uptr_load_acquire(&(<_Mutex>(<MutexGuard>guard).mutex).owner)
-            & ~<uintptr_t>BUSY) == <uintptr_t>guard
+    return holds(&(<MutexGuard>guard).hold, <_Mutex>(<MutexGuard>guard).mutex)
+
+
+cdef inline int check_alive(PyObject* guard) except -1:
+    return 0 if guard_alive(guard) else raise_dead()
+
+
+cdef int refuse_to_end(PyObject* guard) except -1:
+    # acquire: as in holds()
+    if fs_u8_load_acquire(&(<MutexGuard>guard).hold.life) & BLOCK:
+        raise_of_block()
+    raise_dead()
 
 
 cdef int end_hold(PyObject* guard) except -1:
-    """The guard is dead, and its lock ours to let go or to pass on."""
-    cdef PyObject* mutex = (<MutexGuard>guard).mutex
-    if not replace_owner(<_Mutex>mutex, <uintptr_t>guard, 0):
-        raise_dead()
-    if close_early(<_Mutex>mutex):
-        Py_DECREF(<object>guard)  # not the last: the caller has one
+    """The guard is dead, and its lock the caller's to release or to pass on."""
+    if not change_life(&(<MutexGuard>guard).hold, <_Mutex>(<MutexGuard>guard).mutex, HELD, DEAD):
+        refuse_to_end(guard)
     return 0
 
 
-cdef inline int release(PyObject* guard, bint fair) except -1:
+cdef inline int unlock_guard(PyObject* guard, bint fair) except -1:
     end_hold(guard)
-    let_go(<_Mutex>(<MutexGuard>guard).mutex, guard, fair)
+    release(<_Mutex>(<MutexGuard>guard).mutex, guard, fair)
     return 0
 
 
-cdef int suspend(PyObject* guard, fs_block* block) except -1:
-    """The guard is dead until resume() or abandon(), the mutex still locked."""
+cdef int check_free(PyObject* guard) except -1:
+    """Alive, and not the guard of a block."""
+    check_alive(guard)
+    if fs_u8_load_acquire(&(<MutexGuard>guard).hold.life) & BLOCK:  # acquire: as in holds()
+        raise_of_block()
+    return 0
+
+
+cdef int enter_guard(PyObject* guard) except -1:
+    """The beginning of a guard's own `with`, which will end it."""
+    check_free(guard)
+    if tracing():
+        trace_block(<object>(<MutexGuard>guard).mutex, guard)
+    return 0
+
+
+cdef int leave_guard(PyObject* guard) except -1:
+    cdef uint8_t away = AWAY
+    if change_life(&(<MutexGuard>guard).hold, <_Mutex>(<MutexGuard>guard).mutex, HELD, DEAD):
+        release(<_Mutex>(<MutexGuard>guard).mutex, guard, False)
+    # acq_rel: as in change_life.  It has lent its hold: whoever has that finds it dead.
+    elif not fs_u8_cas_acq_rel(&(<MutexGuard>guard).hold.life, &away, DEAD) and away & BLOCK:
+        raise_of_block()
+    return 0
+
+
+# Lending: unlocked(), bump(), Condvar.
+
+cdef int lend(PyObject* guard) except -1:
+    """The guard is AWAY, the mutex still locked, the hold the caller's: BLOCK or 0."""
     cdef PyObject* mutex = (<MutexGuard>guard).mutex
-    if not replace_owner(<_Mutex>mutex, <uintptr_t>guard, 0):
+    cdef fs_life* hold = &(<MutexGuard>guard).hold
+    cdef uintptr_t block = <uintptr_t>guard
+    if change_life(hold, <_Mutex>mutex, HELD, AWAY):
+        return 0
+    # acq_rel: as leave.  The caller has a reference to the guard, so that no other
+    # guard can have its address.
+    if not holds(hold, <_Mutex>mutex) or not fs_uptr_cas_acq_rel(
+            &(<_Mutex>mutex).block, &block, 0):
         raise_dead()
-    block[0] = get_block(<_Mutex>mutex)
-    set_block(<_Mutex>mutex, 0, 0)
-    return 0
+    change_life(hold, <_Mutex>mutex, HELD | BLOCK, AWAY | BLOCK)
+    Py_DECREF(<object>guard)  # not the last: the caller has one
+    return BLOCK
 
 
-cdef void resume(PyObject* guard, fs_block* block) noexcept:
-    """The mutex is locked again."""
+cdef bint give_back(PyObject* guard, int block) noexcept:
+    """The mutex is locked again.  False when the guard is dead: its `with` has ended."""
     cdef PyObject* mutex = (<MutexGuard>guard).mutex
-    set_block(<_Mutex>mutex, block.frame, block.thread)
-    make_alive(<_Mutex>mutex, guard)
+    cdef uint8_t away = AWAY
+    if block:
+        open_block(<_Mutex>mutex, Py_NewRef(guard))
+        return True
+    # relaxed, both: as in begin_hold
+    fs_uptr_store_relaxed(&(<_Mutex>mutex).thread, fs_thread_id())
+    fs_u8_store_relaxed(&(<MutexGuard>guard).hold.mark, here)
+    # acq_rel: pairs with leave_guard, and as the release in begin_hold
+    return fs_u8_cas_acq_rel(&(<MutexGuard>guard).hold.life, &away, HELD)
 
 
-cdef void abandon(PyObject* guard, fs_block* block) noexcept:
-    """It was not: the guard has ended."""
-    if block.frame != 0:
-        note_ended(&(<_Mutex>(<MutexGuard>guard).mutex).ended, block[0])
-        Py_DECREF(<object>guard)
-
-
-cdef int lock_again(PyObject* guard, fs_block* block) except -1:
-    """Resume, or leave the guard dead when a signal handler raised."""
+cdef int take_back(PyObject* guard, int block) except -1:
+    """Lock the mutex again and give it back to the guard."""
+    cdef PyObject* mutex = (<MutexGuard>guard).mutex
+    cdef uint8_t away = AWAY
+    if block:
+        if tracing():
+            trace_relock(<_Mutex>mutex, FS_EXCLUSIVE | FS_BLOCK, 1, guard, take_surely,
+                         &(<_Mutex>mutex).word)
+        else:
+            take_surely(&(<_Mutex>mutex).word, FS_FOREVER)
+        give_back(guard, block)
+        return -1 if PyErr_Occurred() else 0
     try:
-        acquire(<_Mutex>(<MutexGuard>guard).mutex, FS_FOREVER, guard,
-                FS_BLOCK if block.frame != 0 else 0)
+        take(<_Mutex>mutex, FS_FOREVER, guard, 0)
     except:
-        abandon(guard, block)
+        # acq_rel: as in change_life
+        fs_u8_cas_acq_rel(&(<MutexGuard>guard).hold.life, &away, DEAD)
         raise
-    resume(guard, block)
+    if not give_back(guard, block):
+        release(<_Mutex>mutex, guard, False)
+        raise_left()
     return 0
 
 
 cdef int bump(PyObject* guard) except -1:
-    cdef fs_block block
     cdef PyObject* mutex = (<MutexGuard>guard).mutex
-    if not guard_alive(guard):
-        raise_dead()
-    # relaxed: a hint; nobody is promised a turn who comes later
+    cdef int block
+    check_alive(guard)
+    # relaxed: a hint; a thread that comes later is promised no turn
     if not fs_u8_load_relaxed(&(<_Mutex>mutex).word.state) & FS_MUTEX_PARKED:
         return 0
-    suspend(guard, &block)
-    let_go(<_Mutex>mutex, guard, True)
-    lock_again(guard, &block)
+    block = lend(guard)
+    release(<_Mutex>mutex, guard, True)
+    take_back(guard, block)
     return 0
 
 
@@ -671,8 +748,8 @@ cdef object map_part(object guard, object function, object value, bint optional)
 
 cdef object map_guard(MutexGuard self, object function, bint optional):
     cdef MappedMutexGuard mapped
-    part = map_part(self, function, read_value(<_Mutex>self.mutex, <uintptr_t><PyObject*>self),
-                    optional)
+    check_free(<PyObject*>self)
+    part = map_part(self, function, read_value(&self.hold, <_Mutex>self.mutex), optional)
     if part is None:
         return None
     mapped = MappedMutexGuard.__new__(MappedMutexGuard)
@@ -681,16 +758,8 @@ cdef object map_guard(MutexGuard self, object function, bint optional):
     end_hold(<PyObject*>self)
     if tracing():
         trace_changed(<object>self.mutex, <PyObject*>self, <PyObject*>mapped, FS_EXCLUSIVE)
-    make_alive(<_Mutex>self.mutex, <PyObject*>mapped)
+    begin_hold(&mapped.hold, <_Mutex>self.mutex, HELD)
     return mapped
-
-
-cdef int guard_enter(PyObject* guard) except -1:
-    if not guard_alive(guard):
-        raise_dead()
-    if tracing():
-        trace_block(<object>(<MutexGuard>guard).mutex, guard)
-    return 0
 
 
 cdef PyObject* guard_call(
@@ -698,11 +767,10 @@ cdef PyObject* guard_call(
 ) except NULL:
     cdef size_t nargs = PyVectorcall_NARGS(nargsf)
     if names == NULL and nargs == 0:
-        guard_enter(self)
+        enter_guard(self)
         return Py_NewRef(self)
     if names == NULL and nargs == 3:
-        if guard_alive(self):
-            release(self, False)
+        leave_guard(self)
         return Py_NewRef(Py_None)
     refuse_call(nargs)
 
@@ -711,20 +779,22 @@ cdef PyObject* guard_call(
 cdef class MutexGuard:
     """What holds a Mutex or a FairMutex, and leads to its value.
 
-    It unlocks with unlock(), at the end of its `with` block, or when it is
-    dropped: that last at once only in the thread that made it.  Any thread may
-    use it.  RuntimeError on every use once it holds the mutex no more.  Origin:
-    parking_lot's MutexGuard.
+    The guard of `with mutex as guard:` is alive until that block ends, and only
+    the end of the block unlocks.  The guard of lock() or try_lock...() ends with
+    unlock(), map(), leak(), at the end of its own `with`, or when it is dropped:
+    that last at once only in the thread that made it.  Any thread may use a guard.
+    RuntimeError on every use once it holds the mutex no more.  Origin: parking_lot's
+    MutexGuard.
     """
 
     @property
     def value(self):
         """What the mutex protects."""
-        return read_value(<_Mutex>self.mutex, <uintptr_t><PyObject*>self)
+        return read_value(&self.hold, <_Mutex>self.mutex)
 
     @value.setter
     def value(self, value):
-        write_value(<_Mutex>self.mutex, <uintptr_t><PyObject*>self, value)
+        write_value(&self.hold, <_Mutex>self.mutex, value)
 
     @value.deleter
     def value(self):
@@ -733,28 +803,31 @@ cdef class MutexGuard:
     @property
     def mutex(self):
         """The mutex that it holds."""
-        if not guard_alive(<PyObject*>self):
-            raise_dead()
+        check_alive(<PyObject*>self)
         return <object>self.mutex
 
     def unlock(self):
-        """Let the mutex go."""
-        release(<PyObject*>self, False)
+        """Release the mutex.  RuntimeError for the guard of a `with` block of the mutex."""
+        unlock_guard(<PyObject*>self, False)
 
     def unlock_fair(self):
-        """Let it go, and hand it to the thread that has waited longest, if any waits."""
-        release(<PyObject*>self, True)
+        """As unlock(), and hand it to the thread that has waited longest, if any waits."""
+        unlock_guard(<PyObject*>self, True)
 
     def bump(self):
-        """Give way to those who wait: unlock_fair() and lock(), or next to nothing
-        when nobody waits.  The guard is dead if a signal handler raises meanwhile."""
+        """Give way to threads that wait: unlock_fair() and lock(), or next to nothing
+        when none does.
+
+        An exception of a signal handler leaves the guard dead, but not that of a
+        `with` block: there it comes when the mutex is locked again.
+        """
         bump(<PyObject*>self)
 
     def unlocked(self):
         """A context manager: in its block the mutex is unlocked and the guard dead.
 
         It is locked again at the end, also on an exception.  A signal handler
-        that raises while it waits for that leaves the guard dead.
+        that raises meanwhile: as for bump().
         """
         return make_unlocked(self, False)
 
@@ -763,19 +836,22 @@ cdef class MutexGuard:
         return make_unlocked(self, True)
 
     def leak(self):
-        """Give the guard up and leave the mutex locked: see Mutex.force_unlock()."""
+        """Give the guard up and leave the mutex locked: see Mutex.force_unlock().
+
+        RuntimeError for the guard of a `with` block of the mutex.
+        """
         end_hold(<PyObject*>self)
         if tracing():
             trace_disowned(<object>self.mutex, <PyObject*>self)
-        # release: as make_alive
-        fs_uptr_store_release(&(<_Mutex>self.mutex).owner, LEAKED)
+        mutex_change_mark(&(<_Mutex>self.mutex).word, here, 0)
 
     def map(self, function):
         """Turn it into a guard of a part of the value; this one is dead then.
 
         function gets a stand-in for the value and returns the part, named by
         attributes and items: `g.map(lambda v: v["a"].x)`.  An exception, also
-        for a part that is not there, leaves this guard alive.
+        for a part that is not there, leaves this guard alive.  RuntimeError for the
+        guard of a `with` block of the mutex.
         """
         return map_guard(self, function, False)
 
@@ -784,12 +860,11 @@ cdef class MutexGuard:
         return map_guard(self, function, True)
 
     def __enter__(self):
-        guard_enter(<PyObject*>self)
+        enter_guard(<PyObject*>self)
         return self
 
     def __exit__(self, exc_type=None, exc_value=None, traceback=None):
-        if guard_alive(<PyObject*>self):
-            release(<PyObject*>self, False)
+        leave_guard(<PyObject*>self)
 
     @classmethod
     def __class_getitem__(cls, item):
@@ -805,8 +880,7 @@ cdef class MutexGuard:
 
 cdef object make_unlocked(MutexGuard guard, bint fair):
     cdef _Unlocked result
-    if not guard_alive(<PyObject*>guard):
-        raise_dead()
+    check_alive(<PyObject*>guard)
     result = _Unlocked.__new__(_Unlocked)
     result.guard = guard
     result.fair = fair
@@ -815,73 +889,95 @@ cdef object make_unlocked(MutexGuard guard, bint fair):
 
 @cython.final
 @cython.no_gc_clear
+@cython.trashcan(True)
 cdef class _Unlocked:
     """The context manager of MutexGuard.unlocked()."""
     cdef MutexGuard guard
-    cdef fs_block block
+    cdef int block           # what lend() said
     cdef bint fair
-    cdef bint inside
+    cdef fs_atomic_u8 inside
 
     def __enter__(self):
-        suspend(<PyObject*>self.guard, &self.block)
-        self.inside = True
-        let_go(<_Mutex>self.guard.mutex, <PyObject*>self.guard, self.fair)
+        cdef int block = lend(<PyObject*>self.guard)
+        self.block = block
+        fs_u8_store_release(&self.inside, True)  # release: pairs with __exit__
+        release(<_Mutex>self.guard.mutex, <PyObject*>self.guard, self.fair)
 
     def __exit__(self, exc_type=None, exc_value=None, traceback=None):
-        if not self.inside:
+        # acq_rel: pairs with __enter__; of two threads that leave it one gets past this
+        if not fs_u8_exchange_acq_rel(&self.inside, False):
             raise RuntimeError("unlocked() was not entered")
-        self.inside = False
-        lock_again(<PyObject*>self.guard, &self.block)
-
-    def __dealloc__(self):
-        if self.inside:
-            abandon(<PyObject*>self.guard, &self.block)
+        # acquire: as in holds()
+        if fs_u8_load_acquire(&self.guard.hold.life) == DEAD:
+            raise_left()
+        take_back(<PyObject*>self.guard, self.block)
 
 
 # -- MappedMutexGuard --------------------------------------------------------
 
 cdef inline bint mapped_alive(MappedMutexGuard self) noexcept:
     if type(self.mutex) is ReentrantMutex:
-        return self.live and remutex_is_mine(&(<ReentrantMutex>self.mutex).word)
-    # acquire: pairs with the release in make_alive
-    return (fs_uptr_load_acquire(&(<_Mutex>self.mutex).owner)
-            & ~<uintptr_t>BUSY) == <uintptr_t><PyObject*>self
+        return has_levels(&self.levels, <ReentrantMutex>self.mutex)
+    return holds(&self.hold, <_Mutex>self.mutex)
 
 
-cdef int mapped_release(MappedMutexGuard self, bint fair) except -1:
-    if type(self.mutex) is ReentrantMutex:
-        if not mapped_alive(self):
-            raise_not_owner(<ReentrantMutex>self.mutex)
-        self.live = False
-        reentrant_let_go(<ReentrantMutex>self.mutex, fair)
+cdef inline int mapped_check(MappedMutexGuard self) except -1:
+    if mapped_alive(self):
         return 0
-    if not replace_owner(<_Mutex>self.mutex, <uintptr_t><PyObject*>self, 0):
+    if type(self.mutex) is ReentrantMutex:
+        raise_not_owner(<ReentrantMutex>self.mutex)
+    raise_dead()
+
+
+cdef bint mapped_end(MappedMutexGuard self) noexcept:
+    """Whether it was alive; then its lock is the caller's to release or to pass on."""
+    if type(self.mutex) is ReentrantMutex:
+        if not has_levels(&self.levels, <ReentrantMutex>self.mutex):
+            return False
+        self.levels.count = 0
+        return True
+    return change_life(&self.hold, <_Mutex>self.mutex, HELD, DEAD)
+
+
+cdef void mapped_release(MappedMutexGuard self, bint fair) noexcept:
+    """After mapped_end."""
+    if type(self.mutex) is ReentrantMutex:
+        release_level(<ReentrantMutex>self.mutex, fair)
+    else:
+        release(<_Mutex>self.mutex, <PyObject*>self, fair)
+
+
+cdef int mapped_unlock(MappedMutexGuard self, bint fair) except -1:
+    if not mapped_end(self):
+        mapped_check(self)
         raise_dead()
-    let_go(<_Mutex>self.mutex, <PyObject*>self, fair)
+    mapped_release(self, fair)
     return 0
 
 
 cdef object map_further(MappedMutexGuard self, object function, bint optional):
     cdef MappedMutexGuard mapped
-    if not mapped_alive(self):
-        raise_dead()
+    mapped_check(self)
     part = map_part(self, function, self.part.get(), optional)
     if part is None:
         return None
     mapped = MappedMutexGuard.__new__(MappedMutexGuard)
     mapped.mutex = self.mutex
     mapped.part = part
-    if type(self.mutex) is ReentrantMutex:
-        if not mapped_alive(self):
-            raise_dead()
-        self.live = False
-        mapped.live = True
-    elif not replace_owner(<_Mutex>self.mutex, <uintptr_t><PyObject*>self,
-                           <uintptr_t><PyObject*>mapped):
+    if not mapped_end(self):
         raise_dead()
-    elif tracing():
-        trace_changed(self.mutex, <PyObject*>self, <PyObject*>mapped, FS_EXCLUSIVE)
+    if type(self.mutex) is ReentrantMutex:
+        begin_levels(&mapped.levels, 1)
+    else:
+        if tracing():
+            trace_changed(self.mutex, <PyObject*>self, <PyObject*>mapped, FS_EXCLUSIVE)
+        begin_hold(&mapped.hold, <_Mutex>self.mutex, HELD)
     return mapped
+
+
+cdef void mapped_leave(MappedMutexGuard self) noexcept:
+    if mapped_end(self):
+        mapped_release(self, False)
 
 
 cdef PyObject* mapped_call(
@@ -889,18 +985,17 @@ cdef PyObject* mapped_call(
 ) except NULL:
     cdef size_t nargs = PyVectorcall_NARGS(nargsf)
     if names == NULL and nargs == 0:
-        if not mapped_alive(<MappedMutexGuard>self):
-            raise_dead()
+        mapped_check(<MappedMutexGuard>self)
         return Py_NewRef(self)
     if names == NULL and nargs == 3:
-        if mapped_alive(<MappedMutexGuard>self):
-            mapped_release(<MappedMutexGuard>self, False)
+        mapped_leave(<MappedMutexGuard>self)
         return Py_NewRef(Py_None)
     refuse_call(nargs)
 
 
 @cython.final
 @cython.no_gc_clear  # its end needs the mutex
+@cython.trashcan(True)
 cdef class MappedMutexGuard:
     """A guard of a part of what a mutex protects: an attribute or an item.
 
@@ -913,29 +1008,23 @@ cdef class MappedMutexGuard:
     def __cinit__(self):
         self.call = mapped_call
 
-    def __init__(self, *args, **kwargs):
-        raise TypeError("a MappedMutexGuard is made by map()")
-
     def __dealloc__(self):
         if self.mutex is None:
             return
         if type(self.mutex) is ReentrantMutex:
-            if self.live:
-                reentrant_drop(<ReentrantMutex>self.mutex)
-        elif replace_owner(<_Mutex>self.mutex, <uintptr_t><PyObject*>self, 0):
-            let_go(<_Mutex>self.mutex, <PyObject*>self, False)
+            drop_level(&self.levels, <ReentrantMutex>self.mutex)
+        elif change_life(&self.hold, <_Mutex>self.mutex, HELD, DEAD):
+            release(<_Mutex>self.mutex, <PyObject*>self, False)
 
     @property
     def value(self):
         """The part."""
-        if not mapped_alive(self):
-            raise_dead()
+        mapped_check(self)
         return self.part.get()
 
     @value.setter
     def value(self, value):
-        if not mapped_alive(self):
-            raise_dead()
+        mapped_check(self)
         self.part.set(value)
 
     @value.deleter
@@ -943,12 +1032,12 @@ cdef class MappedMutexGuard:
         raise AttributeError("the value of a guard cannot be deleted")
 
     def unlock(self):
-        """Let the mutex go."""
-        mapped_release(self, False)
+        """Release the mutex."""
+        mapped_unlock(self, False)
 
     def unlock_fair(self):
-        """Let it go, and hand it to the thread that has waited longest, if any waits."""
-        mapped_release(self, True)
+        """Release it, and hand it to the thread that has waited longest, if any waits."""
+        mapped_unlock(self, True)
 
     def map(self, function):
         """As MutexGuard.map(), from this part."""
@@ -959,13 +1048,11 @@ cdef class MappedMutexGuard:
         return map_further(self, function, True)
 
     def __enter__(self):
-        if not mapped_alive(self):
-            raise_dead()
+        mapped_check(self)
         return self
 
     def __exit__(self, exc_type=None, exc_value=None, traceback=None):
-        if mapped_alive(self):
-            mapped_release(self, False)
+        mapped_leave(self)
 
     @classmethod
     def __class_getitem__(cls, item):
@@ -981,15 +1068,75 @@ cdef class MappedMutexGuard:
 
 # -- ReentrantMutex ----------------------------------------------------------
 #
-# The raw lock knows the owning thread and its depth: one for each live or
-# leaked guard.  Everything else here is touched by the owning thread only, so
-# it needs no further protection; a guard that another thread drops adds itself
-# to `orphans`, which the owner takes off its depth when it comes by.
+# The raw lock knows the owning thread and its depth: one for each level.  `guarded`
+# of them belong to live guards, the others were leaked or are C code's.  Everything
+# here is touched by the owning thread only, so it needs no further protection; but
+# for two things.  A guard that another thread drops adds itself to `orphans`, which
+# the owner takes off when it comes by.  And while `guarded` is 0 the mark is 0, so that
+# any thread may take the hold over, all its levels, by changing the mark to `here`;
+# the owner does the same before it adds a level with a guard or takes one off.
+#
+# `block` is the guard of the `with` blocks of the owner: one for all that are open,
+# so that it does not matter in which order they are left; it is alive until the last
+# one is.  (There are more only when blocks were opened while it had lent its
+# only level: a list by `outer`.)
+
+cdef inline bint is_mine(ReentrantMutex m) noexcept:
+    cdef uint8_t mark
+    if not remutex_is_mine(&m.word):
+        return False
+    # relaxed: of the owner
+    mark = fs_u8_load_relaxed(&m.word.mutex.state) & FS_MUTEX_MARK
+    if mark == here or mark == 0:
+        return True
+    # Older than this process.  Thread ids are used again; the survivor's was not.
+    return fs_thread_id() == survivor and mutex_change_mark(&m.word.mutex, mark, here)
+
+
+cdef inline void begin_levels(fs_levels* levels, uint32_t count) noexcept:
+    levels.count = count
+    levels.mark = here
+    levels.thread = fs_thread_id()
+
+
+cdef inline bint has_levels(fs_levels* levels, ReentrantMutex m) noexcept:
+    """Whether it is the guard of a level of this thread's."""
+    if not is_mine(m) or levels.count == 0:
+        return False
+    if levels.mark != here:
+        if levels.thread != survivor:
+            return False
+        levels.mark = here
+    return True
+
 
 cdef int raise_not_owner(ReentrantMutex m) except -1:
-    if remutex_is_mine(&m.word):
+    if is_mine(m):
         raise_dead()
     raise RuntimeError("this thread does not hold the ReentrantMutex")
+
+
+cdef void free_word(ReentrantMutex m, bint fair) noexcept:
+    remutex_set_count(&m.word, 0)
+    fs_uptr_store_relaxed(&m.word.owner, 0)  # relaxed: see remutex_is_mine
+    unlock_word(&m.word.mutex, fair)
+
+
+cdef void release_one(ReentrantMutex m, bint guarded, bint fair) noexcept:
+    cdef uint32_t count = remutex_count(&m.word)
+    cdef fs_section section
+    cdef bint traced = tracing()
+    if traced:
+        trace_release(&section, m, FS_REENTRANT, NULL)
+    m.guarded -= guarded
+    if count == 1:
+        free_word(m, fair)
+        if traced:
+            trace_released(&section)
+        return
+    remutex_set_count(&m.word, count - 1)
+    if m.guarded == 0:
+        mutex_change_mark(&m.word.mutex, here, 0)
 
 
 cdef void reap_orphans(ReentrantMutex m) noexcept:
@@ -998,143 +1145,166 @@ cdef void reap_orphans(ReentrantMutex m) noexcept:
     # relaxed: a hint; the exchange decides
     if fs_u32_load_relaxed(&m.orphans) == 0:
         return
-    # acquire: pairs with the release in reentrant_drop
+    # acquire: pairs with the release in drop_level
     dropped = fs_u32_exchange_acquire(&m.orphans, 0)
     while dropped != 0:
         dropped -= 1
-        reentrant_let_go_one(m, False)
+        release_one(m, True, False)
 
 
-cdef void reentrant_let_go_one(ReentrantMutex m, bint fair) noexcept:
-    cdef uint32_t count
-    cdef fs_section section
-    cdef bint traced = tracing()
-    if traced:
-        trace_release(&section, m, FS_REENTRANT, NULL)
-    count = remutex_count(&m.word)
-    if count > 1:
-        remutex_set_count(&m.word, count - 1)
-        return
-    remutex_set_count(&m.word, 0)
-    fs_uptr_store_relaxed(&m.word.owner, 0)  # relaxed: see remutex_is_mine
-    if fair:
-        mutex_unlock_fair(&m.word.mutex)
-    else:
-        mutex_unlock(&m.word.mutex)
-    if traced:
-        trace_released(&section)
-
-
-cdef void reentrant_let_go(ReentrantMutex m, bint fair) noexcept:
+cdef void release_level(ReentrantMutex m, bint fair) noexcept:
+    """A guard has given up a level."""
     reap_orphans(m)
-    reentrant_let_go_one(m, fair)
+    release_one(m, True, fair)
 
 
-cdef void reentrant_drop(ReentrantMutex m) noexcept:
-    """A live guard is dropped, by any thread."""
-    if remutex_is_mine(&m.word):
-        reentrant_let_go(m, False)
+cdef void drop_level(fs_levels* levels, ReentrantMutex m) noexcept:
+    """A guard is dropped, by any thread."""
+    if levels.count == 0:
+        return
+    if levels.mark != here and levels.thread != survivor:
+        return  # of a thread that did not survive a fork
+    if is_mine(m):
+        release_level(m, False)
     else:
         # release: pairs with the acquire in reap_orphans
         fs_u32_fetch_add_release(&m.orphans, 1)
 
 
-cdef int reentrant_acquire(ReentrantMutex m, int64_t deadline) except -1:
-    if remutex_is_mine(&m.word):
-        reap_orphans(m)
-        if remutex_count(&m.word) == UINT32_MAX and remutex_is_mine(&m.word):
-            raise OverflowError("ReentrantMutex is locked too often")
+cdef int add_level(ReentrantMutex m) noexcept:
+    """FS_ACQUIRED when this thread holds it already, FS_TIMEOUT when not, FS_ERROR with an
+    OverflowError set."""
+    cdef int tries = 0
+    if not is_mine(m):
+        return FS_TIMEOUT
+    reap_orphans(m)
+    if not is_mine(m):
+        return FS_TIMEOUT
+    if remutex_count(&m.word) == UINT32_MAX:
+        PyErr_SetString(OverflowError, "ReentrantMutex is locked too often")
+        return FS_ERROR
+    if m.guarded == 0 and not mutex_change_mark(&m.word.mutex, 0, here):
+        # Another thread's force_unlock() is ending it.
+        while remutex_is_mine(&m.word):
+            tries = wait_a_little(tries)
+        return FS_TIMEOUT
+    remutex_set_count(&m.word, remutex_count(&m.word) + 1)
+    m.guarded += 1
+    return FS_ACQUIRED
+
+
+cdef int take_level_word(void* mutex, int64_t deadline) noexcept:
+    cdef ReentrantMutex m = <ReentrantMutex><PyObject*>mutex
+    cdef int result = add_level(m)
+    if result != FS_TIMEOUT:
+        return result
+    result = take_word(&m.word.mutex, deadline)
+    if result == FS_ACQUIRED:
+        remutex_own(&m.word, 1)
+        m.guarded = 1
+    return result
+
+
+cdef int take_level(ReentrantMutex m, int64_t deadline) except -1:
+    """As take()."""
     if tracing():
-        return trace_lock(m, FS_REENTRANT, deadline, NULL, take_remutex, &m.word)
-    return remutex_lock_until(&m.word, deadline, FS_SIGNALS)
+        return trace_lock(m, FS_REENTRANT, deadline, NULL, take_level_word, <void*>m)
+    return take_level_word(<void*>m, deadline)
 
 
-cdef int take_remutex(void* remutex, int64_t deadline) noexcept:
-    return remutex_lock_until(<fs_remutex*>remutex, deadline, FS_SIGNALS)
+cdef int take_level_surely(void* mutex, int64_t deadline) noexcept:
+    """As take_surely()."""
+    cdef PyObject* type = NULL
+    cdef PyObject* value
+    cdef PyObject* traceback
+    while take_level_word(mutex, FS_FOREVER) != FS_ACQUIRED:
+        if type == NULL:
+            PyErr_Fetch(&type, &value, &traceback)
+        else:
+            PyErr_Clear()
+    if type != NULL:
+        PyErr_Restore(type, value, traceback)
+    return FS_ACQUIRED
+
+
+cdef PyObject* new_reentrant_guard(ReentrantMutex m, bint of_block) except NULL:
+    cdef PyObject* guard = allocate(ReentrantMutexGuard)
+    (<ReentrantMutexGuard>guard).call = reentrant_guard_call
+    (<ReentrantMutexGuard>guard).mutex = Py_NewRef(<PyObject*>m)
+    (<ReentrantMutexGuard>guard).of_block = of_block
+    return guard
 
 
 cdef object reentrant_lock(ReentrantMutex m, int64_t deadline):
-    cdef PyObject* raw = allocate(ReentrantMutexGuard)
+    cdef PyObject* raw = new_reentrant_guard(m, False)
     guard = <object>raw
     Py_DECREF(guard)
-    (<ReentrantMutexGuard>raw).call = reentrant_guard_call
-    (<ReentrantMutexGuard>raw).mutex = <PyObject*>m
-    Py_INCREF(m)
-    if reentrant_acquire(m, deadline) == FS_TIMEOUT:
+    if take_level(m, deadline) == FS_TIMEOUT:
         return None
-    (<ReentrantMutexGuard>raw).live = True
+    begin_levels(&(<ReentrantMutexGuard>raw).levels, 1)
     return guard
 
 
 cdef object reentrant_enter(ReentrantMutex m):
-    guard = reentrant_lock(m, FS_FOREVER)
-    fs_running(&(<ReentrantMutexGuard>guard).block.thread,
-               &(<ReentrantMutexGuard>guard).block.frame)
-    m.blocks += 1
-    (<ReentrantMutexGuard>guard).block.serial = m.blocks
-    push_entered(m, <PyObject*>guard)
+    cdef PyObject* raw
+    if is_mine(m) and m.block != NULL:
+        guard = <object>m.block
+        take_level(m, FS_FOREVER)
+        (<ReentrantMutexGuard>guard).levels.count += 1
+        return guard
+    raw = new_reentrant_guard(m, True)
+    guard = <object>raw
+    Py_DECREF(guard)
+    take_level(m, FS_FOREVER)
+    begin_levels(&(<ReentrantMutexGuard>raw).levels, 1)
+    push_block(m, raw)
     return guard
 
 
-cdef void push_entered(ReentrantMutex m, PyObject* guard) noexcept:
-    (<ReentrantMutexGuard>guard).outer = m.entered
-    m.entered = Py_NewRef(guard)
+cdef void push_block(ReentrantMutex m, PyObject* guard) noexcept:
+    (<ReentrantMutexGuard>guard).outer = m.block
+    m.block = Py_NewRef(guard)
 
 
-cdef bint take_entered(ReentrantMutex m, PyObject* guard) noexcept:
-    """Take the block's reference off the list; the caller has one too."""
-    cdef PyObject** link = &m.entered
-    while link[0] != NULL:
-        if link[0] == guard:
-            link[0] = (<ReentrantMutexGuard>guard).outer
-            (<ReentrantMutexGuard>guard).outer = NULL
-            Py_DECREF(<object>guard)
-            return True
+cdef void take_block(ReentrantMutex m, PyObject* guard) noexcept:
+    """Take it off the list; the caller has a reference, too."""
+    cdef PyObject** link = &m.block
+    while link[0] != guard:
         link = &(<ReentrantMutexGuard>link[0]).outer
-    return False
+    link[0] = (<ReentrantMutexGuard>guard).outer
+    (<ReentrantMutexGuard>guard).outer = NULL
+    Py_DECREF(<object>guard)
 
 
 cdef int reentrant_leave(ReentrantMutex m) except -1:
-    """The end of a block: see leave() above."""
-    cdef fs_block here
-    cdef ReentrantMutexGuard guard = None
-    fs_running(&here.thread, &here.frame)
-    here.serial = 0
-    if remutex_is_mine(&m.word) and m.entered != NULL:
-        guard = <ReentrantMutexGuard>m.entered
-        if guard.block.frame == here.frame:
-            # Of one function's blocks the last entered is the first that is left.
-            here.serial = guard.block.serial
-        if ((here.serial == 0 or fs_u32_load_relaxed(&m.ended.count) != 0)
-                and settle(&m.ended, here, True)):
-            return 0
-        take_entered(m, <PyObject*>guard)
-        guard.live = False
-        reentrant_let_go(m, False)
-    elif not settle(&m.ended, here, True) and not settle(&m.ended, here, False):
+    """The end of a block."""
+    if not is_mine(m):
         raise_not_owner(m)
-    return 0
-
-
-cdef int reentrant_end_hold(PyObject* guard) except -1:
-    """The guard is dead; its level of the lock is the caller's to let go or pass on."""
-    cdef PyObject* mutex = (<ReentrantMutexGuard>guard).mutex
-    reentrant_check(guard)
-    (<ReentrantMutexGuard>guard).live = False
-    if take_entered(<ReentrantMutex>mutex, guard):
-        note_ended(&(<ReentrantMutex>mutex).ended, (<ReentrantMutexGuard>guard).block)
+    if m.block == NULL:
+        raise RuntimeError("no `with` block of this thread holds this mutex")
+    guard = <ReentrantMutexGuard>m.block
+    guard.levels.count -= 1
+    if guard.levels.count == 0:
+        take_block(m, <PyObject*>guard)
+    release_level(m, False)
     return 0
 
 
 cdef inline bint reentrant_alive(PyObject* guard) noexcept:
-    cdef PyObject* mutex = (<ReentrantMutexGuard>guard).mutex
-    return (<ReentrantMutexGuard>guard).live and remutex_is_mine(&(<ReentrantMutex>mutex).word)
+    return has_levels(&(<ReentrantMutexGuard>guard).levels,
+                      <ReentrantMutex>(<ReentrantMutexGuard>guard).mutex)
 
 
 cdef inline int reentrant_check(PyObject* guard) except -1:
     if not reentrant_alive(guard):
         raise_not_owner(<ReentrantMutex>(<ReentrantMutexGuard>guard).mutex)
     return 0
+
+
+cdef inline int reentrant_check_free(PyObject* guard) except -1:
+    """Alive, and not the guard of a block."""
+    reentrant_check(guard)
+    return raise_of_block() if (<ReentrantMutexGuard>guard).of_block else 0
 
 
 cdef PyObject* reentrant_call(
@@ -1151,24 +1321,23 @@ cdef PyObject* reentrant_call(
 
 
 @cython.final
+@cython.trashcan(True)
 cdef class ReentrantMutex:
     """ReentrantMutex(value=None)
 --
 
-A Mutex that the thread which holds it may lock again, each time with a new guard.
+A Mutex that the thread which holds it may lock again.
 
-It is free when all guards have ended, in any order.  Guards are of use in the
-thread that holds it only, and all lead to the one value.  Origin:
-parking_lot's ReentrantMutex."""
+Each lock() gives a new guard; the `with` blocks of a thread share one, which is alive
+until the last of them ends.  The mutex is free when all guards have ended, in any
+order.  Guards are of use in the thread that holds it only, and all lead to the one
+value.  Origin: parking_lot's ReentrantMutex."""
 
     def __cinit__(self, value=None):
         self.call = reentrant_call
         self.value = value
         if tracing():
             trace_made(self)
-
-    def __dealloc__(self):
-        free_ended(&self.ended)
 
     def lock(self):
         """Wait for the mutex, or go one deeper; a guard.  OverflowError past 2**32-1 levels."""
@@ -1192,28 +1361,31 @@ parking_lot's ReentrantMutex."""
 
     def is_owned_by_current_thread(self):
         """Whether this thread holds it."""
-        if not remutex_is_mine(&self.word):
+        if not is_mine(self):
             return False
         reap_orphans(self)
-        return remutex_is_mine(&self.word)
+        return is_mine(self)
 
     def into_inner(self):
         """The value, which stays in place.  RuntimeError while a thread holds the mutex."""
-        if not mutex_try_lock(&self.word.mutex):
+        if not reentrant_try_word(self):
             raise RuntimeError("into_inner of a mutex that is locked")
         value = self.value
-        mutex_unlock(&self.word.mutex)
+        unlock_word(&self.word.mutex, False)
         return value
 
     def force_unlock(self):
-        """Undo a leak() of this thread's: go one level up without a guard.
+        """Unlock what no guard will: after leak(), for C code, or in the child of a fork.
 
-        RuntimeError in another thread, or when there is none to undo.
+        In the thread that holds it: one level, which was leaked or is C code's.  In
+        another thread: all levels, if no guard has one.  In the child of a fork: all
+        that another thread of the parent held; its guards are dead there.
+        RuntimeError, and nothing changed, when there is no such level.
         """
         reentrant_force_unlock(self, False)
 
     def force_unlock_fair(self):
-        """As force_unlock; at the last level the first waiting thread gets it."""
+        """As force_unlock(); at the last level the first waiting thread gets it."""
         reentrant_force_unlock(self, True)
 
     def __enter__(self):
@@ -1230,39 +1402,97 @@ parking_lot's ReentrantMutex."""
         refuse_pickling(self)
 
     def __repr__(self):
-        if remutex_is_mine(&self.word):
+        if is_mine(self):
             value = self.value
-        elif mutex_try_lock(&self.word.mutex):
+        elif reentrant_try_word(self):
             value = self.value
-            mutex_unlock(&self.word.mutex)
+            unlock_word(&self.word.mutex, False)
         else:
             return "ReentrantMutex(<locked>)"
         return f"ReentrantMutex({value!r})"
 
 
-cdef int reentrant_force_unlock(ReentrantMutex m, bint fair) except -1:
-    if not remutex_is_mine(&m.word):
-        raise RuntimeError("this thread does not hold the ReentrantMutex")
-    if m.leaked == 0:
-        raise RuntimeError("force_unlock of a ReentrantMutex of which no guard was leaked")
-    m.leaked -= 1
-    reentrant_let_go(m, fair)
+cdef inline bint reentrant_try_word(ReentrantMutex m) noexcept:
+    """Lock it for a look at the value, without becoming the owner."""
+    return mutex_lock_until(&m.word.mutex, 0, mutex_marked(FS_PLAIN, here)) == FS_ACQUIRED
+
+
+cdef int reentrant_force_own(ReentrantMutex m, bint fair) except -1:
+    """force_unlock() in the thread that holds it."""
+    if remutex_count(&m.word) == m.guarded or (
+            m.guarded == 0 and not mutex_change_mark(&m.word.mutex, 0, here)):
+        raise RuntimeError("force_unlock of a ReentrantMutex all of whose levels have guards")
+    release_one(m, False, fair)
     return 0
 
+
+cdef int reentrant_force_unlock(ReentrantMutex m, bint fair) except -1:
+    cdef PyObject* blocks = NULL
+    if is_mine(m):
+        reap_orphans(m)
+    if is_mine(m):
+        return reentrant_force_own(m, fair)
+    if take_over(&m.word.mutex, &m.word.owner) != 0:
+        # Guards had levels: those of a thread that did not survive a fork.
+        blocks = m.block
+        m.block = NULL
+        m.guarded = 0
+        fs_u32_exchange_acquire(&m.orphans, 0)  # acquire: as in reap_orphans
+    if tracing():
+        trace_disowned(m, NULL)
+    free_word(m, fair)
+    forget_blocks(blocks)
+    return 0
+
+
+cdef void forget_blocks(PyObject* guard) noexcept:
+    """Drop a list of guards that hold nothing any more."""
+    cdef PyObject* outer
+    while guard != NULL:
+        outer = (<ReentrantMutexGuard>guard).outer
+        (<ReentrantMutexGuard>guard).outer = NULL
+        (<ReentrantMutexGuard>guard).levels.count = 0
+        Py_DECREF(<object>guard)
+        guard = outer
+
+
+# -- ReentrantMutexGuard -----------------------------------------------------
 
 cdef void reentrant_guard_dealloc(PyObject* self) noexcept:
     cdef PyObject* mutex = (<ReentrantMutexGuard>self).mutex
     retire(self)
-    if (<ReentrantMutexGuard>self).live:
-        reentrant_drop(<ReentrantMutex>mutex)
+    drop_level(&(<ReentrantMutexGuard>self).levels, <ReentrantMutex>mutex)
     Py_DECREF(<object>mutex)
     discard(self)
+
+
+cdef int reentrant_end_hold(PyObject* guard) except -1:
+    """The guard is dead; its level is the caller's to release or to pass on."""
+    reentrant_check_free(guard)
+    (<ReentrantMutexGuard>guard).levels.count = 0
+    return 0
+
+
+cdef int reentrant_unlock(PyObject* guard, bint fair) except -1:
+    reentrant_end_hold(guard)
+    release_level(<ReentrantMutex>(<ReentrantMutexGuard>guard).mutex, fair)
+    return 0
+
+
+cdef int reentrant_leak(PyObject* guard) except -1:
+    cdef PyObject* mutex = (<ReentrantMutexGuard>guard).mutex
+    reentrant_end_hold(guard)
+    reap_orphans(<ReentrantMutex>mutex)
+    (<ReentrantMutex>mutex).guarded -= 1
+    if (<ReentrantMutex>mutex).guarded == 0:
+        mutex_change_mark(&(<ReentrantMutex>mutex).word.mutex, here, 0)
+    return 0
 
 
 cdef object reentrant_map(ReentrantMutexGuard self, object function, bint optional):
     cdef MappedMutexGuard mapped
     cdef PyObject* mutex = self.mutex
-    reentrant_check(<PyObject*>self)
+    reentrant_check_free(<PyObject*>self)
     part = map_part(self, function, (<ReentrantMutex>mutex).value, optional)
     if part is None:
         return None
@@ -1270,7 +1500,7 @@ cdef object reentrant_map(ReentrantMutexGuard self, object function, bint option
     mapped.mutex = <object>mutex
     mapped.part = part
     reentrant_end_hold(<PyObject*>self)
-    mapped.live = True
+    begin_levels(&mapped.levels, 1)
     return mapped
 
 
@@ -1279,7 +1509,7 @@ cdef PyObject* reentrant_guard_call(
 ) except NULL:
     cdef size_t nargs = PyVectorcall_NARGS(nargsf)
     if names == NULL and nargs == 0:
-        reentrant_check(self)
+        reentrant_check_free(self)
         return Py_NewRef(self)
     if names == NULL and nargs == 3:
         reentrant_leave_guard(self)
@@ -1288,20 +1518,18 @@ cdef PyObject* reentrant_guard_call(
 
 
 cdef int reentrant_leave_guard(PyObject* guard) except -1:
-    if (<ReentrantMutexGuard>guard).live:
-        reentrant_release(guard, False)
-    return 0
-
-
-cdef int reentrant_release(PyObject* guard, bint fair) except -1:
-    reentrant_end_hold(guard)
-    reentrant_let_go(<ReentrantMutex>(<ReentrantMutexGuard>guard).mutex, fair)
+    if (<ReentrantMutexGuard>guard).of_block:
+        raise_of_block()
+    if reentrant_alive(guard):
+        return reentrant_unlock(guard, False)
+    # release: pairs with the acquire in _UnlockedReentrant
+    fs_u8_store_release(&(<ReentrantMutexGuard>guard).left, True)
     return 0
 
 
 @cython.final
 cdef class ReentrantMutexGuard:
-    """One of the holds of a ReentrantMutex.
+    """What holds a level of a ReentrantMutex, and leads to its value.
 
     As MutexGuard, but RuntimeError in any other thread than the one that holds
     the mutex, and what unlocks goes up one level.  Dropped in another thread,
@@ -1332,12 +1560,12 @@ cdef class ReentrantMutexGuard:
         return <object>self.mutex
 
     def unlock(self):
-        """End this hold."""
-        reentrant_release(<PyObject*>self, False)
+        """End this hold.  RuntimeError for the guard of a `with` block of the mutex."""
+        reentrant_unlock(<PyObject*>self, False)
 
     def unlock_fair(self):
-        """End this hold; at the last level the first waiting thread gets the mutex."""
-        reentrant_release(<PyObject*>self, True)
+        """As unlock(); at the last level the first waiting thread gets the mutex."""
+        reentrant_unlock(<PyObject*>self, True)
 
     def bump(self):
         """As MutexGuard.bump(); nothing unless this is the only hold."""
@@ -1350,7 +1578,7 @@ cdef class ReentrantMutexGuard:
                 pass
 
     def unlocked(self):
-        """As MutexGuard.unlocked(), for this hold: others keep the mutex locked."""
+        """As MutexGuard.unlocked(), for one level: others keep the mutex locked."""
         return reentrant_unlocked(self, False)
 
     def unlocked_fair(self):
@@ -1358,9 +1586,11 @@ cdef class ReentrantMutexGuard:
         return reentrant_unlocked(self, True)
 
     def leak(self):
-        """Give the guard up and stay one level deeper: see ReentrantMutex.force_unlock()."""
-        reentrant_end_hold(<PyObject*>self)
-        (<ReentrantMutex>self.mutex).leaked += 1
+        """Give the guard up and stay one level deeper: see ReentrantMutex.force_unlock().
+
+        RuntimeError for the guard of a `with` block of the mutex.
+        """
+        reentrant_leak(<PyObject*>self)
 
     def map(self, function):
         """As MutexGuard.map()."""
@@ -1371,7 +1601,7 @@ cdef class ReentrantMutexGuard:
         return reentrant_map(self, function, True)
 
     def __enter__(self):
-        reentrant_check(<PyObject*>self)
+        reentrant_check_free(<PyObject*>self)
         return self
 
     def __exit__(self, exc_type=None, exc_value=None, traceback=None):
@@ -1385,7 +1615,8 @@ cdef class ReentrantMutexGuard:
         refuse_pickling(self)
 
     def __repr__(self):
-        alive = "" if self.live else ", dead"
+        # As seen from this thread.
+        alive = "" if reentrant_alive(<PyObject*>self) else ", dead"
         return f"<ReentrantMutexGuard{alive}>"
 
 
@@ -1398,41 +1629,51 @@ cdef object reentrant_unlocked(ReentrantMutexGuard guard, bint fair):
     return result
 
 
+cdef int take_level_back(ReentrantMutexGuard guard) except -1:
+    """As take_back()."""
+    cdef PyObject* mutex = guard.mutex
+    if not guard.of_block:
+        take_level(<ReentrantMutex>mutex, FS_FOREVER)
+        begin_levels(&guard.levels, guard.levels.count + 1)
+        return 0
+    if tracing():
+        trace_relock(<ReentrantMutex>mutex, FS_REENTRANT, 1, NULL, take_level_surely, mutex)
+    else:
+        take_level_surely(mutex, FS_FOREVER)
+    begin_levels(&guard.levels, guard.levels.count + 1)
+    if guard.levels.count == 1:
+        push_block(<ReentrantMutex>mutex, <PyObject*>guard)
+    return -1 if PyErr_Occurred() else 0
+
+
 @cython.final
 @cython.no_gc_clear
+@cython.trashcan(True)
 cdef class _UnlockedReentrant:
     """The context manager of ReentrantMutexGuard.unlocked()."""
     cdef ReentrantMutexGuard guard
     cdef bint fair
-    cdef bint inside
-    cdef bint entered
+    cdef fs_atomic_u8 inside
 
     def __enter__(self):
         cdef PyObject* mutex = self.guard.mutex
         reentrant_check(<PyObject*>self.guard)
-        self.inside = True
-        self.guard.live = False
-        self.entered = take_entered(<ReentrantMutex>mutex, <PyObject*>self.guard)
-        reentrant_let_go(<ReentrantMutex>mutex, self.fair)
+        # acq_rel: pairs with __exit__
+        if fs_u8_exchange_acq_rel(&self.inside, True):
+            raise RuntimeError("unlocked() was entered before")
+        self.guard.levels.count -= 1
+        if self.guard.of_block and self.guard.levels.count == 0:
+            take_block(<ReentrantMutex>mutex, <PyObject*>self.guard)
+        release_level(<ReentrantMutex>mutex, self.fair)
 
     def __exit__(self, exc_type=None, exc_value=None, traceback=None):
-        cdef PyObject* mutex = self.guard.mutex
-        if not self.inside:
+        # acq_rel: pairs with __enter__; of two threads that leave it one gets past this
+        if not fs_u8_exchange_acq_rel(&self.inside, False):
             raise RuntimeError("unlocked() was not entered")
-        self.inside = False
-        try:
-            reentrant_acquire(<ReentrantMutex>mutex, FS_FOREVER)
-        except:
-            if self.entered:
-                note_ended(&(<ReentrantMutex>mutex).ended, self.guard.block)
-            raise
-        self.guard.live = True
-        if self.entered:
-            push_entered(<ReentrantMutex>mutex, <PyObject*>self.guard)
-
-    def __dealloc__(self):
-        if self.inside and self.entered:  # the guard has ended, its block has not
-            note_ended(&(<ReentrantMutex>self.guard.mutex).ended, self.guard.block)
+        # acquire: pairs with the release in reentrant_leave_guard
+        if fs_u8_load_acquire(&self.guard.left):
+            raise_left()
+        take_level_back(self.guard)
 
 
 # -- Condvar -----------------------------------------------------------------
@@ -1450,45 +1691,30 @@ cdef int check_guard(object guard) except -1:
     raise TypeError(f"a MutexGuard is needed, not {name!r}")
 
 
-cdef int stop_at_once(void* ctx, uintptr_t park_token) noexcept nogil:
-    return FS_STOP
-
-
-cdef uintptr_t forget_mutex(void* ctx, fs_unpark_result* result) noexcept nogil:
-    if not result.have_more:
-        # relaxed: the word is guarded by its bucket lock
-        fs_uptr_store_relaxed(&(<fs_condvar*>ctx).mutex, 0)
-    return FS_TOKEN_NORMAL
-
-
-cdef int wait_with(Condvar c, _Mutex m, int64_t deadline) noexcept:
-    cdef int outcome = condvar_wait(&c.word, &m.word, deadline, FS_SIGNALS)
-    if outcome == FS_CONDVAR_BAD_MUTEX and parked_count(<uintptr_t>&c.word) == 0:
-        # The word speaks of waiters that did not survive a fork.
-        unpark_filter(<uintptr_t>&c.word, stop_at_once, forget_mutex, &c.word)
-        outcome = condvar_wait(&c.word, &m.word, deadline, FS_SIGNALS)
-    return outcome
-
-
 cdef bint wait(Condvar c, object guard, int64_t deadline) except -1:
     """Whether the wait timed out; the guard's mutex is locked again in any case."""
-    cdef fs_block block
+    cdef int block, outcome
+    cdef int flags = mutex_marked(FS_SIGNALS, here)
     cdef fs_wait noting
-    cdef int outcome
     cdef PyObject* mutex
     check_guard(guard)
     mutex = (<MutexGuard>guard).mutex
     if deadline == 0:
-        deadline = 1  # the past: let the mutex go and take it again, at once
-    suspend(<PyObject*>guard, &block)
+        deadline = 1  # the past: unlock the mutex and take it again, at once
+    block = lend(<PyObject*>guard)
+    # relaxed: ordered by the unlock in condvar_wait
+    fs_uptr_store_relaxed(&(<_Mutex>mutex).thread, 0)
     if not tracing():
-        outcome = wait_with(c, <_Mutex>mutex, deadline)
+        outcome = condvar_wait(&c.word, &(<_Mutex>mutex).word, deadline, flags)
     else:
         trace_condition(&noting, <object>mutex, FS_EXCLUSIVE, <PyObject*>guard,
                         &(<_Mutex>mutex).word, deadline)
-        outcome = wait_with(c, <_Mutex>mutex, deadline)
+        outcome = condvar_wait(&c.word, &(<_Mutex>mutex).word, deadline, flags)
         trace_notified(&noting)
-    resume(<PyObject*>guard, &block)
+    if not give_back(<PyObject*>guard, block):
+        release(<_Mutex>mutex, <PyObject*>guard, False)
+        if outcome != FS_ERROR:
+            raise_left()
     if outcome == FS_CONDVAR_BAD_MUTEX:
         raise RuntimeError("other threads wait on this Condvar with another mutex")
     if outcome == FS_ERROR:
@@ -1500,7 +1726,7 @@ cdef bint wait_while(Condvar c, object guard, object predicate, int64_t deadline
     cdef bint timed_out = False
     check_guard(guard)
     while not timed_out and predicate(
-            read_value(<_Mutex>(<MutexGuard>guard).mutex, <uintptr_t><PyObject*>guard)):
+            read_value(&(<MutexGuard>guard).hold, <_Mutex>(<MutexGuard>guard).mutex)):
         timed_out = wait(c, guard, deadline)
     return timed_out
 
@@ -1600,31 +1826,24 @@ cdef int traverse_reentrant_guard(PyObject* self, visitproc visit, void* arg) no
     return visit(mutex, arg) if mutex != NULL else 0
 
 
-cdef inline PyObject* block_guard(PyObject* mutex) noexcept:
-    """The guard of a block, which the mutex has a reference to; or NULL."""
-    # acquire: as leave
-    cdef uintptr_t owner = fs_uptr_load_acquire(&(<_Mutex>mutex).owner) & ~<uintptr_t>BUSY
-    if not is_guard(owner) or fs_uptr_load_relaxed(&(<_Mutex>mutex).frame) == 0:
-        return NULL
-    return <PyObject*>owner
-
-
 cdef int traverse_mutex(PyObject* self, visitproc visit, void* arg) noexcept:
-    cdef PyObject* guard = block_guard(self)
+    # acquire: pairs with the release in open_block
+    cdef PyObject* guard = <PyObject*>fs_uptr_load_acquire(&(<_Mutex>self).block)
     cdef int result = visit(guard, arg) if guard != NULL else 0
     return result if result != 0 else traverse_value(self, visit, arg)
 
 
 cdef int clear_mutex(PyObject* self) noexcept:
-    cdef PyObject* guard = block_guard(self)
+    # acq_rel: as leave
+    cdef PyObject* guard = <PyObject*>fs_uptr_exchange_acq_rel(&(<_Mutex>self).block, 0)
     if guard != NULL:
-        end_block(<_Mutex>self, <uintptr_t>guard)
+        end_block(<_Mutex>self, guard)
     (<_Mutex>self).value = None
     return 0
 
 
 cdef int traverse_reentrant(PyObject* self, visitproc visit, void* arg) noexcept:
-    cdef PyObject* guard = (<ReentrantMutex>self).entered
+    cdef PyObject* guard = (<ReentrantMutex>self).block
     cdef int result = 0
     while guard != NULL and result == 0:
         result = visit(guard, arg)
@@ -1633,11 +1852,9 @@ cdef int traverse_reentrant(PyObject* self, visitproc visit, void* arg) noexcept
 
 
 cdef int clear_reentrant(PyObject* self) noexcept:
-    cdef PyObject* guard
-    while (<ReentrantMutex>self).entered != NULL:
-        guard = (<ReentrantMutex>self).entered
-        take_entered(<ReentrantMutex>self, Py_NewRef(guard))
-        Py_DECREF(<object>guard)
+    cdef PyObject* blocks = (<ReentrantMutex>self).block
+    (<ReentrantMutex>self).block = NULL
+    forget_blocks(blocks)
     (<ReentrantMutex>self).value = None
     return 0
 
@@ -1665,8 +1882,10 @@ cdef int set_up() except -1:
     make_context_manager(MappedMutexGuard, mapped)
     make_context_manager(ReentrantMutex, reentrant)
     make_context_manager(ReentrantMutexGuard, reentrant_guard)
-    forbid_instances(_Unlocked)
-    forbid_instances(_UnlockedReentrant)
+    for cls in (_Mutex, MappedMutexGuard, _Unlocked, _UnlockedReentrant):
+        forbid_instances(cls)
+    if fs_at_fork(nothing, nothing, after_fork_in_child) != 0:
+        raise MemoryError("pthread_atfork failed")
     return 0
 
 

@@ -425,7 +425,7 @@ def test_block_is_left_rightly_after_a_wait(run_threads, wait_until):
         for _ in range(10):
             with m as guard:
                 guard.value += 1
-            with m as guard:
+            with m.lock() as guard:
                 guard.unlock()
         c.notify_all()
 

@@ -32,6 +32,7 @@ class Rescue:
     def __init__(self):
         self.threads = []
         self.errors = []
+        self.guards = {}
 
     def start(self, function, *arguments):
         def run():
@@ -44,6 +45,14 @@ class Rescue:
         thread.start()
         self.threads.append(thread)
         return thread
+
+    def hold(self, mutex):
+        """A context manager that holds a mutex until it is left or unlock() is called."""
+        self.guards[mutex] = guard = mutex.lock()
+        return guard
+
+    def unlock(self, mutex):
+        self.guards.pop(mutex).unlock()
 
     def join(self):
         deadline = time.monotonic() + 30
@@ -62,7 +71,7 @@ def ring(kinds, rescue, breaker):
     barrier = drop_in.Barrier(len(locks))
 
     def take(index):
-        with locks[index]:
+        with rescue.hold(breaker) if index == 0 else locks[index]:
             barrier.wait()
             with locks[(index + 1) % len(locks)]:
                 pass
@@ -100,7 +109,7 @@ def test_ring(kind, size, wait_until):
     assert f"deadlock of {size} threads" in text
     assert "test_deadlock.py" in text
     assert "with locks[" in text
-    breaker.force_unlock()
+    rescue.unlock(breaker)
     rescue.join()
     assert deadlock.check() == []
 
@@ -111,7 +120,7 @@ def test_ring_of_different_locks(wait_until):
     locks = ring(LOCKS, rescue, breaker)
     (cycle,) = find(wait_until)
     assert_is_ring(cycle, locks)
-    breaker.force_unlock()
+    rescue.unlock(breaker)
     rescue.join()
 
 
@@ -122,9 +131,9 @@ def test_two_rings(wait_until):
         ring([Mutex, Mutex], rescue, breaker)
     cycles = wait_until(lambda: len(found := deadlock.check()) == 2 and found)
     assert {len(cycle) for cycle in cycles} == {2}
-    breakers[0].force_unlock()
+    rescue.unlock(breakers[0])
     wait_until(lambda: len(deadlock.check()) == 1)
-    breakers[1].force_unlock()
+    rescue.unlock(breakers[1])
     rescue.join()
 
 
@@ -134,7 +143,7 @@ def test_thread_that_waits_for_itself(kind, wait_until):
     lock = kind()
 
     def lock_twice():
-        with lock, ExitStack() as stack:
+        with lock if kind is drop_in.Lock else rescue.hold(lock), ExitStack() as stack:
             stack.enter_context(lock)
 
     thread = rescue.start(lock_twice)
@@ -148,7 +157,7 @@ def test_thread_that_waits_for_itself(kind, wait_until):
         thread.join(30)
         assert not thread.is_alive()
         return
-    lock.force_unlock()
+    rescue.unlock(lock)
     rescue.join()
 
 
@@ -253,7 +262,7 @@ def test_condition_that_cannot_take_its_lock_again(wait_until):
     waiting = []
 
     def wait():
-        with outer, condition:
+        with rescue.hold(outer), condition:
             waiting.append(1)
             condition.wait()
 
@@ -268,7 +277,7 @@ def test_condition_that_cannot_take_its_lock_again(wait_until):
     rescue.start(notify)
     (cycle,) = find(wait_until)
     assert {id(t.waits_for) for t in cycle} == {id(condition), id(outer)}
-    outer.force_unlock()
+    rescue.unlock(outer)
     rescue.join()
 
 
@@ -501,7 +510,7 @@ def test_watch_reports_each_cycle_once(wait_until):
         time.sleep(0.05)
         assert len(found) == 2
         for breaker in breakers:
-            breaker.force_unlock()
+            rescue.unlock(breaker)
         rescue.join()
     assert all(len(cycle) == 2 for cycle in found)
     assert all(len(violation.locks) == 2 for violation in violations)
@@ -536,7 +545,7 @@ def test_watch_writes_a_report(wait_until, monkeypatch):
         return "deadlock of 2 threads" in text and "more than one order" in text
 
     wait_until(reported)
-    breaker.force_unlock()
+    rescue.unlock(breaker)
     rescue.join()
     watch.stop()
     watch.stop()
@@ -559,7 +568,7 @@ def test_watch_outlives_a_callback_that_raises(wait_until, monkeypatch):
             breaker = Mutex()
             ring([Mutex, Mutex], rescue, breaker)
             wait_until(lambda count=count: len(calls) == count)
-            breaker.force_unlock()
+            rescue.unlock(breaker)
         rescue.join()
     assert "ZeroDivisionError" in "".join(stderr.lines)
 

@@ -281,37 +281,74 @@ def test_every_use_after_leak_raises(kind):
     assert not m.is_locked()
 
 
-@BOTH
-@pytest.mark.parametrize("force", ["force_unlock", "force_unlock_fair"])
-def test_force_unlock_kills_the_guard(kind, force):
+FORCES = pytest.mark.parametrize("force", ["force_unlock", "force_unlock_fair"])
+
+
+@ALL
+@FORCES
+def test_force_unlock_refuses_where_a_guard_can_end_the_hold(kind, force, run_threads):
     m = kind({"a": 1})
+    with pytest.raises(RuntimeError, match="not locked"):
+        getattr(m, force)()
+    with m.lock() as guard:
+        for attempt in (getattr(m, force), lambda: in_thread(run_threads, getattr(m, force))):
+            with pytest.raises(RuntimeError):
+                attempt()
+        assert guard.value == {"a": 1}
+        assert m.is_locked()
+    with m as guard:
+        for attempt in (getattr(m, force), lambda: in_thread(run_threads, getattr(m, force))):
+            with pytest.raises(RuntimeError):
+                attempt()
+        assert guard.value == {"a": 1}
+    mapped = m.lock().map(lambda v: v["a"])
     with pytest.raises(RuntimeError):
         getattr(m, force)()
+    assert mapped.value == 1
+    mapped.unlock()
     assert not m.is_locked()
-    guard = m.lock()
-    getattr(m, force)()
-    assert not m.is_locked()
-    assert_dead(guard)
-    with m as other:
-        assert_dead(guard)
-        del guard
+
+
+@ALL
+@FORCES
+def test_force_unlock_ends_what_was_leaked_in_any_thread(kind, force, run_threads):
+    m = kind(1)
+    for here in (True, False):
+        (m.lock().leak)()
         assert m.is_locked()
-        assert other.value == {"a": 1}
-    mapped = m.lock().map(lambda v: v["a"])
+        if here:
+            getattr(m, force)()
+        else:
+            in_thread(run_threads, getattr(m, force))
+        assert not m.is_locked()
+        with pytest.raises(RuntimeError):
+            getattr(m, force)()
+        with m as guard:
+            assert guard.value == 1
+    in_thread(run_threads, lambda: m.lock().leak())
     getattr(m, force)()
-    assert_dead(mapped)
+    assert not m.is_locked()
 
 
 @BOTH
-def test_force_unlock_inside_a_block(kind):
-    m = kind(1)
-    with m as guard:
-        m.force_unlock()
-        assert_dead(guard)
-        other = m.lock()
-    assert m.is_locked()
-    assert other.value == 1
-    other.unlock()
+def test_of_many_force_unlocks_of_one_leak_one_succeeds(kind, run_threads):
+    m = kind(0)
+    for _ in range(100):
+        m.lock().leak()
+        ready = threading.Barrier(3)
+
+        def force(_, ready=ready):
+            ready.wait()
+            try:
+                m.force_unlock()
+            except RuntimeError:
+                return 0
+            with m as guard:  # the others must not end this
+                guard.value += 1
+            return 1
+
+        assert sum(run_threads(force, count=3)) == 1
+    assert m.into_inner() == 100
 
 
 @ALL
@@ -439,114 +476,219 @@ def test_unlocked_misused(kind):
     guard.unlock()
 
 
-def test_unlocked_that_is_never_left():
-    m = Mutex(1)
-    with m as guard:
-        guard.unlocked().__enter__()
+@ALL
+def test_unlocked_that_is_never_left(kind):
+    """The block has lent its hold for good: no block holds the mutex at its end."""
+    m = kind(1)
+    with pytest.raises(RuntimeError), m as guard:
+        lent = guard.unlocked()
+        lent.__enter__()
         assert not m.is_locked()
         other = m.lock()
     assert other.value == 1
+    if kind is not ReentrantMutex:
+        assert_dead(guard)
+    other.unlock()
+    assert not m.is_locked()
+    guard = m.lock()
+    with guard:
+        lent = guard.unlocked()
+        lent.__enter__()
+    for _ in range(2):
+        with pytest.raises(RuntimeError):
+            lent.__exit__(None, None, None)
+        assert not m.is_locked()
+
+
+@ALL
+def test_of_two_threads_that_leave_one_unlocked_block_one_succeeds(kind, run_threads):
+    m = kind(0)
+    for _ in range(100):
+        ready = threading.Barrier(2)
+        guard = m.lock()
+        lent = guard.unlocked()
+        lent.__enter__()
+
+        def leave(_, ready=ready, lent=lent, guard=guard):
+            ready.wait()
+            try:
+                lent.__exit__(None, None, None)
+            except RuntimeError:
+                return 0
+            guard.unlock()
+            return 1
+
+        assert sum(run_threads(leave, count=2)) == 1
+        assert not m.is_locked()
+
+
+@BOTH
+def test_with_of_a_guard_that_ends_while_another_thread_has_lent_it(kind, run_threads, wait_until):
+    m = kind(0)
+    guard = m.lock()
+    steps = []
+
+    def lend():
+        with pytest.raises(RuntimeError, match="ended meanwhile"), guard.unlocked():
+            steps.append("lent")
+            wait_until(lambda: "left" in steps)
+
+    def leave():
+        wait_until(lambda: steps)
+        guard.__exit__(None, None, None)
+        steps.append("left")
+
+    run_threads([lend, leave])
     assert_dead(guard)
+    assert not m.is_locked()
 
 
 # -- `with` on the mutex -----------------------------------------------------
 
 
+ENDS = {
+    "unlock": lambda guard: guard.unlock(),
+    "unlock_fair": lambda guard: guard.unlock_fair(),
+    "leak": lambda guard: guard.leak(),
+    "map": lambda guard: guard.map(lambda value: value["part"]),
+    "try_map": lambda guard: guard.try_map(lambda value: value["part"]),
+    "with": lambda guard: guard.__enter__(),
+    "leave": lambda guard: guard.__exit__(None, None, None),
+    "call": lambda guard: guard(),
+    "call to leave": lambda guard: guard(None, None, None),
+}
+
+
 @ALL
-def test_block_whose_guard_ends_inside(kind):
-    m = kind({"a": 1})
-    for end in ("unlock", "unlock_fair"):
-        with m as guard:
-            getattr(guard, end)()
-            assert not m.is_locked()
-        assert not m.is_locked()
-        with m as guard:
-            getattr(guard, end)()
-            other = m.lock()
+@pytest.mark.parametrize("end", ENDS)
+def test_nothing_but_its_end_ends_the_hold_of_a_block(kind, end):
+    m = kind({"part": 1})
+    with m as guard:
+        with pytest.raises(RuntimeError, match=r"use lock\(\)"):
+            ENDS[end](guard)
         assert m.is_locked()
-        assert other.value == {"a": 1}
-        other.unlock()
-    with m as guard:
-        mapped = guard.map(lambda v: v["a"])
-    assert mapped.value == 1
-    assert m.is_locked()
-    mapped.unlock()
-    with m as guard:
-        guard.leak()
+        assert guard.value == {"part": 1}
+        assert guard.mutex is m
+        guard.bump()
+        with guard.unlocked():
+            assert not m.is_locked()
+            if kind is not ReentrantMutex:
+                with pytest.raises(RuntimeError):
+                    ENDS[end](guard)
+        assert guard.value == {"part": 1}
+    assert not m.is_locked()
+    assert_dead(guard)
+
+
+@ALL
+def test_exit_without_a_block_changes_nothing(kind, run_threads):
+    m = kind(1)
+
+    def leave():
+        for call in (lambda: m.__exit__(None, None, None), lambda: m(None, None, None)):
+            with pytest.raises(RuntimeError):
+                call()
+
+    leave()
+    assert not m.is_locked()
+    guard = m.lock()
+    leave()
+    in_thread(run_threads, leave)
+    assert guard.value == 1
+    guard.leak()
+    leave()
     assert m.is_locked()
     m.force_unlock()
+    with m as guard, guard.unlocked():
+        leave()
+        with m.lock() as other:
+            leave()
+            assert other.value == 1
+    leave()
     assert not m.is_locked()
 
 
 @BOTH
-def test_block_never_ends_another_threads_hold(kind, run_threads, wait_until):
+def test_of_many_ends_of_one_block_one_succeeds(kind, run_threads):
     m = kind(0)
-    steps = []
+    for _ in range(200):
+        m.__enter__()
+        ready = threading.Barrier(3)
 
-    def first():
-        with m as guard:
-            guard.unlock()
-            wait_until(lambda: "taken" in steps)
-        steps.append("left")
-        assert m.is_locked()
+        def leave(_, ready=ready):
+            ready.wait()
+            try:
+                m.__exit__(None, None, None)
+            except RuntimeError:
+                return 0
+            return 1
 
-    def second():
-        wait_until(lambda: not m.is_locked())
-        with m as guard:
-            steps.append("taken")
-            wait_until(lambda: "left" in steps)
-            assert guard.value == 0
-        steps.append("done")
+        assert sum(run_threads(leave, count=3)) == 1
+        assert not m.is_locked()
 
-    with m:
-        pass
-    run_threads([first, second])
+
+@BOTH
+def test_blocks_and_exits_from_everywhere_keep_exclusion(kind, run_threads):
+    """Threads that leave blocks which they have not entered, and lend them."""
+    m = kind(0)
+    inside = []
+    rounds = 300
+
+    def enter(_):
+        for i in range(rounds):
+            with contextlib.suppress(RuntimeError):
+                guard = m.__enter__()
+                try:
+                    guard.value += 1
+                    if i % 3 == 0:
+                        with guard.unlocked():
+                            pass
+                finally:
+                    m.__exit__(None, None, None)
+
+    def hold(_):
+        for _ in range(rounds):
+            with m.lock():
+                inside.append(1)
+                assert len(inside) == 1
+                inside.pop()
+
+    def leave(_):
+        for _ in range(rounds):
+            with contextlib.suppress(RuntimeError):
+                m.__exit__(None, None, None)
+
+    run_threads([lambda i=i, f=f: f(i) for i in range(2) for f in (enter, hold, leave)])
     assert not m.is_locked()
-    assert steps == ["taken", "left", "done"]
-
-
-@ALL
-def test_nested_blocks(kind):
-    m = kind(0)
-    with m as outer:
-        outer.unlock()
-        with m as inner:
-            inner.value += 1
-            assert m.is_locked()
-        assert not m.is_locked()
-        with m as inner:
-            inner.unlock()
-        with m:
-            assert m.is_locked()
-        assert not m.is_locked()
-    assert m.into_inner() == 1
 
 
 @ALL
 def test_blocks_of_generators(kind):
     m = kind()
 
-    def block():
-        with m as guard:
-            guard.unlock()
-            yield
-
     def holding():
         with m as guard:
             yield guard
 
-    early = block()
-    next(early)
-    with m as guard:
-        early.close()
-        assert m.is_locked()
-        assert guard.mutex is m
-    assert not m.is_locked()
     held = holding()
     guard = next(held)
     assert guard.mutex is m
     held.close()
     assert not m.is_locked()
+    assert_dead(guard)
+    # More open blocks than any table of them could have had, one inside the other's unlocked().
+    blocks = [holding() for _ in range(100)]
+    lent = []
+    for block in blocks:
+        lent.append(next(block).unlocked())
+        lent[-1].__enter__()
+    with m as guard:
+        assert guard.mutex is m
+    for block, context in zip(blocks, lent, strict=True):
+        context.__exit__(None, None, None)
+        assert m.is_locked()
+        block.close()
+        assert not m.is_locked()
 
 
 @BOTH
@@ -575,17 +717,16 @@ def test_exit_stack(kind):
         assert m.is_locked()
     assert not m.is_locked()
     with contextlib.ExitStack() as stack:
-        stack.enter_context(m).unlock()
+        stack.enter_context(m)
+        stack = stack.pop_all()
+    assert m.is_locked()
+    stack.close()
+    assert not m.is_locked()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(m.lock()).unlock()
         other = m.lock()
     assert other.value == 3
     other.unlock()
-    with m as guard, contextlib.ExitStack() as stack:
-        guard.unlock()
-        inner = stack.enter_context(m)
-        stack = stack.pop_all()
-    assert inner.value == 3  # leaving the block has not ended the stack's hold
-    stack.close()
-    assert not m.is_locked()
 
 
 @ALL
@@ -804,17 +945,23 @@ def test_reentrant_guards_end_in_any_order():
 
 def test_reentrant_blocks_end_in_any_order():
     m = ReentrantMutex(1)
-    with m as a:
-        with m as b:
-            a.unlock()
-            with m as c:
-                b.unlock()
-                assert c.value == 1
-            assert not m.is_locked()
+    stacks = [contextlib.ExitStack() for _ in range(4)]
+    guards = [stack.enter_context(m) for stack in stacks]
+    assert len(set(map(id, guards))) == 1  # one for all of a thread's blocks
+    free = m.lock()
+    random.Random(4).shuffle(stacks)
+    for stack in stacks:
+        assert guards[0].value == 1
+        stack.close()
+    assert_dead(guards[0])
+    assert free.value == 1
+    free.unlock()
     assert not m.is_locked()
+    with m as guard:
+        assert guard is not guards[0]
 
 
-def test_reentrant_leak_and_force_unlock():
+def test_reentrant_leak_and_force_unlock(run_threads):
     m = ReentrantMutex(1)
     with pytest.raises(RuntimeError):
         m.force_unlock()
@@ -823,6 +970,8 @@ def test_reentrant_leak_and_force_unlock():
         m.force_unlock()  # no guard was leaked
     assert guard.value == 1
     m.lock().leak()
+    with pytest.raises(RuntimeError):  # the other level has a guard
+        in_thread(run_threads, m.force_unlock)
     guard.unlock()
     assert m.is_owned_by_current_thread()
     m.force_unlock()
@@ -830,6 +979,47 @@ def test_reentrant_leak_and_force_unlock():
     m.lock().leak()
     m.force_unlock_fair()
     assert not m.is_locked()
+    # All levels from elsewhere, when none has a guard; a guard that comes later keeps it.
+    for _ in range(3):
+        m.lock().leak()
+    with m as guard:
+        with pytest.raises(RuntimeError):
+            in_thread(run_threads, m.force_unlock)
+        assert guard.value == 1
+    m.force_unlock()
+    assert m.is_owned_by_current_thread()
+    in_thread(run_threads, m.force_unlock)
+    assert not m.is_locked()
+    assert not m.is_owned_by_current_thread()
+
+
+def test_reentrant_lock_races_with_a_force_unlock(run_threads):
+    m = ReentrantMutex(0)
+
+    def own():
+        for _ in range(2000):
+            m.lock().leak()
+            with m as guard:  # one deeper, or the mutex anew
+                guard.value += 1
+            with contextlib.suppress(RuntimeError):
+                m.force_unlock()
+
+    ended = []
+
+    def force_on():
+        while not ended:
+            with contextlib.suppress(RuntimeError):
+                m.force_unlock()
+
+    def own_all():
+        try:
+            own()
+        finally:
+            ended.append(1)
+
+    run_threads([own_all, force_on])
+    assert not m.is_locked()
+    assert m.into_inner() == 2000
 
 
 def test_reentrant_bump(run_threads, wait_until):
@@ -866,6 +1056,8 @@ def test_reentrant_unlocked(run_threads):
     with m as outer:
         with m as inner, inner.unlocked():
             assert m.is_owned_by_current_thread()  # outer's
+            assert outer.value == 1
+        with m.lock() as inner, inner.unlocked():
             assert_dead(inner)
             assert outer.value == 1
         with outer.unlocked_fair():
@@ -978,11 +1170,20 @@ def test_ctrl_c_ends_a_wait(kind, attempt, run_python):
 
 INTERRUPTED_RELOCK = """
 import os, signal, threading, time
-from fastsync import Mutex
+from fastsync import {kind} as Kind
 from fastsync.mutex import _waiters
-m = Mutex(5)
+m = Kind(5)
 stop = threading.Event()
 held = threading.Event()
+of_block = "{form}" == "block"
+
+def handle(number, frame):
+    print("handled")
+    if of_block:
+        stop.set()
+    raise KeyboardInterrupt
+
+signal.signal(signal.SIGINT, handle)
 
 def steal():
     guard = m.lock()
@@ -995,23 +1196,32 @@ def steal():
 
 thief = threading.Thread(target=steal)
 try:
-    with m as guard:
-        if "{how}" == "bump":
-            thief.start()
-            while not _waiters(m):
-                time.sleep(0.001)
-            guard.bump()
-        else:
-            with guard.unlocked():
+    with m if of_block else m.lock() as guard:
+        try:
+            if "{how}" == "bump":
                 thief.start()
-                held.wait()
+                while not _waiters(m):
+                    time.sleep(0.001)
+                guard.bump()
+            else:
+                with guard.unlocked():
+                    thief.start()
+                    held.wait()
+        except KeyboardInterrupt:
+            print("interrupted")
+            try:
+                assert guard.value == 5
+                print("alive")
+            except RuntimeError:
+                print("dead")
+            raise
 except KeyboardInterrupt:
-    print("interrupted")
+    print("out")
 try:
     guard.value
 except RuntimeError:
-    print("dead")
-assert m.is_locked()
+    print("ended")
+assert m.is_locked() or of_block
 stop.set()
 thief.join()
 assert not m.is_locked()
@@ -1021,10 +1231,14 @@ assert not m.is_locked()
 """
 
 
+@ALL
 @pytest.mark.parametrize("how", ["bump", "unlocked"])
-def test_ctrl_c_while_a_guard_waits_for_its_mutex(how, run_python):
-    code = INTERRUPTED_RELOCK.format(how=how)
-    assert run_python("-c", code).stdout.split() == ["interrupted", "dead"]
+@pytest.mark.parametrize("form", ["block", "guard"])
+def test_ctrl_c_while_a_guard_waits_for_its_mutex(kind, how, form, run_python):
+    """A block holds on until its end, so it gets the mutex first; the handler runs at once."""
+    code = INTERRUPTED_RELOCK.format(how=how, form=form, kind=kind.__name__)
+    lives = "alive" if form == "block" else "dead"
+    assert run_python("-c", code).stdout.split() == ["handled", "interrupted", lives, "out", "ended"]
 
 
 ABANDONED = """
@@ -1050,7 +1264,7 @@ def abandon():
 
     thief = threading.Thread(target=steal)
     try:
-        with mutex as guard:
+        with mutex.lock() as guard:
             dead = weakref.ref(guard.value)
             with guard.unlocked():
                 thief.start()
@@ -1106,16 +1320,37 @@ from fastsync.mutex import _waiters
 m = {kind}(5)
 held, done = threading.Event(), threading.Event()
 
+guards = []
+
 def hold():
+    if "{how}" == "block":
+        with m:
+            held.set()
+            done.wait()
+        return
     guard = m.lock()
+    if "{how}" == "shared":
+        guards.append(guard)
+    elif "{how}" == "mapped":
+        guard = guard.map(lambda value: value.real)
+    elif "{how}" == "leaked":
+        guard.leak()
     held.set()
     done.wait()
-    guard.unlock()
+    if "{how}" == "leaked":
+        m.force_unlock()
+    else:
+        guard.unlock()
 
 def wait():
     m.lock()
 
+if "{how}" == "survivor":
+    guards.append(m.lock())
+    held.set()
 threads = [threading.Thread(target=f) for f in (hold, wait)]
+if guards:
+    del threads[0]
 for thread in threads:
     thread.start()
 held.wait()
@@ -1126,13 +1361,39 @@ if not child:
     try:
         assert m.is_locked()  # it stays held
         assert _waiters(m) == 0
-        assert m.try_lock() is None
-        if "{kind}" != "ReentrantMutex":
+        assert "{how}" == "survivor" or m.try_lock() is None
+        try:
+            m.__exit__(None, None, None)
+        except RuntimeError:
+            pass
+        assert m.is_locked()
+        if "{how}" == "survivor":
+            # Its own hold goes on, however it came to it: only its guard ends it.
+            for _ in range(2):
+                try:
+                    m.force_unlock()
+                except RuntimeError:
+                    pass
+                else:
+                    raise AssertionError
+            assert guards[0].value == 5
+            guards[0].unlock()
+        else:
             m.force_unlock_fair()
-            assert not m.is_locked()
-            with m as guard:
-                assert guard.value == 5
-            assert not m.is_locked()
+            if guards:
+                try:
+                    guards[0].value
+                except RuntimeError:
+                    pass
+                else:
+                    raise AssertionError
+        assert not m.is_locked()
+        with m as guard:
+            if guards:
+                del guards[0]  # dead: it ends nobody's hold
+            assert guard.value == 5
+            assert m.is_locked()
+        assert not m.is_locked()
     except BaseException:
         import traceback
         traceback.print_exc()
@@ -1140,6 +1401,8 @@ if not child:
     os._exit(0)
 _, status = os.waitpid(child, 0)
 done.set()
+if "{how}" == "survivor":
+    guards[0].unlock()
 for thread in threads:
     thread.join()
 assert not m.is_locked()
@@ -1149,8 +1412,83 @@ print(os.waitstatus_to_exitcode(status))
 
 @FORK
 @ALL
-def test_fork_while_held_and_waited_for(kind, run_python):
-    assert run_python("-c", FORKED.format(kind=kind.__name__)).stdout.split() == ["0"]
+@pytest.mark.parametrize("how", ["guard", "shared", "mapped", "block", "leaked", "survivor"])
+def test_fork_while_held_and_waited_for(kind, how, run_python):
+    code = FORKED.format(kind=kind.__name__, how=how)
+    assert run_python("-c", code).stdout.split() == ["0"]
+
+
+FORKED_AMID = """
+import os, sys, threading, time, warnings
+warnings.simplefilter("ignore")
+from fastsync import {kind}
+m = {kind}(0)
+stop = []
+
+def churn():
+    while not stop:
+        with m as guard:
+            guard.value += 1
+        with m.lock() as guard:
+            guard.value += 1
+        guard = m.lock()
+        guard.bump()
+        with guard.unlocked():
+            pass
+        guard.unlock()
+
+threads = [threading.Thread(target=churn) for _ in range(3)]
+for thread in threads:
+    thread.start()
+forced = 0
+for round in range(40):
+    child = os.fork()
+    if not child:
+        if m.is_locked():
+            m.force_unlock()
+        for _ in range(3):
+            assert not m.is_locked()
+            with m as guard:
+                guard.value += 1
+                try:
+                    m.force_unlock()
+                except RuntimeError:
+                    pass
+                else:
+                    os._exit(2)
+                with guard.unlocked():
+                    assert not m.is_locked()
+        grandchild = os.fork()
+        if not grandchild:
+            assert not m.is_locked()
+            os._exit(0)
+        os._exit(os.waitstatus_to_exitcode(os.waitpid(grandchild, 0)[1]))
+    deadline = time.monotonic() + 30
+    while True:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            break
+        if time.monotonic() > deadline:
+            os.kill(child, 9)
+            os.waitpid(child, 0)
+            status = 9
+            break
+        time.sleep(0.001)
+    if status:
+        print("round", round, "status", status)
+        break
+stop.append(1)
+for thread in threads:
+    thread.join()
+print("done")
+"""
+
+
+@FORK
+@ALL
+def test_fork_amid_blocks_and_guards_of_other_threads(kind, run_python):
+    """The child can always force what it finds held, and is never stuck."""
+    assert run_python("-c", FORKED_AMID.format(kind=kind.__name__)).stdout.split() == ["done"]
 
 
 # -- misuse from many threads ------------------------------------------------
@@ -1239,7 +1577,7 @@ def test_guard_type_is_shared():
     assert type(FairMutex().lock()) is MutexGuard
 
 
-# -- blocks of one function on a ReentrantMutex, of which the inner one ends early --------------
+# -- ReentrantMutex, seen from other threads -----------------------------------------------------
 
 
 def is_free_for_others(mutex):
@@ -1247,77 +1585,51 @@ def is_free_for_others(mutex):
     return taken
 
 
-ENDINGS = {
+# -- what ends a hold, and what is left of it ---------------------------------------------------
+
+ENDS_OF_A_GUARD = {
     "unlock": lambda guard: guard.unlock(),
     "unlock_fair": lambda guard: guard.unlock_fair(),
     "leak": lambda guard: guard.leak(),
     "map": lambda guard: guard.map(lambda value: value["part"]),
     "unlocked": lambda guard: guard.unlocked().__enter__(),
-}
-
-
-@pytest.mark.parametrize("ending", ENDINGS)
-def test_inner_block_whose_guard_has_ended_leaves_the_outer_hold_alone(ending):
-    mutex = ReentrantMutex({"part": 1})
-    with mutex as outer:
-        with mutex as inner:
-            kept = ENDINGS[ending](inner)
-        assert outer.value == {"part": 1}
-        assert not is_free_for_others(mutex)
-        with mutex as third, mutex:
-            ENDINGS["unlock"](third)
-        assert not is_free_for_others(mutex)
-        if ending == "map":
-            kept.unlock()
-        elif ending == "leak":
-            mutex.force_unlock()
-    assert is_free_for_others(mutex)
-
-
-def test_outer_block_whose_guard_has_ended_leaves_the_inner_hold_alone():
-    mutex = ReentrantMutex(0)
-    with mutex as outer:
-        with mutex as inner:
-            outer.unlock()
-            assert inner.value == 0
-        assert is_free_for_others(mutex)
-        with mutex:
-            assert not is_free_for_others(mutex)
-        assert is_free_for_others(mutex)
-    assert is_free_for_others(mutex)
-
-
-def test_block_whose_guard_was_lent_and_dropped_ends_quietly():
-    mutex = ReentrantMutex(0)
-    with mutex as guard:
-        guard.unlocked().__enter__()
-    assert is_free_for_others(mutex)
-
-
-# -- what ends a hold, and what is left of it ---------------------------------------------------
-
-ENDS_IN_A_BLOCK = {
-    **ENDINGS,
     "nothing": lambda guard: None,
     "leak and force_unlock": lambda guard: (m := guard.mutex, guard.leak(), m.force_unlock()),
-    "force_unlock": lambda guard: guard.mutex.force_unlock(),
-    "force_unlock_fair": lambda guard: guard.mutex.force_unlock_fair(),
 }
 
-BLOCKS = [(kind, ending) for kind in (Mutex, FairMutex) for ending in ENDS_IN_A_BLOCK]
-# force_unlock() of the third undoes a leak only.
-BLOCKS += [(ReentrantMutex, ending) for ending in ENDS_IN_A_BLOCK if ending[:5] != "force"]
 
-
-@pytest.mark.parametrize(("kind", "ending"), BLOCKS)
-def test_a_mutex_is_freed_however_the_guard_of_a_block_has_ended(kind, ending):
+@ALL
+@pytest.mark.parametrize("ending", ENDS_OF_A_GUARD)
+def test_a_mutex_is_freed_however_a_guard_has_ended(kind, ending):
     m = kind({"part": 1})
-    with m as guard:
-        ENDS_IN_A_BLOCK[ending](guard)
+    with m.lock() as guard:
+        ENDS_OF_A_GUARD[ending](guard)
     gone = weakref.ref(m)
     del m, guard
     gc.collect()
     assert gone() is None
+
+
+class Node:
+    pass
+
+
+@ALL
+@pytest.mark.parametrize("enter", ["lock", "__enter__"])
+@pytest.mark.parametrize("lent", [False, True])
+def test_a_hold_that_never_ends_hides_no_cycle(kind, enter, lent):
+    node = Node()
+    m = kind(node)
+    guard = getattr(m, enter)()
+    if lent:
+        node.kept = guard.unlocked()
+        node.kept.__enter__()
+    else:
+        node.kept = guard
+    gone = weakref.ref(node), weakref.ref(m)
+    del node, m, guard
+    gc.collect()
+    assert [ref() for ref in gone] == [None, None]
 
 
 def test_a_leak_of_a_reentrant_mutex_is_undone_once():

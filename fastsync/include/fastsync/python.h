@@ -159,19 +159,6 @@ FS_INLINE int fs_small_int(PyObject *op, int64_t *value) {
     return 1;
 }
 
-/* Which thread, and which Python function of it, is running: two numbers that
- * are only ever compared.  Of a C or Cython function, its caller's. */
-FS_INLINE void fs_running(uintptr_t *thread, uintptr_t *frame) {
-#if PY_VERSION_HEX >= 0x030D0000
-    PyThreadState *state = PyThreadState_GetUnchecked();
-    *frame = (uintptr_t)state->current_frame;
-#else
-    PyThreadState *state = PyThreadState_Get();
-    *frame = (uintptr_t)state->cframe->current_frame;
-#endif
-    *thread = (uintptr_t)state;
-}
-
 /* With the GIL, a thread that spins attached keeps the owner from running. */
 FS_INLINE int fs_may_spin(void) { return FS_FREE_THREADED || !fs_attached(); }
 
