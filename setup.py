@@ -47,10 +47,11 @@ if os.name == "nt" and sysconfig.get_config_var("Py_GIL_DISABLED"):
 PLAIN = not (DEBUG or SANITIZE)
 SANITIZER = [f"-fsanitize={SANITIZE[0]}", *SANITIZE[1:]] if SANITIZE else []
 UNIX = ["-std=c11", "-fvisibility=hidden", "-pthread", "-Wall", *SANITIZER]
+UNIX += ["-include", "fastsync/no_frames.h"]
 UNIX += ["-Werror=implicit-function-declaration", "-Werror=incompatible-pointer-types"]
 UNIX += ["-g0", "-O3"] if PLAIN else ["-g3", "-O0" if DEBUG else "-O1", "-UNDEBUG"]
 UNIX_LINK = ["-pthread", *SANITIZER] + ["-s"] * (PLAIN and sys.platform == "linux")
-MSVC = ["/std:c11", "/experimental:c11atomics"]
+MSVC = ["/std:c11", "/experimental:c11atomics", "/FIfastsync/no_frames.h"]
 
 
 def sources():

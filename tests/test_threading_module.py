@@ -6,11 +6,13 @@ import inspect
 import pickle
 import sys
 import threading
+import traceback
 import types
 from unittest import mock
 
 import pytest
 
+import fastsync
 import fastsync.threading as ours
 from fastsync import primitives
 
@@ -362,3 +364,37 @@ assert done.wait(30)
 print(seen)
 """
         assert run_python("-c", REPLACED + code).stdout == "[True]\n"
+
+
+def refuse():
+    raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: ours.Lock().release(),
+        lambda: ours.RLock().acquire(timeout=-2),
+        lambda: ours.Condition().wait(),
+        lambda: ours.Semaphore(-1),
+        lambda: ours.BoundedSemaphore().release(),
+        lambda: ours.Event().wait(float("nan")),
+        lambda: ours.Barrier(1, refuse).wait(),
+        lambda: fastsync.Mutex(1).force_unlock(),
+        lambda: fastsync.RwLock(1).force_unlock_write(),
+        lambda: fastsync.Condvar().wait(None),
+        lambda: fastsync.LazyLock(refuse).force(),
+        lambda: fastsync.once(refuse)(),
+        lambda: fastsync.AtomicI8(300),
+        lambda: fastsync.AtomicArray("int8", -1),
+        lambda: fastsync.AtomicRef(1).update(lambda value: refuse()),
+        lambda: fastsync.Arc(1, 2, 3, 4),
+        lambda: fastsync.Parker(1, 2, 3),
+        lambda: fastsync.pin(object()),
+    ],
+)
+def test_no_frame_of_ours_is_in_a_traceback(call):
+    with pytest.raises(Exception) as caught:
+        call()
+    frames = traceback.extract_tb(caught.value.__traceback__)
+    assert {frame.filename for frame in frames} == {__file__}
