@@ -41,6 +41,10 @@ DIRECTIVES = {
 MACROS = [(name, value or "1") for name, _, value in (word.partition("=") for word in DEFINES)]
 MACROS += [(f"FS_FORCE_WAIT_{WAIT.upper()}", "1")] if WAIT else []
 MACROS += [("FS_DEBUG", "1")] if DEBUG else []
+if sysconfig.get_config_var("Py_DEBUG") or "--with-assertions" in str(
+    sysconfig.get_config_var("CONFIG_ARGS")
+):
+    MACROS.append(("FS_PYTHON_ASSERTS", "1"))  # see slots.pyx
 if os.name == "nt" and sysconfig.get_config_var("Py_GIL_DISABLED"):
     MACROS.append(("Py_GIL_DISABLED", "1"))  # both builds share their headers on Windows
 

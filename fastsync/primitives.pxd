@@ -23,24 +23,24 @@ cdef class _Extensible:
     # In this order: see attributes_at.
     cdef object __weakref__
     cdef object attributes     # the instance's __dict__, NULL until needed
+    cdef object inner          # None; what `_cond` gives, once asked for; True: see is_original
 
 
 cdef class Condition(_Extensible):
     cdef fs_call call
-    cdef object lock           # None: `own`, and nobody has asked for it as an object
-    cdef fs_mutex* mutex       # of the lock; NULL when it is not one of ours
-    cdef fs_remutex* remutex   # of the lock, when it is re-entrant
+    cdef object lock           # a Lock or an RLock; None before __init__() and when `original`
+    cdef object shown          # weak reference to the object whose `_cond` this is, or None
     cdef fs_condvar waiters
-    cdef fs_remutex own        # the lock of a Condition() made without one
 
 
 cdef class Semaphore(_Extensible):
     cdef fs_call call
+    cdef unsigned long long initial  # of a BoundedSemaphore
     cdef fs_semaphore semaphore
 
 
 cdef class BoundedSemaphore(Semaphore):
-    cdef unsigned long long initial
+    pass
 
 
 cdef class Event(_Extensible):

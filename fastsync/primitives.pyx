@@ -23,13 +23,15 @@ from cpython.ref cimport Py_INCREF, Py_XDECREF
 from fastsync.c_atomic cimport (
     fs_uptr_load_relaxed, fs_uptr_store_relaxed,
 )
+from fastsync.c_atomic_order cimport FS_SEQ_CST, fs_fence
 from fastsync.c_python cimport fs_small_int
 from fastsync.c_wait cimport FS_FOREVER, fs_now, fs_thread_id
 from fastsync.locks cimport *
 from fastsync.parking cimport FS_SIGNALS, parked_count
 from fastsync.slots cimport (
-    fs_call, fs_method, make_constructor, make_context_manager, make_lazy_dict,
-    finish_type, rename_type, shorten, weakrefs_offset,
+    finish_type, forbid_instances, fs_call, fs_method, make_constructor,
+    make_context_manager, make_lazy_dict, rename_type, set_metaclass, share_layout,
+    shorten, version_tag, weakrefs_offset,
 )
 from fastsync.trace cimport (
     FS_BLOCK, FS_EXCLUSIVE, FS_PERMIT, FS_REENTRANT, FS_SIGNAL, fs_section, fs_wait,
@@ -37,6 +39,12 @@ from fastsync.trace cimport (
     trace_release_all, trace_released, trace_relock, tracing,
 )
 from fastsync.timeouts cimport lock_deadline, wait_deadline
+
+import _thread
+import copyreg
+import threading as stdlib
+from collections import deque
+from weakref import ref
 
 from fastsync._pin import register_pinnable
 
@@ -86,6 +94,11 @@ cdef inline PyObject** attribute_slot(_Extensible self) noexcept:
     return <PyObject**>(<char*><PyObject*>self + attributes_at)
 
 
+cdef inline bint is_original(_Extensible self) noexcept:
+    """Whether the standard library's methods do its work: see _Extensible."""
+    return <PyObject*>self.inner == Py_True
+
+
 cdef inline bint is_plain_type(PyTypeObject* cls) noexcept:
     """No subclass, whose instances refer to anything."""
     return (cls == <PyTypeObject*>Event or cls == <PyTypeObject*>Condition
@@ -98,6 +111,12 @@ cdef class _Extensible:
     """A type whose instances take attributes, in a `__dict__` made on first use.
 
     Until then the collector need not know the instance.
+
+    An instance is `original` when the standard library's own methods do its work, on
+    attributes of its own (`_cond`, `_value` and so on).  That is so for every instance of
+    a subclass: subclasses override these attributes, set them, and rely on the way in
+    which the inherited methods use them.  It is also so for a Condition over a lock that
+    is not one of ours, and for an instance one of whose private attributes has been set.
     """
 
     def __cinit__(self):
@@ -108,6 +127,8 @@ cdef class _Extensible:
         Py_XDECREF(none)
         if is_plain_type(Py_TYPE(self)):
             PyObject_GC_UnTrack(<void*>self)
+        else:
+            self.inner = True
 
     @property
     def __dict__(self):
@@ -120,17 +141,169 @@ cdef class _Extensible:
         PyObject_GenericSetDict(self, value, NULL)
         track(self)
 
+    @__dict__.deleter
+    def __dict__(self):
+        PyObject_GenericSetDict(self, {}, NULL)
+
     def __setattr__(self, name, value):
         PyObject_GenericSetAttr(self, name, value)
         track(self)
 
+    def __reduce_ex__(self, protocol):
+        if is_original(self):
+            # As for any other object: the subclass may have `__getstate__` and the like.
+            return object.__reduce_ex__(self, protocol)
+        refuse_pickling(self)
 
-cdef object lazily(object self, str name, make):
-    """An attribute made on first use, the same for everybody."""
-    return self.__dict__.setdefault(name, make())
+
+ctypedef object (*fs_private_read)(object self)
+ctypedef int (*fs_private_write)(object self, object value) except -1
 
 
-cdef int refuse_pickling(str name) except -1:
+@cython.final
+cdef class _Private:
+    """One of the original's private attributes: what the word says, for an instance that is
+    not `original`; an entry of the `__dict__`, for one that is."""
+    cdef type owner
+    cdef str name
+    cdef fs_private_read read
+    cdef fs_private_write write  # NULL: who sets it has the instance become `original`
+
+    cdef int check(self, instance) except -1:
+        if not isinstance(instance, self.owner):
+            raise TypeError(f"descriptor {self.name!r} for {self.owner.__name__!r} objects "
+                            f"doesn't apply to a {type(instance).__name__!r} object")
+        return 0
+
+    def __get__(self, instance, owner):
+        if instance is None:
+            return self
+        self.check(instance)
+        if not is_original(instance):
+            return self.read(instance)
+        try:
+            return PyObject_GenericGetDict(instance, NULL)[self.name]
+        except KeyError:
+            pass
+        raise AttributeError(
+            f"{type(instance).__name__!r} object has no attribute {self.name!r}")
+
+    def __set__(self, instance, value):
+        self.check(instance)
+        if not is_original(instance):
+            if self.write != NULL:
+                self.write(instance, value)
+                return
+            become_original(instance)
+        instance.__dict__[self.name] = value
+
+    def __delete__(self, instance):
+        self.check(instance)
+        become_original(instance)
+        try:
+            del instance.__dict__[self.name]
+            return
+        except KeyError:
+            pass
+        raise AttributeError(
+            f"{type(instance).__name__!r} object has no attribute {self.name!r}")
+
+
+cdef int add_private(
+    type owner, str name, fs_private_read read, fs_private_write write,
+) except -1:
+    cdef _Private descriptor = _Private.__new__(_Private)
+    descriptor.owner = owner
+    descriptor.name = name
+    descriptor.read = read
+    descriptor.write = write
+    setattr(owner, name, descriptor)
+    return 0
+
+
+cdef int become_original(_Extensible self) except -1:
+    """From now on the standard library's methods do its work, from the state that it has.
+    No other thread may use it meanwhile, as for `__init__()`."""
+    cdef object state = None
+    cdef size_t waiting
+    with cython.critical_section(self):
+        if is_original(self):
+            return 0
+        waiting = threads_waiting(self)
+        if waiting == 0:
+            self.inner = True
+    if waiting != 0:
+        raise RuntimeError("a private attribute cannot be set while threads wait")
+    if isinstance(self, Semaphore):
+        StdlibSemaphore.__init__(self, semaphore_value(&(<Semaphore>self).semaphore))
+        if isinstance(self, BoundedSemaphore):
+            self._initial_value = (<Semaphore>self).initial
+    elif isinstance(self, Event):
+        StdlibEvent.__init__(self)
+        self._flag = event_is_set(&(<Event>self).event)
+    elif isinstance(self, Condition):
+        StdlibCondition.__init__(self, condition_lock(self))
+    else:
+        StdlibBarrier.__init__(
+            self, (<Barrier>self).barrier.parties, kept(<PyObject*>(<Barrier>self).action),
+            kept(<PyObject*>(<Barrier>self).timeout))
+        if barrier_is_broken(&(<Barrier>self).barrier):
+            self._state = -2
+    return 0
+
+
+cdef size_t threads_waiting(_Extensible self) noexcept:
+    """How many threads wait in it natively."""
+    if isinstance(self, Semaphore):
+        return parked_count(<uintptr_t>&(<Semaphore>self).semaphore)
+    if isinstance(self, Event):
+        return parked_count(<uintptr_t>&(<Event>self).event)
+    if isinstance(self, Condition):
+        return parked_count(<uintptr_t>&(<Condition>self).waiters)
+    return barrier_waiting(&(<Barrier>self).barrier)
+
+
+cdef inline object kept(PyObject* seen):
+    """What a field had when it was read, once: another thread may be setting it."""
+    return <object>seen
+
+
+# `_cond` of an object that works natively: a condition that locks nothing for us, but it
+# is notified as the original's is, and `_waiters` counts the threads that wait natively.
+
+cdef object inner_condition(object self):
+    cdef _Extensible owner = self
+    cdef Condition made
+    if owner.inner is None:
+        made = Condition(Lock())
+        made.shown = ref(self)
+        with cython.critical_section(owner):
+            if owner.inner is None:
+                owner.inner = made
+        track(owner)
+    # Pairs with the fence in notify_inner: this thread will look at the state after it.
+    # Either it sees what the other thread has set, or that one sees `inner`.
+    fs_fence(FS_SEQ_CST)
+    return owner.inner
+
+
+cdef int notify_inner(_Extensible self, uint64_t n) except -1:
+    """After the state has changed: wake those who wait for `_cond`."""
+    cdef Condition condition
+    fs_fence(FS_SEQ_CST)  # pairs with the one in inner_condition
+    if <PyObject*>self.inner == Py_None:
+        return 0
+    condition = self.inner
+    condition_acquire(condition, FS_FOREVER, 0)
+    try:
+        condvar_notify_some(&condition.waiters, <size_t>min(n, <uint64_t>PY_SSIZE_T_MAX))
+    finally:
+        condition_release(condition)
+    return 0
+
+
+cdef int refuse_pickling(object self) except -1:
+    name = "_thread.RLock" if isinstance(self, (RLock, Condition)) else "_thread.lock"
     raise TypeError(f"cannot pickle '{name}' object")
 
 
@@ -141,6 +314,39 @@ cdef str address(object self):
 cdef str stock_name(object self):
     """Module and name of the runtime class, as the originals' reprs have it."""
     return f"{type(self).__module__}.{type(self).__qualname__}"
+
+
+# -- Lock and RLock, whose originals are types of `_thread` --------------------
+
+cdef type stdlib_lock = type(_thread.allocate_lock())
+cdef type stdlib_rlock = _thread.RLock
+
+
+cdef object twin(cls):
+    """The type whose instances count as instances of ours, made before a swap or in C."""
+    if cls is Lock:
+        return stdlib_lock
+    return stdlib_rlock if cls is RLock else None
+
+
+class _LockType(type):
+    """Locks of the standard library are instances of ours, as ours are of its types."""
+
+    def __instancecheck__(cls, instance):
+        return type.__instancecheck__(cls, instance) or (
+            twin(cls) is not None and isinstance(instance, twin(cls)))
+
+    def __subclasscheck__(cls, other):
+        return type.__subclasscheck__(cls, other) or (
+            twin(cls) is not None and issubclass(other, twin(cls)))
+
+
+cdef object reduce_as(object self, type original):
+    """What a program has registered for the original's locks holds for ours."""
+    reduce = copyreg.dispatch_table.get(original)
+    if reduce is not None:
+        return reduce(self)
+    refuse_pickling(self)
 
 
 # -- Lock --------------------------------------------------------------------
@@ -248,7 +454,7 @@ takes the lock next (release / acquire ordering)."""
         lock_release(self)
 
     def locked(self):
-        """Whether somebody holds it, at this moment."""
+        """Whether a thread holds it, at this moment."""
         return mutex_is_locked(&self.mutex)
 
     def acquire_lock(self, blocking=True, timeout=-1):
@@ -274,8 +480,12 @@ takes the lock next (release / acquire ordering)."""
             trace_disowned(self, NULL)
         mutex_reset(&self.mutex)
 
-    def __reduce__(self):
-        refuse_pickling("_thread.lock")
+    @property
+    def __class__(self):
+        return stdlib_lock  # what isinstance() and singledispatch ask; type() is Lock
+
+    def __reduce_ex__(self, protocol):
+        return reduce_as(self, stdlib_lock)
 
     def __repr__(self):
         state = "locked" if mutex_is_locked(&self.mutex) else "unlocked"
@@ -460,8 +670,14 @@ ordering is Lock's."""
             trace_disowned(self, NULL)
         remutex_reset(&self.remutex)
 
-    def __reduce__(self):
-        refuse_pickling("_thread.RLock")
+    @property
+    def __class__(self):
+        return stdlib_rlock if type(self) is RLock else type(self)
+
+    def __reduce_ex__(self, protocol):
+        if type(self) is not RLock:
+            return object.__reduce_ex__(self, protocol)
+        return reduce_as(self, stdlib_rlock)
 
     def __repr__(self):
         name = "_thread.RLock" if type(self) is RLock else type(self).__name__
@@ -470,182 +686,82 @@ ordering is Lock's."""
 
 # -- Condition ---------------------------------------------------------------
 
-cdef fs_remutex* condition_word(_ConditionLock view) except NULL:
-    if view.condition is None:
-        # The collector has taken the cycle of the two apart.
-        raise ReferenceError("the Condition of this lock has been collected")
-    return &view.condition.own
+# The standard library's classes, for what is `original`.  They are taken once: the module's
+# attributes may be ours by now.
+cdef object StdlibCondition = stdlib.Condition
+cdef object StdlibSemaphore = stdlib.Semaphore
+cdef object StdlibBoundedSemaphore = stdlib.BoundedSemaphore
+cdef object StdlibEvent = stdlib.Event
+cdef object StdlibBarrier = stdlib.Barrier
 
 
-@cython.final
-cdef class _ConditionLock:
-    """The re-entrant lock of a Condition() that was made without one."""
-    cdef fs_call call
-    cdef object __weakref__
-    cdef Condition condition
+# A second __init__() may exchange the lock while other threads use it.  So it is never let
+# go, and each call reads the field once: all that it does is done with that lock.
 
-    def __cinit__(self, Condition condition not None):
-        self.call = condition_lock_call
-        self.condition = condition
-
-    def acquire(self, blocking=True, timeout=-1):
-        """As RLock.acquire()."""
-        return remutex_acquire(
-            self.condition, condition_word(self), lock_deadline(blocking, timeout))
-
-    def release(self):
-        """As RLock.release()."""
-        remutex_release(self.condition, condition_word(self))
-
-    def locked(self):
-        """As RLock.locked()."""
-        return mutex_is_locked(&condition_word(self).mutex)
-
-    def __enter__(self, blocking=True, timeout=-1):
-        return remutex_acquire(
-            self.condition, condition_word(self), lock_deadline(blocking, timeout))
-
-    def __exit__(self, exc_type=None, exc_value=None, traceback=None):
-        remutex_release(self.condition, condition_word(self))
-
-    def _is_owned(self):
-        return remutex_is_mine(condition_word(self))
-
-    def _recursion_count(self):
-        return (remutex_count(condition_word(self))
-                if remutex_is_mine(condition_word(self)) else 0)
-
-    def _release_save(self):
-        return remutex_release_save(self.condition, condition_word(self))
-
-    def _acquire_restore(self, state):
-        remutex_acquire_restore(self.condition, condition_word(self), state)
-
-    def _at_fork_reinit(self):
-        remutex_reset(condition_word(self))
-
-    def __reduce__(self):
-        refuse_pickling("_thread.RLock")
-
-    def __repr__(self):
-        return remutex_repr(condition_word(self), "_thread.RLock", self)
+cdef inline PyObject* own_lock(Condition self) except NULL:
+    cdef PyObject* lock = <PyObject*>self.lock
+    if lock == Py_None:
+        raise AttributeError("'Condition' object has no attribute '_lock'")
+    return lock
 
 
-cdef PyObject* condition_lock_call(
-    PyObject* self, PyObject** args, size_t nargsf, PyObject* names,
-) except NULL:
-    cdef size_t nargs = PyVectorcall_NARGS(nargsf)
-    if names == NULL and nargs == 0:
-        remutex_acquire(
-            (<_ConditionLock>self).condition, condition_word(<_ConditionLock>self), FS_FOREVER)
-        return Py_NewRef(Py_True)
-    if names == NULL and nargs == 3:
-        remutex_release((<_ConditionLock>self).condition, condition_word(<_ConditionLock>self))
-        return Py_NewRef(Py_None)
-    refuse_call(nargs)
+cdef inline fs_remutex* rlock_of(PyObject* lock) noexcept:
+    """Its word, or NULL when it is a Lock."""
+    return NULL if Py_TYPE(<object>lock) == <PyTypeObject*>Lock else &(<RLock>lock).remutex
 
 
-cdef inline PyObject* traced(Condition self) noexcept:
-    """What the deadlock detector knows the lock by."""
-    return <PyObject*>self if self.remutex == &self.own else <PyObject*>self.lock
-
-
-cdef inline fs_mutex* own_word(fs_mutex* mutex) except NULL:
-    """It, unless another thread has just exchanged the lock for one that is not ours."""
-    if mutex == NULL:
-        raise RuntimeError("the lock of a Condition was exchanged while threads use it")
-    return mutex
-
-
-cdef inline object kept(PyObject* seen):
-    """What a field had when it was read, once: see set_lock."""
-    return <object>seen
+cdef object condition_lock(Condition self):
+    return <object>own_lock(self)
 
 
 cdef inline bint condition_acquire(Condition self, int64_t deadline, int block) except -1:
-    cdef fs_remutex* remutex = self.remutex  # once: see set_lock
-    cdef fs_mutex* mutex = self.mutex
+    cdef PyObject* lock = own_lock(self)
+    cdef fs_remutex* remutex = rlock_of(lock)
     if remutex != NULL:
-        return remutex_acquire(<object>traced(self), remutex, deadline)
-    return word_acquire(<object>traced(self), own_word(mutex), deadline, block)
+        return remutex_acquire(<object>lock, remutex, deadline)
+    return word_acquire(<object>lock, &(<Lock>lock).mutex, deadline, block)
 
 
 cdef inline int condition_release(Condition self) except -1:
-    cdef fs_remutex* remutex = self.remutex
-    cdef fs_mutex* mutex = self.mutex
+    cdef PyObject* lock = own_lock(self)
+    cdef fs_remutex* remutex = rlock_of(lock)
     if remutex != NULL:
-        return remutex_release(<object>traced(self), remutex)
-    return word_release(<object>traced(self), own_word(mutex))
+        return remutex_release(<object>lock, remutex)
+    return word_release(<object>lock, &(<Lock>lock).mutex)
 
 
-cdef inline bint condition_is_owned(Condition self) except -1:
-    cdef fs_remutex* remutex = self.remutex
-    cdef fs_mutex* mutex = self.mutex
-    if remutex != NULL:
-        return remutex_is_mine(remutex)
-    if mutex != NULL:
-        return mutex_is_locked(mutex)
-    return bool(self._is_owned())
+cdef inline bint is_held(PyObject* lock) noexcept:
+    cdef fs_remutex* remutex = rlock_of(lock)
+    return remutex_is_mine(remutex) if remutex != NULL else mutex_is_locked(&(<Lock>lock).mutex)
+
+
+cdef inline PyObject* held_lock(Condition self) except NULL:
+    """The lock, which a thread must hold that waits."""
+    cdef PyObject* lock = own_lock(self)
+    if not is_held(lock):
+        raise RuntimeError("cannot wait on un-acquired lock")
+    return lock
 
 
 cdef bint is_plain(Condition self) except -1:
-    """Nothing stands in for a method: no subclass, no attribute, no patch of the class."""
-    return (type(self) is Condition and attribute_slot(self)[0] == NULL
+    """Nothing stands in for a method: no attribute, no patch of the class."""
+    return (attribute_slot(self)[0] == NULL
             and Condition.wait is own_wait and Condition.notify is own_notify)
 
 
-cdef struct foreign_wait:
-    PyObject* condition
-    PyObject* saved  # what _release_save() gave, owned; NULL: still held
-
-
-# park()'s before_sleep hook: called attached, with no internal lock held.
-cdef int release_foreign(void* ctx) except -1:
-    cdef foreign_wait* wait = <foreign_wait*>ctx
-    saved = (<object>wait.condition)._release_save()
-    Py_INCREF(saved)
-    wait.saved = <PyObject*>saved
-    return 0
-
-
-cdef bint condition_wait_foreign(Condition self, int64_t deadline) except -1:
-    cdef foreign_wait wait
-    cdef int outcome
-    wait.condition = <PyObject*>self
-    wait.saved = NULL
-    outcome = condvar_wait_foreign(
-        &self.waiters, <int (*)(void*) noexcept nogil><void*>release_foreign, &wait,
-        deadline, FS_SIGNALS)
-    try:
-        checked(outcome)
-        if outcome == FS_CONDVAR_BAD_MUTEX:
-            raise RuntimeError("the lock of a Condition was exchanged while threads wait on it")
-    finally:
-        if wait.saved != NULL:
-            saved = <object>wait.saved
-            Py_XDECREF(wait.saved)
-            self._acquire_restore(saved)
-    return outcome
-
-
-cdef bint condition_wait(Condition self, int64_t deadline) except -1:
+cdef bint condition_wait(Condition self, PyObject* lock, int64_t deadline) except -1:
     """Wait for a notification, the lock held before and after."""
-    # Both are kept: a second __init__() meanwhile gives the others another lock.
-    cdef fs_mutex* mutex = self.mutex
-    cdef fs_remutex* remutex = self.remutex
+    cdef fs_remutex* remutex = rlock_of(lock)
+    cdef fs_mutex* mutex = &(<Lock>lock).mutex if remutex == NULL else &remutex.mutex
+    cdef int kind = FS_EXCLUSIVE if remutex == NULL else FS_REENTRANT
     cdef uint32_t count = 0
     cdef int outcome
-    cdef bint noted = False
+    cdef bint noted = tracing()
     cdef fs_wait noting
     if deadline == 0:
         deadline = 1  # the past: give the lock up and take it again, at once
-    if mutex == NULL:
-        return condition_wait_foreign(self, deadline)
-    if tracing():
-        lock = <object>traced(self)  # kept: see set_lock
-        trace_condition(&noting, lock, FS_EXCLUSIVE if remutex == NULL else FS_REENTRANT,
-                        NULL, mutex, deadline)
-        noted = True
+    if noted:
+        trace_condition(&noting, <object>lock, kind, NULL, mutex, deadline)
     if remutex != NULL:
         count = remutex_let_go(remutex)
     outcome = condvar_wait(&self.waiters, mutex, deadline, FS_SIGNALS)
@@ -658,14 +774,8 @@ cdef bint condition_wait(Condition self, int64_t deadline) except -1:
     return checked(outcome)
 
 
-cdef inline int check_owned(Condition self) except -1:
-    if not condition_is_owned(self):
-        raise RuntimeError("cannot wait on un-acquired lock")
-    return 0
-
-
 cdef int condition_notify(Condition self, object n) except -1:
-    if not condition_is_owned(self):
+    if not is_held(own_lock(self)):
         raise RuntimeError("cannot notify on un-acquired lock")
     if condvar_has_waiters(&self.waiters) and n > 0:
         condvar_notify_some(&self.waiters, notify_limit(self, n))
@@ -685,42 +795,38 @@ cdef size_t notify_limit(Condition self, object n) except? 0:
     return limit
 
 
-cdef object condition_lock(Condition self):
-    """The lock as an object; made on demand when it is our own."""
-    cdef object lock = kept(<PyObject*>self.lock)
-    if lock is not None:
-        return lock
-    view = _ConditionLock(self)
-    track(self)  # they refer to each other
-    with cython.critical_section(self):
-        if self.lock is None:
-            self.lock = view
-    return kept(<PyObject*>self.lock)
-
-
 cdef int set_lock(Condition self, object lock) except -1:
-    """In __init__(), a second one too: others may be reading the old lock at the same
-    time.  So that is never let go, and a reader reads the field once."""
     with cython.critical_section(self):
         if self.lock is not None and self.lock is not lock:
-            Py_INCREF(self.lock)
+            Py_INCREF(self.lock)  # see own_lock
         self.lock = lock
     return 0
+
+
+cdef object read_lock(object self):
+    return condition_lock(self)
+
+
+cdef object read_waiters(object self):
+    cdef Condition condition = self
+    cdef Py_ssize_t count = parked_count(<uintptr_t>&condition.waiters)
+    shown = kept(<PyObject*>condition.shown)
+    owner = None if shown is None else shown()
+    if owner is not None:
+        count += threads_waiting(owner)
+    return deque([None] * count)
 
 
 cdef PyObject* condition_call(
     PyObject* self, PyObject** args, size_t nargsf, PyObject* names,
 ) except NULL:
     cdef size_t nargs = PyVectorcall_NARGS(nargsf)
-    cdef Condition condition
     if names != NULL or (nargs != 0 and nargs != 3):
         refuse_call(nargs)
-    if (<Condition>self).mutex == NULL:
-        # A foreign lock: its own `with`, looked up as the original does.
-        condition = <Condition>self
-        lock = condition_lock(condition)
-        answer = (lock.__enter__() if nargs == 0 else
-                  lock.__exit__(<object>args[0], <object>args[1], <object>args[2]))
+    if is_original(<Condition>self):
+        answer = (StdlibCondition.__enter__(<object>self) if nargs == 0 else
+                  StdlibCondition.__exit__(
+                      <object>self, <object>args[0], <object>args[1], <object>args[2]))
         return Py_NewRef(<PyObject*>answer)
     if nargs == 0:
         condition_acquire(<Condition>self, FS_FOREVER, FS_BLOCK)
@@ -745,95 +851,79 @@ notified.  Ordering: the lock's."""
         self.call = condition_call
         if tracing():
             trace_made(self)
-        self.mutex = &self.own.mutex
-        self.remutex = &self.own
 
     def __init__(self, lock=None):
-        if lock is None:
-            if self.lock is None and remutex_count(&self.own) == 0:
+        if not is_original(self):
+            if lock is None:
+                lock = RLock()
+            if type(lock) is Lock or type(lock) is RLock:
+                set_lock(self, lock)
                 return
-            lock = RLock()  # a second __init__(): a new lock, as the original
-        track(self)
-        if self.mutex == NULL:
-            forget_foreign_lock(self)
-        set_lock(self, lock)
-        if type(lock) is Lock:
-            self.mutex = &(<Lock>lock).mutex
-            self.remutex = NULL
-        elif type(lock) is RLock:
-            self.mutex = &(<RLock>lock).remutex.mutex
-            self.remutex = &(<RLock>lock).remutex
-        else:
-            adopt_foreign_lock(self, lock)
-
-    @property
-    def _lock(self):
-        return condition_lock(self)
-
-    @property
-    def _waiters(self):
-        from collections import deque
-        return deque([None] * <Py_ssize_t>parked_count(<uintptr_t>&self.waiters))
+            self.inner = True
+            set_lock(self, None)
+        StdlibCondition.__init__(self, lock)
 
     def acquire(self, blocking=True, timeout=-1):
         """The lock's acquire()."""
-        if self.mutex == NULL:
-            return condition_lock(self).acquire(blocking, timeout)
+        if is_original(self):
+            return self._lock.acquire(blocking, timeout)
         return condition_acquire(self, lock_deadline(blocking, timeout), 0)
 
     def release(self):
         """The lock's release()."""
-        if self.mutex == NULL:
-            return condition_lock(self).release()
+        if is_original(self):
+            return self._lock.release()
         condition_release(self)
 
     def locked(self):
         """The lock's locked()."""
-        cdef fs_mutex* mutex = self.mutex
-        if mutex == NULL:
-            return condition_lock(self).locked()
-        return mutex_is_locked(mutex)
+        if is_original(self):
+            return self._lock.locked()
+        return condition_lock(self).locked()
 
     def __enter__(self):
-        if self.mutex == NULL:
-            return condition_lock(self).__enter__()
+        if is_original(self):
+            return StdlibCondition.__enter__(self)
         return condition_acquire(self, FS_FOREVER, FS_BLOCK)
 
     def __exit__(self, exc_type=None, exc_value=None, traceback=None):
-        if self.mutex == NULL:
-            return condition_lock(self).__exit__(exc_type, exc_value, traceback)
+        if is_original(self):
+            return StdlibCondition.__exit__(self, exc_type, exc_value, traceback)
         condition_release(self)
 
     def wait(self, timeout=None):
-        """Let the lock go, sleep until notified, take the lock again.
+        """Release the lock, sleep until notified, take the lock again.
 
         timeout: seconds, None for no limit.  False when it passed first (the lock
         is taken again all the same, without a limit).  RuntimeError when the
         lock is not held.
         """
         cdef int64_t deadline
-        check_owned(self)
+        if is_original(self):
+            return StdlibCondition.wait(self, timeout)
+        held_lock(self)
         deadline = wait_deadline(timeout)
-        if not (timeout is None or PyFloat_CheckExact(timeout) or PyLong_CheckExact(timeout)):
-            check_owned(self)  # its own methods may have let the lock go
-        return condition_wait(self, deadline)
+        # Once more: methods of `timeout` may have released the lock, or exchanged it.
+        return condition_wait(self, held_lock(self), deadline)
 
     def wait_for(self, predicate, timeout=None):
         """wait() until predicate() is true, or `timeout` seconds have passed in all:
         the predicate's last value."""
         cdef int64_t deadline
-        cdef bint plain = is_plain(self)
+        cdef bint plain
+        if is_original(self):
+            return StdlibCondition.wait_for(self, predicate, timeout)
+        plain = is_plain(self)
         result = predicate()
         if result:
             return result
         deadline = wait_deadline(timeout)
         while True:
-            # Once at least, also when there is no time: the lock is let go.
+            # Once at least, also when there is no time: the lock is released.
             if not plain:
                 self.wait(None if timeout is None else max((deadline - fs_now()) * 1e-9, 0.0))
             else:
-                check_owned(self)
-                condition_wait(self, deadline)
+                condition_wait(self, held_lock(self), deadline)
             result = predicate()
             if result or (timeout is not None and fs_now() >= deadline):
                 return result
@@ -841,11 +931,15 @@ notified.  Ordering: the lock's."""
     def notify(self, n=1):
         """Wake up to n waiting threads; they run when they get the lock.
         RuntimeError when the lock is not held."""
+        if is_original(self):
+            return StdlibCondition.notify(self, n)
         condition_notify(self, n)
 
     def notify_all(self):
         """Wake every waiting thread.  RuntimeError when the lock is not held."""
-        if is_plain(self):
+        if is_original(self):
+            StdlibCondition.notify_all(self)
+        elif is_plain(self):
             condition_notify(self, PY_SSIZE_T_MAX)
         else:
             self.notify(parked_count(<uintptr_t>&self.waiters))
@@ -857,85 +951,60 @@ notified.  Ordering: the lock's."""
         self.notify_all()
 
     def _is_owned(self):
-        if self.mutex != NULL:
-            return condition_is_owned(self)
-        # A foreign lock without _is_owned(): try it.
-        if condition_lock(self).acquire(False):
-            condition_lock(self).release()
-            return False
-        return True
+        if is_original(self):
+            return StdlibCondition._is_owned(self)
+        return is_held(own_lock(self))
 
     def _release_save(self):
-        cdef fs_remutex* remutex = self.remutex
+        cdef fs_remutex* remutex
+        if is_original(self):
+            return StdlibCondition._release_save(self)
+        remutex = rlock_of(own_lock(self))
         if remutex != NULL:
-            return remutex_release_save(<object>traced(self), remutex)
-        if self.mutex != NULL:
-            condition_release(self)
-        else:
-            condition_lock(self).release()
+            return remutex_release_save(condition_lock(self), remutex)
+        condition_release(self)
 
     def _acquire_restore(self, state):
-        cdef fs_remutex* remutex = self.remutex
-        cdef fs_mutex* mutex = self.mutex
+        cdef PyObject* lock
+        cdef fs_remutex* remutex
+        if is_original(self):
+            StdlibCondition._acquire_restore(self, state)
+            return
+        lock = own_lock(self)
+        remutex = rlock_of(lock)
         if remutex != NULL:
-            remutex_acquire_restore(<object>traced(self), remutex, state)
-        elif mutex != NULL:
-            word_retake(<object>traced(self), mutex)
+            remutex_acquire_restore(<object>lock, remutex, state)
         else:
-            condition_lock(self).acquire()
+            word_retake(<object>lock, &(<Lock>lock).mutex)
 
     def _recursion_count(self):
-        cdef fs_remutex* remutex = self.remutex
-        if self.mutex == NULL:
-            return condition_lock(self)._recursion_count()
-        if remutex == NULL:
-            raise AttributeError("_recursion_count")
-        return remutex_count(remutex) if remutex_is_mine(remutex) else 0
+        return self._lock._recursion_count()
 
     def _at_fork_reinit(self):
-        if self.mutex == NULL:
-            condition_lock(self)._at_fork_reinit()
-        elif self.remutex != NULL:
-            remutex_reset(self.remutex)
-        else:
-            mutex_reset(self.mutex)
+        if is_original(self):
+            StdlibCondition._at_fork_reinit(self)
+            return
+        condition_lock(self)._at_fork_reinit()
         # The waiters did not survive the fork; if there was none, they wake.
         condvar_reset(&self.waiters)
 
-    def __reduce__(self):
-        refuse_pickling("_thread.RLock")
-
     def __repr__(self):
+        if is_original(self):
+            return StdlibCondition.__repr__(self)
         count = parked_count(<uintptr_t>&self.waiters)
         return f"<Condition({condition_lock(self)!r}, {count})>"
 
 
-cdef tuple OPTIONAL_METHODS = ("_release_save", "_acquire_restore", "_is_owned", "locked")
-
-
-cdef int forget_foreign_lock(Condition self) except -1:
-    for name in ("acquire", "release", *OPTIONAL_METHODS):
-        self.__dict__.pop(name, None)
-    return 0
-
-
-cdef int adopt_foreign_lock(Condition self, object lock) except -1:
-    """Bind the lock's methods to the instance, as the original does."""
-    self.mutex = NULL
-    self.remutex = NULL
-    self.acquire = lock.acquire
-    self.release = lock.release
-    for name in OPTIONAL_METHODS:
-        method = getattr(lock, name, None)
-        if method is not None:
-            setattr(self, name, method)
-    return 0
-
-
 # -- Semaphore, BoundedSemaphore ---------------------------------------------
 
-cdef object make_inner_condition():
-    return Condition(Lock())
+cdef uint64_t permits(object n) except 0:
+    cdef int64_t small
+    if fs_small_int(<PyObject*>n, &small) and small > 0:
+        return small
+    n = PyNumber_Index(n)
+    if n < 1:
+        raise ValueError("n must be one or more")
+    return min(n, PY_SSIZE_T_MAX)  # which is past every limit
 
 
 cdef inline uint64_t semaphore_limit(Semaphore self) noexcept:
@@ -967,7 +1036,7 @@ cdef int semaphore_give(Semaphore self, uint64_t n) except -1:
         if isinstance(self, BoundedSemaphore):
             raise ValueError("Semaphore released too many times")
         raise OverflowError("semaphore value is too large")
-    return 0
+    return notify_inner(self, n)
 
 
 cdef PyObject* semaphore_call(
@@ -975,16 +1044,49 @@ cdef PyObject* semaphore_call(
 ) except NULL:
     cdef size_t nargs = PyVectorcall_NARGS(nargsf)
     if names == NULL and nargs == 0:
+        if is_original(<Semaphore>self):
+            answer = StdlibSemaphore.acquire(<object>self)
+            return Py_NewRef(<PyObject*>answer)
         acquire_semaphore(<Semaphore>self, FS_FOREVER)
         return Py_NewRef(Py_True)
     if names != NULL or nargs != 3:
         refuse_call(nargs)
-    if (<PyObject*>(<Semaphore>self).attributes == NULL
-            and (type(<object>self) is Semaphore or type(<object>self) is BoundedSemaphore)):
+    if <PyObject*>(<Semaphore>self).attributes == NULL and is_as_made(<Semaphore>self):
         semaphore_give(<Semaphore>self, 1)
     else:
-        (<object>self).release()  # it may be somebody's override
+        (<object>self).release()  # it may be an override, or a patch of the class
     return Py_NewRef(Py_None)
+
+
+# The version of the two classes while nothing in them has been patched.
+cdef unsigned int semaphore_version = 0
+cdef unsigned int bounded_semaphore_version = 0
+
+
+cdef inline bint is_as_made(Semaphore self) noexcept:
+    """Its class has the methods that it was made with: no subclass, no patch."""
+    if type(self) is Semaphore:
+        return semaphore_version != 0 and version_tag(Semaphore) == semaphore_version
+    return (type(self) is BoundedSemaphore and bounded_semaphore_version != 0
+            and version_tag(BoundedSemaphore) == bounded_semaphore_version)
+
+
+cdef object read_value(object self):
+    return semaphore_value(&(<Semaphore>self).semaphore)
+
+
+cdef int write_value(object self, object value) except -1:
+    semaphore_set_value(&(<Semaphore>self).semaphore, initial_value(value))
+    return 0
+
+
+cdef object read_initial_value(object self):
+    return (<Semaphore>self).initial
+
+
+cdef int write_initial_value(object self, object value) except -1:
+    (<Semaphore>self).initial = initial_value(value)
+    return 0
 
 
 cdef uint64_t initial_value(object value) except? 0:
@@ -1017,19 +1119,12 @@ ordering)."""
             trace_made(self)
 
     def __init__(self, value=1):
-        semaphore_set_value(&self.semaphore, initial_value(value))
-
-    @property
-    def _value(self):
-        return semaphore_value(&self.semaphore)
-
-    @_value.setter
-    def _value(self, value):
-        semaphore_set_value(&self.semaphore, initial_value(value))
-
-    @property
-    def _cond(self):
-        return lazily(self, "_inner_condition", make_inner_condition)
+        cdef uint64_t initial
+        if is_original(self):
+            StdlibSemaphore.__init__(self, value)
+            return
+        initial = initial_value(value)
+        semaphore_set_value(&self.semaphore, initial)
 
     def acquire(self, blocking=True, timeout=None):
         """Take a permit, waiting for one; whether it was taken.
@@ -1037,6 +1132,8 @@ ordering)."""
         blocking: False answers at once.  timeout: seconds, None for no limit, not
         positive: at once.  ValueError for a timeout in a call that does not block.
         """
+        if is_original(self):
+            return StdlibSemaphore.acquire(self, blocking, timeout)
         if blocking is True and timeout is None:
             return acquire_semaphore(self, FS_FOREVER)
         if not blocking and timeout is not None:
@@ -1045,16 +1142,10 @@ ordering)."""
 
     def release(self, n=1):
         """Give n permits back, waking up to n waiting threads; ValueError for n < 1."""
-        cdef int64_t small
-        if fs_small_int(<PyObject*>n, &small) and small > 0:
-            semaphore_give(self, small)
-            return
-        n = PyNumber_Index(n)
-        if n < 1:
-            raise ValueError("n must be one or more")
-        if n > PY_SSIZE_T_MAX:
-            n = PY_SSIZE_T_MAX  # past every limit
-        semaphore_give(self, n)
+        if is_original(self):
+            StdlibSemaphore.release(self, n)
+        else:
+            semaphore_give(self, permits(n))
 
     def __enter__(self, blocking=True, timeout=None):
         return Semaphore.acquire(self, blocking, timeout)
@@ -1062,10 +1153,9 @@ ordering)."""
     def __exit__(self, exc_type=None, exc_value=None, traceback=None):
         self.release()
 
-    def __reduce__(self):
-        refuse_pickling("_thread.lock")
-
     def __repr__(self):
+        if is_original(self):
+            return StdlibSemaphore.__repr__(self)
         return f"<{stock_name(self)} at {address(self)}: value={semaphore_value(&self.semaphore)}>"
 
 
@@ -1082,18 +1172,26 @@ release() past it raises ValueError and changes nothing."""
         self.initial = 1
 
     def __init__(self, value=1):
-        semaphore_set_value(&self.semaphore, initial_value(value))
-        self.initial = value
+        cdef uint64_t initial
+        if is_original(self):
+            StdlibSemaphore.__init__(self, value)
+            self._initial_value = value
+            return
+        initial = initial_value(value)
+        with cython.critical_section(self):  # not the value of one call and the bound of another
+            self.initial = initial
+            semaphore_set_value(&self.semaphore, initial)
 
-    @property
-    def _initial_value(self):
-        return self.initial
-
-    @_initial_value.setter
-    def _initial_value(self, value):
-        self.initial = initial_value(value)
+    def release(self, n=1):
+        """As Semaphore.release(); ValueError when the value would exceed the initial one."""
+        if is_original(self):
+            StdlibBoundedSemaphore.release(self, n)
+        else:
+            semaphore_give(self, permits(n))
 
     def __repr__(self):
+        if is_original(self):
+            return StdlibBoundedSemaphore.__repr__(self)
         return (f"<{stock_name(self)} at {address(self)}: "
                 f"value={semaphore_value(&self.semaphore)}/{self.initial}>")
 
@@ -1108,6 +1206,18 @@ cdef inline bint wait_for_event(Event self, int64_t deadline) except -1:
     if tracing():
         return trace_lock(self, FS_SIGNAL, deadline, NULL, take_event, &self.event)
     return checked(event_wait_until(&self.event, deadline, FS_SIGNALS))
+
+
+cdef object read_flag(object self):
+    return event_is_set(&(<Event>self).event)
+
+
+cdef int write_flag(object self, object value) except -1:
+    if value:
+        event_set(&(<Event>self).event)
+    else:
+        event_clear(&(<Event>self).event)
+    return 0
 
 
 @cython.no_gc_clear
@@ -1125,25 +1235,15 @@ ordering)."""
             trace_made(self)
 
     def __init__(self):
+        if is_original(self):
+            StdlibEvent.__init__(self)
+            return
         event_clear(&self.event)
-
-    @property
-    def _flag(self):
-        return event_is_set(&self.event)
-
-    @_flag.setter
-    def _flag(self, value):
-        if value:
-            event_set(&self.event)
-        else:
-            event_clear(&self.event)
-
-    @property
-    def _cond(self):
-        return lazily(self, "_inner_condition", make_inner_condition)
 
     def is_set(self):
         """Whether the flag is set."""
+        if is_original(self):
+            return StdlibEvent.is_set(self)
         return event_is_set(&self.event)
 
     def isSet(self):
@@ -1152,36 +1252,48 @@ ordering)."""
         return self.is_set()
 
     def set(self):
-        """Set the flag and wake everybody who waits."""
+        """Set the flag and wake every waiting thread."""
         cdef fs_section section
-        if not tracing():
-            event_set(&self.event)
+        if is_original(self):
+            StdlibEvent.set(self)
             return
-        trace_release(&section, self, FS_SIGNAL, NULL)
-        event_set(&self.event)
-        trace_released(&section)
+        if tracing():
+            trace_release(&section, self, FS_SIGNAL, NULL)
+            event_set(&self.event)
+            trace_released(&section)
+        else:
+            event_set(&self.event)
+        notify_inner(self, PY_SSIZE_T_MAX)
 
     def clear(self):
         """Clear the flag; threads that a set() has woken are not held back."""
+        if is_original(self):
+            StdlibEvent.clear(self)
+            return
         event_clear(&self.event)
 
     def wait(self, timeout=None):
         """Wait until the flag is set; False when `timeout` seconds passed first."""
+        if is_original(self):
+            return StdlibEvent.wait(self, timeout)
         if event_is_set(&self.event):
             return True
         return wait_for_event(self, wait_deadline(timeout))
 
     def _at_fork_reinit(self):
-        # The flag stays; whoever was parked did not survive the fork.
-        cdef bint was_set = event_is_set(&self.event)
+        # The flag stays; threads that were parked did not survive the fork.
+        cdef bint was_set
+        if is_original(self):
+            StdlibEvent._at_fork_reinit(self)
+            return
+        was_set = event_is_set(&self.event)
         event_reset(&self.event, was_set)
-        if <PyObject*>(<_Extensible>self).attributes != NULL and "_inner_condition" in self.__dict__:
-            self._cond._at_fork_reinit()
-
-    def __reduce__(self):
-        refuse_pickling("_thread.lock")
+        if self.inner is not None:
+            self.inner._at_fork_reinit()
 
     def __repr__(self):
+        if is_original(self):
+            return StdlibEvent.__repr__(self)
         status = "set" if event_is_set(&self.event) else "unset"
         return f"<{stock_name(self)} at {address(self)}: {status}>"
 
@@ -1215,6 +1327,49 @@ cdef int finish_round(Barrier self) except -1:
     return FS_BARRIER_BROKEN if barrier_open(&self.barrier) else FS_BARRIER_PASSED
 
 
+cdef object read_action(object self):
+    return kept(<PyObject*>(<Barrier>self).action)
+
+
+cdef int write_action(object self, object value) except -1:
+    return set_extras(self, value, kept(<PyObject*>(<Barrier>self).timeout))
+
+
+cdef object read_timeout(object self):
+    return kept(<PyObject*>(<Barrier>self).timeout)
+
+
+cdef int write_timeout(object self, object value) except -1:
+    return set_extras(self, kept(<PyObject*>(<Barrier>self).action), value)
+
+
+cdef object read_parties(object self):
+    return (<Barrier>self).barrier.parties
+
+
+cdef object read_count(object self):
+    return barrier_waiting(&(<Barrier>self).barrier)
+
+
+cdef object read_state(object self):
+    return -2 if barrier_is_broken(&(<Barrier>self).barrier) else 0
+
+
+cdef int set_extras(Barrier self, object action, object timeout) except -1:
+    with cython.critical_section(self):
+        if self.action is not None or self.timeout is not None:
+            # Other threads may be reading them: what is replaced is never let go.
+            Py_INCREF(self.action)
+            Py_INCREF(self.timeout)
+        elif action is None and timeout is None:
+            return 0
+        self.action = action
+        self.timeout = timeout
+    track(self)
+    return 0
+
+
+@cython.trashcan(True)
 cdef class Barrier(_Extensible):
     """Barrier(parties, action=None, timeout=None)
 --
@@ -1229,17 +1384,11 @@ before a wait() happens before everything after any other wait() of the round.""
         barrier_init(&self.barrier, 1)
 
     def __init__(self, parties, action=None, timeout=None):
+        if is_original(self):
+            StdlibBarrier.__init__(self, parties, action, timeout)
+            return
         barrier_reinit(&self.barrier, party_count(parties))
-        with cython.critical_section(self):
-            if self.action is not None or self.timeout is not None:
-                # A second __init__(): as set_lock.
-                Py_INCREF(self.action)
-                Py_INCREF(self.timeout)
-            elif action is None and timeout is None:
-                return
-            self.action = action
-            self.timeout = timeout
-        track(self)
+        set_extras(self, action, timeout)
 
     def wait(self, timeout=None):
         """Wait until `parties` threads have called this; the order of arrival, from 0.
@@ -1251,6 +1400,8 @@ before a wait() happens before everything after any other wait() of the round.""
         cdef uint32_t index = 0
         cdef int64_t deadline
         cdef int outcome
+        if is_original(self):
+            return StdlibBarrier.wait(self, timeout)
         if timeout is None:
             timeout = kept(<PyObject*>self.timeout)
         deadline = wait_deadline(timeout)
@@ -1266,47 +1417,66 @@ before a wait() happens before everything after any other wait() of the round.""
 
     def reset(self):
         """Start over; threads that wait now get BrokenBarrierError."""
+        if is_original(self):
+            StdlibBarrier.reset(self)
+            return
         checked(barrier_reset(&self.barrier, FS_SIGNALS))
 
     def abort(self):
         """Break the barrier: waiting now or later raises BrokenBarrierError."""
+        if is_original(self):
+            StdlibBarrier.abort(self)
+            return
         barrier_abort(&self.barrier)
 
     @property
     def parties(self):
         """How many threads make a round."""
+        if is_original(self):
+            return StdlibBarrier.parties.__get__(self)
         return self.barrier.parties
 
     @property
     def n_waiting(self):
         """How many threads wait, at this moment."""
+        if is_original(self):
+            return StdlibBarrier.n_waiting.__get__(self)
         return barrier_waiting(&self.barrier)
 
     @property
     def broken(self):
         """Whether the barrier is broken."""
+        if is_original(self):
+            return StdlibBarrier.broken.__get__(self)
         return barrier_is_broken(&self.barrier)
 
-    @property
-    def _action(self):
-        return kept(<PyObject*>self.action)
+    # The steps of the original's wait(), for subclasses that override one and call another.
 
-    @property
-    def _timeout(self):
-        return kept(<PyObject*>self.timeout)
+    def _enter(self):
+        become_original(self)
+        StdlibBarrier._enter(self)
 
-    @property
-    def _parties(self):
-        return self.barrier.parties
+    def _release(self):
+        become_original(self)
+        StdlibBarrier._release(self)
 
-    @property
-    def _count(self):
-        return barrier_waiting(&self.barrier)
+    def _wait(self, timeout):
+        become_original(self)
+        StdlibBarrier._wait(self, timeout)
 
-    def __reduce__(self):
-        refuse_pickling("_thread.lock")
+    def _exit(self):
+        become_original(self)
+        StdlibBarrier._exit(self)
+
+    def _break(self):
+        if not is_original(self):
+            barrier_abort(&self.barrier)
+            return
+        StdlibBarrier._break(self)
 
     def __repr__(self):
+        if is_original(self):
+            return StdlibBarrier.__repr__(self)
         if barrier_is_broken(&self.barrier):
             return f"<{stock_name(self)} at {address(self)}: broken>"
         return (f"<{stock_name(self)} at {address(self)}: "
@@ -1319,6 +1489,7 @@ cdef fs_method usual_lock_acquire
 cdef fs_method usual_rlock_acquire
 cdef fs_method usual_semaphore_acquire
 cdef fs_method usual_semaphore_release
+cdef fs_method usual_bounded_release
 
 
 cdef PyObject* short_lock_acquire(
@@ -1341,7 +1512,7 @@ cdef PyObject* short_rlock_acquire(
 cdef PyObject* short_semaphore_acquire(
     PyObject* self, PyObject** args, Py_ssize_t nargs, PyObject* names,
 ) except NULL:
-    if nargs != 0 or names != NULL:
+    if nargs != 0 or names != NULL or is_original(<Semaphore>self):
         return usual_semaphore_acquire(self, args, nargs, names)
     return semaphore_call(self, args, 0, NULL)
 
@@ -1349,19 +1520,29 @@ cdef PyObject* short_semaphore_acquire(
 cdef PyObject* short_semaphore_release(
     PyObject* self, PyObject** args, Py_ssize_t nargs, PyObject* names,
 ) except NULL:
-    if nargs != 0 or names != NULL:
+    if nargs != 0 or names != NULL or is_original(<Semaphore>self):
         return usual_semaphore_release(self, args, nargs, names)
+    semaphore_give(<Semaphore>self, 1)
+    return Py_NewRef(Py_None)
+
+
+cdef PyObject* short_bounded_release(
+    PyObject* self, PyObject** args, Py_ssize_t nargs, PyObject* names,
+) except NULL:
+    if nargs != 0 or names != NULL or is_original(<Semaphore>self):
+        return usual_bounded_release(self, args, nargs, names)
     semaphore_give(<Semaphore>self, 1)
     return Py_NewRef(Py_None)
 
 
 cdef int shorten_methods() except -1:
     global usual_lock_acquire, usual_rlock_acquire
-    global usual_semaphore_acquire, usual_semaphore_release
+    global usual_semaphore_acquire, usual_semaphore_release, usual_bounded_release
     usual_lock_acquire = shorten(Lock, "acquire", short_lock_acquire)
     usual_rlock_acquire = shorten(RLock, "acquire", short_rlock_acquire)
     usual_semaphore_acquire = shorten(Semaphore, "acquire", short_semaphore_acquire)
     usual_semaphore_release = shorten(Semaphore, "release", short_semaphore_release)
+    usual_bounded_release = shorten(BoundedSemaphore, "release", short_bounded_release)
     return 0
 
 
@@ -1371,16 +1552,39 @@ cdef inline Py_ssize_t offset(object probe, void* field) noexcept:
     return <char*>field - <char*><PyObject*>probe
 
 
+cdef int add_private_attributes() except -1:
+    add_private(Condition, "_lock", read_lock, NULL)
+    add_private(Condition, "_waiters", read_waiters, NULL)
+    add_private(Semaphore, "_value", read_value, write_value)
+    add_private(Semaphore, "_cond", inner_condition, NULL)
+    add_private(BoundedSemaphore, "_initial_value", read_initial_value, write_initial_value)
+    add_private(Event, "_flag", read_flag, write_flag)
+    add_private(Event, "_cond", inner_condition, NULL)
+    add_private(Barrier, "_action", read_action, write_action)
+    add_private(Barrier, "_timeout", read_timeout, write_timeout)
+    add_private(Barrier, "_parties", read_parties, NULL)
+    add_private(Barrier, "_count", read_count, NULL)
+    add_private(Barrier, "_state", read_state, NULL)
+    add_private(Barrier, "_cond", inner_condition, NULL)
+    return 0
+
+
+cdef int remember_versions() except -1:
+    global semaphore_version, bounded_semaphore_version
+    getattr(Semaphore, "release"), getattr(BoundedSemaphore, "release")  # a lookup gives one
+    semaphore_version = version_tag(Semaphore)
+    bounded_semaphore_version = version_tag(BoundedSemaphore)
+    return 0
+
+
 cdef int set_up() except -1:
     cdef Lock lock = Lock()
     cdef RLock rlock = RLock()
     cdef Condition condition = Condition()
-    cdef _ConditionLock view = _ConditionLock(condition)
     cdef Semaphore semaphore = Semaphore()
     make_context_manager(Lock, offset(lock, &lock.call))
     make_context_manager(RLock, offset(rlock, &rlock.call))
     make_context_manager(Condition, offset(condition, &condition.call))
-    make_context_manager(_ConditionLock, offset(view, &view.call))
     make_context_manager(Semaphore, offset(semaphore, &semaphore.call))
     make_context_manager(BoundedSemaphore, offset(semaphore, &semaphore.call))
     make_constructor(RLock, new_rlock)
@@ -1390,9 +1594,12 @@ cdef int set_up() except -1:
     make_lazy_dict(BoundedSemaphore, attributes_at)
     make_lazy_dict(Event, attributes_at)
     make_lazy_dict(Barrier, attributes_at)
+    add_private_attributes()
+    forbid_instances(_Private)
+    share_layout(BoundedSemaphore, Semaphore)
     for cls in (RLock, Condition, Semaphore, BoundedSemaphore, Event, Barrier):
         finish_type(cls, True)  # as the originals are
-    for cls in (Lock, _Extensible, _ConditionLock):
+    for cls in (Lock, _Extensible, _Private):
         finish_type(cls, False)
     rename_type(Lock, b"threading.Lock")
     rename_type(RLock, b"threading.RLock")
@@ -1401,6 +1608,9 @@ cdef int set_up() except -1:
     rename_type(BoundedSemaphore, b"threading.BoundedSemaphore")
     rename_type(Event, b"threading.Event")
     rename_type(Barrier, b"threading.Barrier")
+    set_metaclass(Lock, _LockType)
+    set_metaclass(RLock, _LockType)
+    remember_versions()
     register_pinnable(Lock, RLock, Condition, Semaphore, BoundedSemaphore, Event, Barrier)
     return 0
 

@@ -16,6 +16,12 @@ cdef int make_callable(type cls, Py_ssize_t vectorcall_offset) except -1
 cdef int forbid_instances(type cls) except -1
 # How the collector sees an instance; returns tp_traverse as it was.
 cdef fs_traverse collect_by(type cls, fs_traverse traverse, fs_clear clear) noexcept
+# From now on `metaclass`, a subclass of `type` that adds no fields, is the class of `cls`.
+cdef int set_metaclass(type cls, type metaclass) except -1
+# So that the `__class__` of an instance can be changed to `base`: no fields of its own.
+cdef int share_layout(type cls, type base) except -1
+# tp_version_tag: another one, or 0, after each change of the class or of one above it.
+cdef unsigned int version_tag(type cls) noexcept
 # A `__dict__` that is made when the first attribute is set.
 cdef int make_lazy_dict(type cls, Py_ssize_t dict_offset) except -1
 # What `cls(...)` calls, instead of its `__new__` and `__init__`; no subclass inherits it.

@@ -9,6 +9,11 @@ like; and so they do for an instance of a subclass with a `__call__` of its own.
 `x.__exit__()`, with whatever arguments, is the ordinary method too: a call by
 name asks a "method descriptor" unbound.
 
+The call goes through the type's vectorcall slot alone.  `callable()` and whatever
+else asks for tp_call find none, as in the standard library's locks.  An
+interpreter with assertions insists on a tp_call, so there the ordinary methods
+stay.
+
 From 3.14 on `with` itself does not bind methods, and nothing of this is needed.
 """
 from cpython.object cimport PyObject, PyTypeObject, visitproc
@@ -20,7 +25,9 @@ cdef extern from "Python.h":
     ctypedef void* vectorcallfunc  # a function's, with more `const` than Cython knows
     ctypedef struct RawType "PyTypeObject":
         const char* tp_name
+        unsigned int tp_version_tag
         unsigned long tp_flags
+        Py_ssize_t tp_basicsize
         Py_ssize_t tp_vectorcall_offset
         Py_ssize_t tp_dictoffset
         Py_ssize_t tp_weaklistoffset
@@ -48,6 +55,7 @@ cdef extern from "Python.h":
     unsigned long Py_TPFLAGS_METHOD_DESCRIPTOR
     unsigned long PY_VERSION_HEX
     PyObject* PyVectorcall_Call(PyObject*, PyObject*, PyObject*)
+    void Py_SET_TYPE(object, type)
     void PyType_Modified(PyTypeObject*)
     void Py_XINCREF(PyObject*)
     void PyObject_GC_Track(void*) noexcept
@@ -56,12 +64,21 @@ cdef extern from "Python.h":
     PyObject* PyObject_Init(PyObject*, PyTypeObject*) noexcept
 
 
-cdef class _Itself:
-    """A descriptor that gives its instance back."""
-    cdef object method
+cdef extern from *:
+    """
+    #ifdef Py_DEBUG
+    #define FS_PYTHON_ASSERTS 1
+    #endif
+    #ifndef FS_PYTHON_ASSERTS
+    #define FS_PYTHON_ASSERTS 0
+    #endif
+    """
+    bint FS_PYTHON_ASSERTS  # setup.py knows of interpreters with assertions that are no debug builds
 
-    def __init__(self, method):
-        self.method = method
+
+cdef class _Itself:
+    """A descriptor that gives its instance back.  Only this module makes them."""
+    cdef object method
 
     def __get__(self, instance, owner):
         return self.method if instance is None else instance
@@ -78,7 +95,9 @@ cdef PyObject* give_itself(PyObject* self, PyObject* instance, PyObject* owner) 
     cdef PyObject* result = instance
     if result == NULL or result == <PyObject*>None:
         result = method
-    elif Py_TYPE(instance).tp_call != PyVectorcall_Call:
+    elif (Py_TYPE(instance).tp_call != NULL
+            or not Py_TYPE(instance).tp_flags & Py_TPFLAGS_HAVE_VECTORCALL):
+        # A `__call__` of its own, or a stranger whose class has borrowed the descriptor.
         return Py_TYPE(method).tp_descr_get(method, instance, owner)
     Py_XINCREF(result)
     return result
@@ -95,11 +114,17 @@ cdef object immortal(_Itself descriptor):
 cdef int make_context_manager(type cls, Py_ssize_t vectorcall_offset) except -1:
     cdef RawType* raw = <RawType*><PyObject*>cls
     cdef dict names = <dict>raw.tp_dict
-    if PY_VERSION_HEX >= 0x030E0000:
+    cdef _Itself descriptor
+    if PY_VERSION_HEX >= 0x030E0000 or FS_PYTHON_ASSERTS:
         return 0
     for name in ("__enter__", "__exit__"):
-        names[name] = immortal(_Itself(getattr(cls, name)))
-    return make_callable(cls, vectorcall_offset)
+        descriptor = _Itself.__new__(_Itself)
+        descriptor.method = getattr(cls, name)
+        names[name] = immortal(descriptor)
+    raw.tp_vectorcall_offset = vectorcall_offset
+    raw.tp_flags |= Py_TPFLAGS_HAVE_VECTORCALL
+    PyType_Modified(<PyTypeObject*>raw)
+    return 0
 
 
 cdef int make_callable(type cls, Py_ssize_t vectorcall_offset) except -1:
@@ -133,6 +158,29 @@ cdef int make_lazy_dict(type cls, Py_ssize_t dict_offset) except -1:
     raw.tp_dictoffset = dict_offset
     PyType_Modified(<PyTypeObject*>raw)
     return 0
+
+
+cdef int set_metaclass(type cls, type metaclass) except -1:
+    # Assigning `cls.__class__` is refused: `type`, which it has been, cannot be changed.
+    Py_XINCREF(<PyObject*>metaclass)  # Py_SET_TYPE counts nothing
+    Py_SET_TYPE(cls, metaclass)
+    PyType_Modified(<PyTypeObject*><PyObject*>cls)
+    return 0
+
+
+cdef int share_layout(type cls, type base) except -1:
+    cdef RawType* raw = <RawType*><PyObject*>cls
+    cdef RawType* other = <RawType*><PyObject*>base
+    if raw.tp_basicsize != other.tp_basicsize:
+        raise SystemError(f"{cls} has other fields than {base}")
+    raw.tp_dealloc = other.tp_dealloc
+    raw.tp_traverse = other.tp_traverse
+    raw.tp_clear = other.tp_clear
+    return 0
+
+
+cdef unsigned int version_tag(type cls) noexcept:
+    return (<RawType*><PyObject*>cls).tp_version_tag
 
 
 cdef int make_constructor(type cls, fs_call make) except -1:
@@ -203,3 +251,4 @@ cdef Py_ssize_t weakrefs_offset(type cls) noexcept:
 # Without the wrapper that Cython puts around a `__get__` method.
 (<RawType*><PyObject*>_Itself).tp_descr_get = give_itself
 (<RawType*><PyObject*>_Itself).tp_flags |= Py_TPFLAGS_METHOD_DESCRIPTOR
+forbid_instances(_Itself)

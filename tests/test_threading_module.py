@@ -172,7 +172,8 @@ for name in ("RLock", "Condition", "Semaphore", "BoundedSemaphore", "Event", "Ba
     dead = []
     kind.__del__ = lambda self: dead.append(1)
     del things
-    assert len(dead) == 100
+    assert len(dead) == 100, (name, len(dead))
+    del kind.__del__  # a Condition has an RLock
 for kind in (threading.Lock, threading.Condition.__mro__[1]):
     for attribute in ("__name__", "anything"):
         try:
