@@ -8,6 +8,8 @@ module before it reads anything else from us. `subprocess` does not pass here.
 import os
 import sys
 
+from fastsync._imports import after_import, forget
+
 _POSIX = os.name == "posix"
 # Every child starts through this function; its callers look it up at each call.
 _MODULE = "multiprocessing.util" if _POSIX else "multiprocessing.spawn"
@@ -59,45 +61,14 @@ def _patch(module):
     setattr(module, _FUNCTION, wrapper)
 
 
-class _Finder:
-    """Patches multiprocessing at the end of its import, which we do not want to cause ourselves."""
-
-    def find_spec(self, name, path=None, target=None):
-        if name != _MODULE:
-            return None
-        from importlib.util import find_spec
-
-        unfollow()
-        spec = find_spec(name)
-        loader = spec.loader
-        load = loader.exec_module
-
-        def exec_module(module):
-            del loader.exec_module
-            load(module)
-            _patch(module)
-
-        loader.exec_module = exec_module
-        return spec
-
-
-_finder = _Finder()
-
-
 def follow():
     """From now on swap the children too."""
-    module = sys.modules.get(_MODULE)
-    if module is not None:
-        _patch(module)
-    else:
-        sys.meta_path.insert(0, _finder)  # an import halfway through it sees one twice at most
+    after_import(_MODULE, _patch)
 
 
 def unfollow():
     """Leave no trace of `follow()`."""
-    if _finder in sys.meta_path:
-        # Another list: an import of another thread, halfway through this one, would skip a finder.
-        sys.meta_path = [finder for finder in sys.meta_path if finder is not _finder]
+    forget(_MODULE)
     current = getattr(sys.modules.get(_MODULE), _FUNCTION, None)
     if hasattr(current, "fastsync_original"):
         setattr(sys.modules[_MODULE], _FUNCTION, current.fastsync_original)

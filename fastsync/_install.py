@@ -8,7 +8,7 @@ it earlier (`from threading import Lock`, or an existing lock) stays what it was
 import threading as stdlib
 from _thread import allocate_lock
 
-from fastsync import _children, primitives
+from fastsync import _children, _patchers, primitives
 
 NATIVE = (
     primitives.Lock,
@@ -28,32 +28,54 @@ if hasattr(stdlib, "_LockType"):  # 3.13
     REPLACEMENTS["_LockType"] = primitives.Lock
 
 _guard = allocate_lock()
-_originals = {}
+# Each module called `threading` that was swapped (a program may have imported it anew), and what
+# its attributes were.
+_swapped = []
 
 
 def install():
     """Make `threading` hand out fastsync's locks from now on, here and in spawned children.
 
-    Changes nothing when they are installed already.
+    Changes nothing when they are installed already. RuntimeError after gevent, eventlet or the
+    like have replaced threads by something else; when they do so later, fastsync is uninstalled.
     """
+    patcher = _patchers.name_of_patcher()
+    if patcher is not None:
+        raise RuntimeError(
+            f"{patcher} has replaced threads, and its locks must stay: those of fastsync "
+            "block threads"
+        )
+    import threading  # not `stdlib`: see _swapped
+
     with _guard:
-        if not _originals:
+        if not _swapped:
             _children.follow()
-            _originals.update({name: getattr(stdlib, name) for name in REPLACEMENTS})
-        # Also the second time: somebody else may have replaced them since.
-        for name, native in REPLACEMENTS.items():
-            setattr(stdlib, name, native)
+            _patchers.follow(uninstall)
+        names = [name for name in REPLACEMENTS if hasattr(threading, name)]
+        if all(module is not threading for module, _ in _swapped):
+            _swapped.append((threading, {name: getattr(threading, name) for name in names}))
+        # Also the second time: another library may have replaced them since.
+        for name in names:
+            setattr(threading, name, REPLACEMENTS[name])
 
 
 def uninstall():
     """Put back what the first `install()` found. Locks that exist stay as they are."""
     with _guard:
-        for name, original in _originals.items():
-            setattr(stdlib, name, original)
-        _originals.clear()
+        for module, originals in _swapped:
+            for name, original in originals.items():
+                setattr(module, name, original)
+        _swapped.clear()
         _children.unfollow()
+        _patchers.unfollow()
 
 
 def installed():
     """Return whether `threading` hands out fastsync's locks."""
-    return all(getattr(stdlib, name, None) is native for name, native in REPLACEMENTS.items())
+    import threading
+
+    return all(
+        getattr(threading, name) is native
+        for name, native in REPLACEMENTS.items()
+        if hasattr(threading, name)
+    )

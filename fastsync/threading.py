@@ -7,6 +7,7 @@ exceptions, private names) are the standard library's own objects, and what is s
 there: two registries of threads in one process would never agree.
 """
 
+import importlib
 import sys
 from functools import partial
 
@@ -45,6 +46,9 @@ class _Module(type(sys)):
     `threading.excepthook = f`, or a test's patch of `_start_joinable_thread`, must reach the
     functions that read the name.
     """
+
+    def __reduce__(self):
+        return importlib.import_module, (self.__name__,)  # as cloudpickle and dill send modules
 
     def __setattr__(self, name, value):
         if _is_ours(name):

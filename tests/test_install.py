@@ -11,7 +11,7 @@ from importlib import metadata
 import pytest
 
 import fastsync
-from fastsync import _children, _install, primitives
+from fastsync import _children, _imports, _install, primitives
 
 NATIVE = ["Lock", "RLock", "Condition", "Semaphore", "BoundedSemaphore", "Event", "Barrier"]
 
@@ -131,9 +131,117 @@ assert seen == before != sys.meta_path
 fastsync.install()
 seen, before = sys.meta_path, list(sys.meta_path)
 import multiprocessing.util
+fastsync.uninstall()
 assert seen == before != sys.meta_path
 """
     run_python("-c", code)
+
+
+def test_a_threading_that_is_imported_anew(run_python):
+    code = """
+import sys, threading, fastsync
+first, event = threading, threading.Event
+fastsync.install()
+del sys.modules["threading"]
+import threading
+assert not fastsync.installed()
+fastsync.install()
+assert fastsync.installed() and threading.Lock is first.Lock
+import fastsync.threading
+assert type(threading.Lock()) is fastsync.threading.Lock
+fastsync.uninstall()
+assert first.Event is event and threading.Event is not event
+assert not fastsync.installed() and threading.Event.__init__
+"""
+    run_python("-c", code)
+
+
+PATCHERS = {
+    "gevent": """
+import sys, types
+package, events, monkey = map(types.ModuleType, ("gevent", "gevent.events", "gevent.monkey"))
+events.subscribers = []
+monkey.patched = False
+monkey.is_module_patched = lambda name: monkey.patched
+def patch():
+    for name in ("os", "thread", "threading"):
+        for subscriber in events.subscribers:
+            subscriber(types.SimpleNamespace(module_name=name))
+    monkey.patched = True
+modules = {"gevent": package, "gevent.events": events, "gevent.monkey": monkey}
+""",
+    "eventlet": """
+import sys, types
+package, patcher = map(types.ModuleType, ("eventlet", "eventlet.patcher"))
+patched = []
+def monkey_patch(**on):
+    patched.append(on)
+patcher.monkey_patch = package.monkey_patch = monkey_patch
+patcher.is_monkey_patched = lambda name: bool(patched)
+def patch():
+    sys.modules["eventlet"].monkey_patch()
+modules = {"eventlet": package, "eventlet.patcher": patcher}
+""",
+}
+
+
+@pytest.mark.parametrize("name", PATCHERS)
+def test_steps_aside_for_who_patches_threads(name, run_python):
+    """A stand-in with the same doors; the real ones are in `make test-programs`."""
+    code = PATCHERS[name] + """
+for module in modules.values():
+    module.__spec__ = types.SimpleNamespace(_initializing=False)
+sys.modules.update(modules)
+import threading, warnings, fastsync
+original = threading.Lock
+fastsync.install()
+fastsync.uninstall()
+fastsync.install()
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    patch()
+(warning,) = caught
+assert warning.category is RuntimeWarning and "has been uninstalled" in str(warning.message)
+assert threading.Lock is original and not fastsync.installed()
+try:
+    fastsync.install()
+except RuntimeError as error:
+    assert "has replaced threads" in str(error)
+else:
+    raise AssertionError("installed")
+"""
+    run_python("-c", code)
+
+
+def test_refuses_a_thread_module_that_was_replaced(monkeypatch):
+    import _thread
+
+    monkeypatch.setattr(_thread, "allocate_lock", lambda: None)
+    with pytest.raises(RuntimeError, match="test_install has replaced threads"):
+        fastsync.install()
+    assert not fastsync.installed()
+
+
+def test_dill_is_told_of_the_types(run_python):
+    code = """
+import _thread, sys, types
+dill = types.ModuleType("dill._dill")
+class Pickler: dispatch = {_thread.LockType: 1, _thread.RLock: 2}
+dill.Pickler = Pickler
+dill.__spec__ = types.SimpleNamespace(_initializing=False)
+sys.modules["dill._dill"] = dill
+import threading, fastsync
+fastsync.install()
+assert Pickler.dispatch[type(threading.Lock())] == 1
+assert Pickler.dispatch[type(threading.RLock())] == 2
+"""
+    run_python("-c", code)
+
+
+def test_the_module_itself_is_pickled_by_name():
+    import pickle
+
+    assert pickle.loads(pickle.dumps(fastsync.threading)) is fastsync.threading
 
 
 def test_locks_live_on_after_uninstall():
@@ -252,8 +360,8 @@ exec(_PRELUDE + "print(sys.path == before)")
         original = getattr(module, _children._FUNCTION)
         fastsync.install()
         assert getattr(module, _children._FUNCTION) is not original
-        assert _children._finder not in sys.meta_path
         fastsync.uninstall()
+        assert _imports._finder not in sys.meta_path
         assert getattr(module, _children._FUNCTION) is original
 
     def test_follow_before_the_import(self, run_python):
@@ -263,11 +371,11 @@ meta_path = list(sys.meta_path)
 fastsync.install()
 assert "multiprocessing" not in sys.modules
 import multiprocessing.util as util, multiprocessing.spawn as spawn
-assert sys.meta_path == meta_path
 patched = spawn.get_command_line if sys.platform == "win32" else util.spawnv_passfds
 assert patched.fastsync_original.__module__.startswith("multiprocessing.")
 assert "exec_module" not in vars(util.__spec__.loader)
 fastsync.uninstall()
+assert sys.meta_path == meta_path
 assert not hasattr(util.spawnv_passfds, "fastsync_original")
 """
         run_python("-W", "error", "-c", code)
