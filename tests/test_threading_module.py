@@ -371,6 +371,13 @@ def refuse():
     raise ZeroDivisionError
 
 
+def test_exceptions_without_a_traceback_are_handled():
+    """Cython's `except` blocks expect the frame that is missing."""
+    mutex = fastsync.Mutex(1)
+    assert mutex.try_lock_for(10**400) is not None
+    assert mutex.try_lock_for(-(10**400)) is not None
+
+
 @pytest.mark.parametrize(
     "call",
     [

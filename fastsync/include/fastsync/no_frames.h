@@ -17,4 +17,9 @@
 #define PyCode_NewEmpty(file, function, line) ((PyCodeObject *)Py_NewRef(Py_None))
 #define PyFrame_New(state, code, globals, locals) ((PyFrameObject *)NULL)
 
+/* An `except` block drops a reference to the traceback, which Cython takes for present: it thinks
+   that its own frame is in it. */
+#undef Py_DECREF
+#define Py_DECREF(op) Py_XDECREF(_PyObject_CAST(op))
+
 #endif
