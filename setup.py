@@ -8,14 +8,17 @@ Switches, all environment variables:
     FASTSYNC_ONLY="slots raw.mutex"   these modules and no others, named from fastsync on
 """
 
+import contextlib
 import os
 import sys
 import sysconfig
+import tempfile
 from glob import glob
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import LinkError
 
 DEBUG = os.environ.get("FASTSYNC_DEBUG", "0") not in ("", "0")
 SANITIZE = os.environ.get("FASTSYNC_SANITIZE", "").split()
@@ -57,6 +60,30 @@ UNIX += ["-g0", "-O3"] if PLAIN else ["-g3", "-O0" if DEBUG else "-O1", "-UNDEBU
 UNIX_LINK = ["-pthread", *SANITIZER] + ["-s"] * (PLAIN and sys.platform == "linux")
 MSVC = ["/std:c11", "/experimental:c11atomics", "/FIfastsync/no_frames.h"]
 
+# Some processors have no instructions for these; then the compiler calls functions of libatomic.
+ATOMICS = """
+#include <stdatomic.h>
+#include <stdint.h>
+_Atomic uint8_t byte; _Atomic uint64_t word; _Atomic(void *) pointer;
+int main(void) {
+    uint8_t a = 0; uint64_t b = 0; void *c = 0;
+    return !(atomic_compare_exchange_strong(&byte, &a, 1)
+        & atomic_compare_exchange_strong(&word, &b, atomic_fetch_add(&word, 0))
+        & atomic_compare_exchange_strong(&pointer, &c, &a));
+}
+"""
+
+# What the package takes for granted of the interpreter and no public header says.
+INTERNALS = """
+#define Py_BUILD_CORE_MODULE 1
+#include <Python.h>
+#if PY_VERSION_HEX >= 0x030D0000 && __has_include(<internal/pycore_ceval.h>)
+#include <internal/pycore_ceval.h>
+#include <fastsync/python.h>
+_Static_assert(_PY_SIGNALS_PENDING_BIT == FS_SIGNALS_PENDING, "the bit of pending signals");
+#endif
+"""
+
 
 def sources():
     """{module: its .pyx} of the package and of all folders in it."""
@@ -70,10 +97,39 @@ class BuildExt(build_ext):
     def build_extensions(self):
         self.parallel = self.parallel or 2
         unix = self.compiler.compiler_type != "msvc"
+        link = UNIX_LINK if unix else []
+        if unix:
+            self.probe(INTERNALS)
+            link = link + self.libatomic(ATOMICS)
         for extension in self.extensions:
             extension.extra_compile_args = UNIX if unix else MSVC
-            extension.extra_link_args = UNIX_LINK if unix else []
+            extension.extra_link_args = link
         super().build_extensions()
+
+    def probe(self, source, words=None):
+        """Compile a small source, and link it if there are words for that."""
+        include = sysconfig.get_path("include")
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "probe.c")
+            with open(path, "w") as file:
+                file.write(source)
+            objects = self.compiler.compile(
+                [path],
+                output_dir=folder,
+                include_dirs=["fastsync/include", include, os.path.join(include, "internal")],
+                extra_postargs=["-std=c11"],
+            )
+            if words is not None:
+                program = os.path.join(folder, "probe")
+                self.compiler.link_executable(objects, program, extra_postargs=words)
+
+    def libatomic(self, source):
+        """What the linker must be told for a program with such atomics."""
+        for words in ([], ["-latomic"]):
+            with contextlib.suppress(LinkError):
+                self.probe(source, words)
+                return words
+        return []  # a cross compiler that links no programs, perhaps
 
 
 def extensions():

@@ -50,6 +50,9 @@ may come at any moment, amid a change of any queue:
   token, and the child queues it again or completes its wake-up (revive()).
 - An extension that forks in C while it holds a lock of its own: that lock is held.
 """
+import sys
+
+from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
 
 from fastsync.c_atomic cimport (
@@ -64,8 +67,8 @@ from fastsync.c_wait cimport (
     FS_FIRST_LOOK_NS, FS_LOOK_NS, fs_now, fs_thread_id, fs_at_fork, fs_yield,
 )
 from fastsync.c_python cimport (
-    FS_TELLS_OF_SIGNALS, PyThreadState, fs_attach, fs_attached, fs_check_signals, fs_detach,
-    fs_signal_due,
+    FS_TELLS_OF_SIGNALS, PyThreadState, fs_attach, fs_attached, fs_check_interpreter,
+    fs_check_signals, fs_detach, fs_signal_due,
 )
 
 cdef extern from *:
@@ -769,6 +772,11 @@ def wait_backend():
 
 cdef int set_up() except -1:
     global main_thread
+    cdef object fresh = object()
+    cdef const char* wrong = fs_check_interpreter(<PyObject*>fresh)
+    if wrong != NULL:
+        raise ImportError(
+            f"fastsync does not know this interpreter ({sys.version}): {wrong.decode()}")
     try:
         from _thread import _get_main_thread_ident
         main_thread = _get_main_thread_ident()

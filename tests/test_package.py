@@ -9,6 +9,7 @@ import shutil
 import sys
 import sysconfig
 import tarfile
+import textwrap
 import types
 import zipfile
 from importlib import metadata
@@ -154,6 +155,40 @@ def test_every_copy_of_the_version_agrees(tmp_path):
     header.write_text(header.read_text().replace("9.7.3", "9.7.2"))
     with pytest.raises(pytest.fail.Exception, match=r"version\.h does not have version 9\.7\.3"):
         run_build(tool, "--check")
+
+
+ATOMIC_PAIR = """
+typedef struct { long a, b; } pair;
+_Atomic pair shared;
+int main(void) { pair seen = shared; seen.a++; shared = seen; return 0; }
+"""
+
+
+@pytest.mark.skipif(not shutil.which("gcc"), reason="asks gcc")
+def test_the_build_finds_out_whether_atomics_need_a_library():
+    script = f"""
+    import importlib.util, os
+    from setuptools import Distribution
+    from distutils.ccompiler import new_compiler
+    from distutils.sysconfig import customize_compiler
+    os.chdir({str(ROOT)!r})
+    spec = importlib.util.spec_from_file_location("fastsync_setup", "setup.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    build = module.BuildExt(Distribution())
+    build.compiler = new_compiler()
+    customize_compiler(build.compiler)
+    assert build.libatomic(module.ATOMICS) == []
+    assert build.libatomic({ATOMIC_PAIR!r}) == ["-latomic"]
+    build.probe(module.INTERNALS)
+    try:
+        build.probe(module.INTERNALS.replace("== FS_SIGNALS_PENDING", "!= FS_SIGNALS_PENDING"))
+    except Exception:
+        pass
+    else:
+        assert module.sys.version_info < (3, 13), "a bit of the interpreter was not compared"
+    """
+    run_build("-c", textwrap.dedent(script))
 
 
 def test_get_include():

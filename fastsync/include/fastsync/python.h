@@ -35,17 +35,25 @@ FS_INLINE void fs_attach(PyThreadState *state) {
     }
 }
 
+/* A field of the interpreter's that other threads change, as one of our atomics. */
+#define FS_FIELD(FIELD)                                                        \
+    ((void)sizeof(char[sizeof(FIELD) == sizeof(fs_atomic_uptr) ? 1 : -1]),     \
+     (fs_atomic_uptr *)(void *)&(FIELD))
+
 /* Whether a signal waits for its Python handler.  For the main thread, which runs
- * them, of its own detached state.  Before 3.13 nothing tells: "perhaps". */
+ * them, of its own detached state.  Before 3.13 nothing tells: "perhaps"; nor is a later
+ * version asked whose bits have not been looked at.  setup.py compares the bit with the
+ * interpreter's own header. */
 #define FS_SIGNALS_PENDING 2  /* _PY_SIGNALS_PENDING_BIT */
-#if PY_VERSION_HEX >= 0x030D0000
+#if PY_VERSION_HEX >= 0x030D0000 && PY_VERSION_HEX < 0x03100000
 #  define FS_TELLS_OF_SIGNALS 1
 #else
 #  define FS_TELLS_OF_SIGNALS 0
 #endif
 FS_INLINE int fs_signal_due(PyThreadState *state) {
 #if FS_TELLS_OF_SIGNALS
-    return (_Py_atomic_load_uintptr_relaxed(&state->eval_breaker) & FS_SIGNALS_PENDING) != 0;
+    /* relaxed: a hint; the handlers' own flags are read by PyErr_CheckSignals */
+    return (fs_uptr_load_relaxed(FS_FIELD(state->eval_breaker)) & FS_SIGNALS_PENDING) != 0;
 #else
     (void)state;
     return 1;
@@ -57,10 +65,10 @@ FS_INLINE int fs_signal_due(PyThreadState *state) {
 FS_INLINE int fs_check_signals(void) {
 #if FS_TELLS_OF_SIGNALS
     PyThreadState *state = PyThreadState_GetUnchecked();
-    _Py_atomic_and_uintptr(&state->eval_breaker, ~(uintptr_t)FS_SIGNALS_PENDING);
+    fs_uptr_fetch_and(FS_FIELD(state->eval_breaker), ~(uintptr_t)FS_SIGNALS_PENDING);
     if (PyErr_CheckSignals() < 0) {
         /* Others may be due still, as after the interpreter's own check. */
-        _Py_atomic_or_uintptr(&state->eval_breaker, FS_SIGNALS_PENDING);
+        fs_uptr_fetch_or(FS_FIELD(state->eval_breaker), FS_SIGNALS_PENDING);
         return -1;
     }
     return 0;
@@ -71,7 +79,9 @@ FS_INLINE int fs_check_signals(void) {
 
 /* Free of reference counting, for good: what _Py_IsImmortal says. */
 FS_INLINE int fs_is_immortal(PyObject *op) {
-#if PY_VERSION_HEX >= 0x030C0000
+#if PY_VERSION_HEX >= 0x030E0000
+    return PyUnstable_IsImmortal(op);
+#elif PY_VERSION_HEX >= 0x030C0000
     return _Py_IsImmortal(op);
 #else
     (void)op;
@@ -94,9 +104,9 @@ FS_INLINE int fs_make_immortal(PyObject *op) {
     if (op->ob_tid != 0 && !_Py_IsOwnedByCurrentThread(op)) {
         return 0;
     }
-    before = _Py_atomic_add_ssize(&op->ob_ref_shared, many);
+    before = (Py_ssize_t)fs_uptr_fetch_add(FS_FIELD(op->ob_ref_shared), (uintptr_t)many);
     if ((before & _Py_REF_SHARED_FLAG_MASK) == _Py_REF_QUEUED) {
-        _Py_atomic_add_ssize(&op->ob_ref_shared, -many);
+        fs_uptr_fetch_sub(FS_FIELD(op->ob_ref_shared), (uintptr_t)many);
         return -1;
     }
     op->ob_ref_local = UINT32_MAX;  /* as Py_SET_REFCNT does for an owner */
@@ -132,6 +142,37 @@ FS_INLINE void fs_free_object(PyObject *self, destructor whole, inquiry drop) {
     fs_keep_exception(self, drop);
     Py_TYPE(self)->tp_free(self);
     Py_TRASHCAN_END
+}
+
+/* NULL, or what about this interpreter is not as the functions above take it to be: asked
+ * once, at import, with the thread state attached, of an object that only the caller knows
+ * and whose memory is never freed afterwards. */
+FS_INLINE const char *fs_check_interpreter(PyObject *fresh) {
+    Py_ssize_t count = Py_REFCNT(fresh);
+    Py_INCREF(fresh);
+    if (Py_REFCNT(fresh) != count + 1) {
+        return "a new object does not count its references";
+    }
+    Py_DECREF(fresh);
+#ifdef Py_GIL_DISABLED
+    if (fresh->ob_tid != _Py_ThreadId()) {
+        return "a new object is not its thread's own";
+    }
+#endif
+    if (fs_is_immortal(fresh)) {
+        return "a new object is immortal";
+    }
+#if PY_VERSION_HEX >= 0x030C0000
+    if (fs_make_immortal(fresh) != 1 || !fs_is_immortal(fresh)) {
+        return "a new object cannot be made immortal";
+    }
+    count = Py_REFCNT(fresh);
+    Py_INCREF(fresh);
+    if (Py_REFCNT(fresh) != count) {
+        return "an immortal object counts its references";
+    }
+#endif
+    return NULL;
 }
 
 /* A reference that the caller owns, for Cython to take over; None for NULL. */

@@ -12,18 +12,47 @@
 /* A signal ends a sleep by itself, nearly always. */
 #define FS_LOOK_NS 1000000000
 
-FS_INLINE long fs_futex(fs_atomic_u32 *word, int op, uint32_t value,
-                        const struct timespec *deadline) {
-    return syscall(SYS_futex, word, op, value, deadline, NULL,
-                   FUTEX_BITSET_MATCH_ANY);
+/* A deadline as the kernel reads it.  The C library's struct timespec is neither of these
+ * on some 32-bit systems: its seconds may have 64 bits where those of SYS_futex have 32. */
+typedef struct { int64_t seconds, ns; } fs_time64;
+typedef struct { __kernel_long_t seconds, ns; } fs_time_long;
+
+FS_INLINE fs_time64 fs_kernel_time(int64_t ns) {
+    fs_time64 t;
+    ns = ns < 0 ? 0 : ns;
+    t.seconds = ns / 1000000000;
+    t.ns = ns % 1000000000;
+    return t;
+}
+
+static inline long fs_futex(void *word, int op, uint32_t value, int64_t deadline,
+                            uint32_t bits) {
+    fs_time64 t = fs_kernel_time(deadline);
+    int timed = deadline != FS_FOREVER;
+#ifdef SYS_futex_time64  /* 32 bits */
+    long r = syscall(SYS_futex_time64, word, op, value, timed ? &t : NULL, NULL, bits);
+#  ifdef SYS_futex  /* Linux before 5.1 has only this */
+    if (r < 0 && errno == ENOSYS) {
+        fs_time_long old;
+        old.seconds = (__kernel_long_t)t.seconds;
+        old.ns = (__kernel_long_t)t.ns;
+        r = syscall(SYS_futex, word, op, value, timed ? &old : NULL, NULL, bits);
+    }
+#  endif
+    return r;
+#else
+    fs_time_long as_long;
+    as_long.seconds = t.seconds;
+    as_long.ns = t.ns;
+    return syscall(SYS_futex, word, op, value, timed ? &as_long : NULL, NULL, bits);
+#endif
 }
 
 /* Sleep while *word == value.  Returns FS_WOKEN on any wake-up, true or not. */
 static inline int fs_futex_wait(fs_atomic_u32 *word, uint32_t value,
                                 int64_t deadline) {
-    struct timespec t = fs_timespec(deadline);
-    long r = fs_futex(word, FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG, value,
-                      deadline == FS_FOREVER ? NULL : &t);
+    long r = fs_futex(word, FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG, value, deadline,
+                      FUTEX_BITSET_MATCH_ANY);
     if (r == 0) {
         return FS_WOKEN;
     }
@@ -43,7 +72,7 @@ static inline int fs_futex_wait(fs_atomic_u32 *word, uint32_t value,
 /* The word may be gone by now (EFAULT), or be somebody else's (a spurious
  * wake-up, which every futex user must bear): both are harmless. */
 FS_INLINE void fs_futex_wake_one(fs_atomic_u32 *word) {
-    fs_futex(word, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 1, NULL);
+    fs_futex(word, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 1, FS_FOREVER, 0);
 }
 
 /* -- words that several processes map ------------------------------------------
@@ -70,7 +99,7 @@ FS_INLINE int fs_futex_result(long r) {
 static inline int fs_shared_wait_wide(char *word, uint64_t expected, int64_t deadline) {
     struct { uint64_t value, address; uint32_t flags, reserved; } half[2];
     uint32_t parts[2];
-    struct timespec t = fs_timespec(deadline);
+    fs_time64 t = fs_kernel_time(deadline);
     memcpy(parts, &expected, sizeof parts);
     for (int i = 0; i < 2; i++) {
         half[i].value = parts[i];
@@ -84,9 +113,9 @@ static inline int fs_shared_wait_wide(char *word, uint64_t expected, int64_t dea
         return result;
     }
     int64_t look = fs_now() + FS_HALF_POLL_NS;
-    t = fs_timespec(look < deadline ? look : deadline);
-    result = fs_futex_result(syscall(SYS_futex, word, FUTEX_WAIT_BITSET, parts[0], &t,
-                                     NULL, FUTEX_BITSET_MATCH_ANY));
+    result = fs_futex_result(fs_futex(word, FUTEX_WAIT_BITSET, parts[0],
+                                      look < deadline ? look : deadline,
+                                      FUTEX_BITSET_MATCH_ANY));
     return result == FS_TIMED_OUT && look < deadline ? FS_WOKEN : result;
 }
 
@@ -94,7 +123,6 @@ static inline int fs_shared_wait_wide(char *word, uint64_t expected, int64_t dea
 static inline int fs_shared_wait(void *word, int size, uint64_t expected, int64_t deadline) {
     unsigned at = (unsigned)((uintptr_t)word & 3);
     char *base = (char *)word - at;
-    struct timespec t = fs_timespec(deadline);
     uint32_t around;
     int result;
     if (size == 8) {
@@ -109,8 +137,7 @@ static inline int fs_shared_wait(void *word, int size, uint64_t expected, int64_
             return FS_WOKEN;
         }
         /* The neighbours' changes wake us falsely; ours is never missed. */
-        result = fs_futex_result(syscall(SYS_futex, base, FUTEX_WAIT_BITSET, around,
-            deadline == FS_FOREVER ? NULL : &t, NULL, 1u << at));
+        result = fs_futex_result(fs_futex(base, FUTEX_WAIT_BITSET, around, deadline, 1u << at));
     }
     if (result < 0) {
         fs_fatal("shared futex wait", errno);
@@ -120,8 +147,8 @@ static inline int fs_shared_wait(void *word, int size, uint64_t expected, int64_
 
 FS_INLINE int fs_shared_wake(void *word, int size, int count) {
     unsigned at = (unsigned)((uintptr_t)word & 3);
-    return (int)syscall(SYS_futex, (char *)word - at, FUTEX_WAKE_BITSET, count, NULL, NULL,
-                        size == 8 ? FUTEX_BITSET_MATCH_ANY : 1u << at);
+    return (int)fs_futex((char *)word - at, FUTEX_WAKE_BITSET, (uint32_t)count, FS_FOREVER,
+                         size == 8 ? FUTEX_BITSET_MATCH_ANY : 1u << at);
 }
 
 FS_INLINE void fs_bucket_lock_sleep(fs_atomic_u32 *word, uint32_t value) {
