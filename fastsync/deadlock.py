@@ -212,11 +212,11 @@ class _Moment:
                 keeps = how == _EXCLUSIVE
             if keeps and (hold[1] not in found or _is_strong(hold)):
                 found[hold[1]] = hold
-        if not found and way == _SHARED:
+        if way in (_SHARED, _UPGRADABLE):
             for other in self.all_waits[origin]:
                 waiting = other[3] & _WAY in (_EXCLUSIVE, _UPGRADE) and other[4]
                 if waiting and (other[5] == _CLAIMED or self.hopeful) and other[1] != thread:
-                    found[other[1]] = None
+                    found.setdefault(other[1], None)
         return found
 
     def cycles(self):
@@ -256,8 +256,14 @@ class _Moment:
 
     def all_stuck(self):
         """Return whether no thread of the process runs, but those of the detector."""
-        stuck = {wait[2] for wait in self.by_ident.values() if wait[10] or wait[1] in self.waits}
-        return set(sys._current_frames()) - stuck <= {watch._ident for watch in _watches}
+        stuck = {
+            wait[2]
+            for wait in self.by_ident.values()
+            if self.blockers.get(wait[1]) or (wait[10] and wait[1] not in self.waits)
+        }
+        # A thread that has been started and does not run yet is in `_limbo`.
+        running = set(sys._current_frames()) - stuck
+        return not _stdlib._limbo and running <= {watch._ident for watch in _watches}
 
     @staticmethod
     def _turn(path):

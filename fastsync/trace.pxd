@@ -39,7 +39,7 @@ from fastsync.origins cimport fs_stack
 cdef enum:
     FS_EXCLUSIVE = 1         # a mutex, a write lock
     FS_SHARED = 2            # a read lock: waits for writers, also for pending ones
-    FS_UPGRADABLE = 3        # beside readers, not beside another of its kind
+    FS_UPGRADABLE = 3        # as a read lock, but not beside another of its kind
     FS_SHARED_RECURSIVE = 4  # waits for a writer that holds, not for a pending one; held as FS_SHARED
     FS_UPGRADE = 5           # held as FS_UPGRADABLE, waits for the readers to leave
     FS_REENTRANT = 6         # as FS_EXCLUSIVE, but the owner may take it again; only it releases

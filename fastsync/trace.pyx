@@ -231,7 +231,7 @@ cdef void reach_blockers(fs_wait* wait, fs_thread** todo) noexcept:
                 hold.way & FS_WAY, wait.way & FS_WAY, hold.thread == wait.thread):
             reach(hold.thread, todo)
         hold = hold.other
-    if wait.way & FS_WAY != FS_JOIN and wait.way & FS_WAY != FS_SHARED:
+    if wait.way & FS_WAY not in (FS_JOIN, FS_SHARED, FS_UPGRADABLE):
         return
     # Rare: a thread that is joined, and writers that a reader lets pass.
     for i in range(CHAINS):
@@ -710,8 +710,8 @@ cdef class Join:
         """Forget it."""
         cdef PyObject* origin = self.wait.origin
         if origin != NULL:
-            self.wait.origin = NULL
             end_wait(&self.wait, NULL)
+            self.wait.origin = NULL
             Py_DECREF(<object>origin)
 
 
