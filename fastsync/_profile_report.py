@@ -152,13 +152,14 @@ def headline(data, found):
     if not locks:
         return f"No thread waited for a lock in {elapsed}."
     worst = locks[0]
-    line = f"{title(worst, directory)}: threads waited {duration(worst['total'])} in {elapsed}"
-    if worst["waiting"]:
-        line += f", most at {place(worst['waiting'][0][0], directory)}"
+    line = title(worst, directory)
     if worst["holding"]:
         site, _, _, share = worst["holding"][0]
-        line += f", for what is held until {place(site, directory)} ({share:.0%})"
-    return line + "."
+        line += f": held at {place(site, directory)} ({share:.0%} of the waiting)"
+    if worst["waiting"]:
+        line += f", waited for at {place(worst['waiting'][0][0], directory)}"
+    threads = f"{worst['threads']} thread{'s' * (worst['threads'] != 1)}"
+    return f"{line}: {duration(worst['total'])} by {threads} in {elapsed}."
 
 
 _HEAD = (
@@ -184,7 +185,7 @@ def text(data, limit=10):
             )
             if row["going_on"]:
                 lines.append(f"{'':>66}{row['going_on']} still waiting")
-            for label, places in (("waited at", row["waiting"]), ("held until", row["holding"])):
+            for label, places in (("waited at", row["waiting"]), ("held at", row["holding"])):
                 for site, who, seconds, share in places[:3]:
                     lines.append(
                         f"{'':>11}{label:>10} {share:4.0%} {duration(seconds):>8}  "

@@ -36,7 +36,7 @@ from fastsync.slots cimport (
 from fastsync.trace cimport (
     FS_BLOCK, FS_EXCLUSIVE, FS_PERMIT, FS_REENTRANT, FS_SIGNAL, fs_section, fs_wait,
     trace_condition, trace_disowned, trace_lock, trace_made, trace_notified, trace_release,
-    trace_release_all, trace_released, trace_relock, tracing,
+    trace_release_all, trace_released, trace_relock, trace_signal, trace_signalled, tracing,
 )
 from fastsync.timeouts cimport lock_deadline, wait_deadline
 
@@ -1382,6 +1382,8 @@ before a wait() happens before everything after any other wait() of the round.""
 
     def __cinit__(self):
         barrier_init(&self.barrier, 1)
+        if tracing():
+            trace_made(self)
 
     def __init__(self, parties, action=None, timeout=None):
         if is_original(self):
@@ -1400,6 +1402,7 @@ before a wait() happens before everything after any other wait() of the round.""
         cdef uint32_t index = 0
         cdef int64_t deadline
         cdef int outcome
+        cdef fs_wait noting
         if is_original(self):
             return StdlibBarrier.wait(self, timeout)
         if timeout is None:
@@ -1407,7 +1410,12 @@ before a wait() happens before everything after any other wait() of the round.""
         deadline = wait_deadline(timeout)
         if deadline == 0:
             deadline = 1  # the past: arriving last still passes
-        outcome = barrier_arrive(&self.barrier, deadline, FS_SIGNALS, &index)
+        if tracing():
+            trace_signal(&noting, self, deadline)
+            outcome = barrier_arrive(&self.barrier, deadline, FS_SIGNALS, &index)
+            trace_signalled(&noting)
+        else:
+            outcome = barrier_arrive(&self.barrier, deadline, FS_SIGNALS, &index)
         checked(outcome)
         if outcome == FS_BARRIER_LAST:
             outcome = finish_round(self)

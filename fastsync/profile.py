@@ -49,7 +49,7 @@ def start(rate=RATE):
         raise ValueError("the rate must be positive")
     contention.start(ns)
     trace.profile(True)
-    _state.update(rate=ns, started=time.time())
+    _state["rate"] = ns
 
 
 def stop():
@@ -98,7 +98,7 @@ class record:
         self._current().save(path, format)
 
 
-_state = {"rate": round(RATE * 1e9), "started": 0.0}
+_state = {"rate": round(RATE * 1e9)}
 
 
 # -- from memory to data -------------------------------------------------------
@@ -195,7 +195,7 @@ def _gather(raw):
         "version": VERSION,
         "program": " ".join(sys.argv) or sys.executable,
         "directory": os.getcwd(),
-        "started": _state["started"],
+        "started": time.time() - raw["elapsed"] / 1e9,
         "elapsed_ns": raw["elapsed"],
         "rate_ns": _state["rate"],
         "kept": raw["kept"],

@@ -136,6 +136,9 @@ cdef void trace_disowned(object lock, void* guard) noexcept
 cdef void trace_condition(
     fs_wait* wait, object lock, int way, void* guard, void* word, int64_t deadline) noexcept
 cdef void trace_notified(fs_wait* wait) noexcept
+# A wait for a signal that is no take(): a round of a barrier.
+cdef void trace_signal(fs_wait* wait, object lock, int64_t deadline) noexcept
+cdef void trace_signalled(fs_wait* wait) noexcept
 # Something is initialized by this thread (FS_REENTRANT, no attempt), from now on.
 cdef void trace_taken(object lock, int way, void* guard) noexcept
 # A lock was made, by the caller of the running C function.

@@ -668,6 +668,35 @@ cdef void trace_notified(fs_wait* wait) noexcept:
     PyErr_Restore(kind, value, traceback)
 
 
+cdef void trace_signal(fs_wait* wait, object lock, int64_t deadline) noexcept:
+    cdef Origin origin = None
+    wait.thread = NULL
+    wait.origin = NULL
+    wait.timing.key = 0
+    if profiling():
+        contention_begin(&wait.timing, lock, FS_SIGNAL, <uintptr_t><PyObject*>lock)
+    if detecting():
+        origin = known_or_new(lock)
+    if origin is None:
+        return
+    wait.lock = <PyObject*>lock
+    wait.guard = NULL
+    Py_INCREF(origin)
+    remutex_lock(&guard)
+    wait.origin = <PyObject*>origin
+    if detecting():
+        begin_wait(wait, origin, FS_SIGNAL, True, deadline == FS_FOREVER)
+    remutex_unlock(&guard)
+
+
+cdef void trace_signalled(fs_wait* wait) noexcept:
+    cdef PyObject* origin = wait.origin
+    contention_end(&wait.timing)
+    if origin != NULL:
+        end_wait(wait, NULL)
+        Py_DECREF(<object>origin)
+
+
 cdef void trace_made(object lock) noexcept:
     note_made(lock)
 

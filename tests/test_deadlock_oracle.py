@@ -104,7 +104,9 @@ class Program:
         return found
 
     def is_read(self, lock):
-        return any(h is lock and how != "write" for held in self.holds.values() for h, how, _ in held)
+        return any(
+            h is lock and how != "write" for held in self.holds.values() for h, how, _ in held
+        )
 
     def claims(self, worker, lock):
         """Whether this thread waits to write, and for readers only: it keeps new ones out."""

@@ -153,6 +153,7 @@ RUNS = {
         ["--threads", "4", "--turns", "500"],
         [r"threading\.Lock +2000 +0 ", r"fastsync Mutex +2000 +0 ", r"AtomicI64 +2000 +0 "],
     ),
+    "contended_cache.py": (["--fixed"], [r"1600 requests in "]),
     "lock_per_key.py": (
         ["--locks", "2000", "--threads", "4", "--keys", "6", "--calls", "40", "--work", "2000"],
         [r"one lock for all .*computed +6 ", r"a lock per key .*computed +6 "],

@@ -1238,7 +1238,13 @@ def test_ctrl_c_while_a_guard_waits_for_its_mutex(kind, how, form, run_python):
     """A block holds on until its end, so it gets the mutex first; the handler runs at once."""
     code = INTERRUPTED_RELOCK.format(how=how, form=form, kind=kind.__name__)
     lives = "alive" if form == "block" else "dead"
-    assert run_python("-c", code).stdout.split() == ["handled", "interrupted", lives, "out", "ended"]
+    assert run_python("-c", code).stdout.split() == [
+        "handled",
+        "interrupted",
+        lives,
+        "out",
+        "ended",
+    ]
 
 
 ABANDONED = """
