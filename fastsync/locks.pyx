@@ -68,10 +68,13 @@ cdef bint mutex_take(fs_mutex* m, uint8_t held) noexcept nogil:
 
 
 cdef void mutex_set_mark(fs_mutex* m, uint8_t held) noexcept nogil:
-    """Of the owner: the word gets the mark of `held`."""
+    """Of the owner: the word gets the mark of `held`.
+
+    Unless it is free: another thread may have released what was handed over to this one
+    before it ran."""
     cdef uint8_t seen = fs_u8_load_relaxed(&m.state)  # relaxed: the CAS decides
     # relaxed: the mark says nothing of what was written under the lock
-    while (seen & ~FS_MUTEX_PARKED != held
+    while (seen & FS_MUTEX_LOCKED and seen & ~FS_MUTEX_PARKED != held
             and not fs_u8_cas_relaxed(&m.state, &seen, seen & FS_MUTEX_PARKED | held)):
         pass
 

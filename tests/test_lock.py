@@ -390,3 +390,22 @@ def test_who_has_waited_long_is_handed_the_lock(make):
                 lock.release()
             done.set()
         assert not overtaken
+
+
+def test_what_is_handed_over_and_released_before_its_owner_runs():
+    """Any thread may release a Lock: also one that was handed to a waiter which still sleeps."""
+    lock = fs.Lock()
+    rounds = 3000
+
+    def take():
+        for _ in range(rounds):
+            lock.acquire()
+
+    def release():
+        for _ in range(rounds):
+            while not lock.locked():
+                time.sleep(0)
+            lock.release()
+
+    run_threads([take, release])
+    assert not lock.locked()
