@@ -1707,7 +1707,7 @@ cdef bint wait(Condvar c, object guard, int64_t deadline) except -1:
     if not tracing():
         outcome = condvar_wait(&c.word, &(<_Mutex>mutex).word, deadline, flags)
     else:
-        trace_condition(&noting, <object>mutex, FS_EXCLUSIVE, <PyObject*>guard,
+        trace_condition(&noting, c, <object>mutex, FS_EXCLUSIVE, <PyObject*>guard,
                         &(<_Mutex>mutex).word, deadline)
         outcome = condvar_wait(&c.word, &(<_Mutex>mutex).word, deadline, flags)
         trace_notified(&noting)

@@ -761,7 +761,7 @@ cdef bint condition_wait(Condition self, PyObject* lock, int64_t deadline) excep
     if deadline == 0:
         deadline = 1  # the past: give the lock up and take it again, at once
     if noted:
-        trace_condition(&noting, <object>lock, kind, NULL, mutex, deadline)
+        trace_condition(&noting, self, <object>lock, kind, NULL, mutex, deadline)
     if remutex != NULL:
         count = remutex_let_go(remutex)
     outcome = condvar_wait(&self.waiters, mutex, deadline, FS_SIGNALS)

@@ -134,7 +134,8 @@ cdef void trace_disowned(object lock, void* guard) noexcept
 # A wait for a condition, which releases the lock and takes it again by itself; `word` is
 # where it parks for that.  Between them `guard`, or the thread, does not hold it.
 cdef void trace_condition(
-    fs_wait* wait, object lock, int way, void* guard, void* word, int64_t deadline) noexcept
+    fs_wait* wait, object condition, object lock, int way, void* guard, void* word,
+    int64_t deadline) noexcept
 cdef void trace_notified(fs_wait* wait) noexcept
 # A wait for a signal that is no take(): a round of a barrier.
 cdef void trace_signal(fs_wait* wait, object lock, int64_t deadline) noexcept

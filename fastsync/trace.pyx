@@ -611,7 +611,7 @@ cdef void trace_disowned(object lock, void* by) noexcept:
 # -- conditions --------------------------------------------------------------
 
 cdef void trace_condition(
-    fs_wait* wait, object lock, int way, void* by, void* word, int64_t deadline,
+    fs_wait* wait, object condition, object lock, int way, void* by, void* word, int64_t deadline,
 ) noexcept:
     cdef Origin origin = None
     cdef fs_hold* hold
@@ -625,7 +625,7 @@ cdef void trace_condition(
         release = contention_release(<PyObject*>lock)
         if release != NULL:
             contention_released(release)  # before it: the call sleeps right after releasing
-        contention_begin(&wait.timing, lock, FS_SIGNAL, <uintptr_t>wait)
+        contention_begin(&wait.timing, condition, FS_SIGNAL, <uintptr_t>wait)
     if detecting():
         origin = known_or_new(lock)
     if origin is None:
