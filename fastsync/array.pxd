@@ -1,6 +1,7 @@
 """The memory behind an AtomicArray."""
 cimport cython
 
+from fastsync.atomics cimport _Exported
 from fastsync cimport c_version  # so that versions are compared
 
 @cython.final
@@ -11,7 +12,7 @@ cdef class AtomicArray:
     cdef int size          # bytes of an item
     cdef bint shared       # other processes wait on the items too
     cdef void* memory      # what was allocated, if it is our own
-    cdef Py_buffer buffer  # what is kept exported, if it is not (buffer.obj)
+    cdef _Exported exported  # the buffer that it is in, if it is not
     cdef object __weakref__
 
 # The word of item `i`, which the caller has checked against `a.count`.

@@ -1,6 +1,6 @@
 """AtomicArray: atomics over memory, one by one and in bulk.
 
-An array's fields are written before anybody else can see it and never again; the
+An array's fields are written before another thread can see it and never again; the
 memory stays where it is, our own until the array dies, a borrowed buffer because
 it is kept exported.  So a single operation is a bounds check and the operation of
 atomics.pyx.
@@ -22,14 +22,13 @@ index and, on bins that two threads share, many times that.
 cimport cython
 from cpython.buffer cimport (
     PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_FULL_RO, PyBUF_ND, PyBUF_STRIDES, PyBUF_WRITABLE,
-    PyBuffer_IsContiguous, PyBuffer_Release, PyBuffer_ToContiguous, PyObject_CheckBuffer,
-    PyObject_GetBuffer,
+    PyBuffer_IsContiguous, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer,
 )
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc
 from cpython.long cimport PyLong_FromLongLong
 from cpython.number cimport PyNumber_AsSsize_t
 from cpython.object cimport PyObject
-from libc.math cimport NAN, isinf, isnan
+from libc.math cimport NAN
 from libc.stdint cimport (
     INT64_MAX, INT64_MIN, UINT64_MAX,
     int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t,
@@ -38,16 +37,21 @@ from libc.string cimport memcpy, memset, strlen
 
 from fastsync._pin import register_pinnable
 from fastsync.atomics cimport (
-    FS_FOLD_ADD, FS_FOLD_MAX, FS_FOLD_MIN, FS_FOLD_SUB, FS_F32, FS_F64, FS_I8, FS_I64,
-    FS_SEQ_CST, FS_U8, FS_U64,
-    f32_bits, f32_from_bits, f64_bits, f64_from_bits, failure_order, fold_f64, fold_float,
+    FS_FOLD_ADD, FS_FOLD_MAX, FS_FOLD_MIN, FS_FOLD_SUB, FS_F32, FS_F64, FS_I8, FS_I16, FS_I32,
+    FS_I64, FS_SEQ_CST, FS_U8, FS_U16, FS_U32, FS_U64,
+    f32_from_bits, f32_narrow, f32_overflows, f32_widen, f64_bits, f64_from_bits, failure_order,
+    fold_f64, fold_float,
     fs_atomic_i64, fs_atomic_u64, fs_fold, fs_word_cas, fs_word_exchange, fs_word_fetch_add, fs_word_fetch_and,
     fs_word_fetch_max, fs_word_fetch_min, fs_word_fetch_nand, fs_word_fetch_or,
     fs_word_fetch_sub, fs_word_fetch_xor, fs_word_load, fs_word_store,
-    cas_word, check_shared, get_writable, kind_size, load_order, notify_word, order_code, store_order,
+    _Exported, cas_word, check_shared, export_writable, get_writable, kind_size, load_order, notify_word, order_code, store_order,
     to_bits, to_python, update_word, wait_word,
 )
 from fastsync.c_python cimport fs_small_int
+
+cdef extern from "Python.h":
+    void PyObject_GC_UnTrack(PyObject*) noexcept
+    int PyBuffer_ToContiguous(void*, Py_buffer*, Py_ssize_t, char) except -1
 
 cdef extern from "fastsync/atomic.h" nogil:
     int64_t fs_i64_load_relaxed(const fs_atomic_i64*) noexcept
@@ -115,9 +119,10 @@ cdef int kind_of_format(const char* format, Py_ssize_t itemsize) except -1:
     if strlen(code) == 1:
         if code[0] in b"bhilqnBHILQN":
             is_signed = code[0] >= c"a"
-            while 1 << log2 < itemsize:
+            while log2 < 3 and 1 << log2 < itemsize:
                 log2 += 1
-            return (FS_I8 if is_signed else FS_U8) + log2
+            if 1 << log2 == itemsize:
+                return (FS_I8 if is_signed else FS_U8) + log2
         if code[0] == c"f" and itemsize == 4:
             return FS_F32
         if code[0] == c"d" and itemsize == 8:
@@ -157,29 +162,63 @@ cdef struct bulk:
     int64_t highest
     int64_t at[BLOCK]     # the present block, checked
     uint64_t value[BLOCK]
-    uint64_t raw[BLOCK]
+    char raw[8 * BLOCK]
     int64_t offender      # a BAD_INDEX
 
 
-cdef inline int64_t widened(const void* raw, int kind, Py_ssize_t i) noexcept nogil:
+# Memory whose type is only known at run time is read by memcpy, which any memory may be.
+
+cdef inline int64_t signed_at(const char* p, int kind) noexcept nogil:
+    """The integer at `p`, whose kind is signed or narrower than 64 bits."""
+    cdef int8_t i8
+    cdef int16_t i16
+    cdef int32_t i32
+    cdef int64_t i64
+    cdef uint8_t u8
+    cdef uint16_t u16
+    cdef uint32_t u32
+    if kind == FS_I64:
+        memcpy(&i64, p, 8)
+        return i64
+    if kind == FS_I32:
+        memcpy(&i32, p, 4)
+        return i32
+    if kind == FS_I16:
+        memcpy(&i16, p, 2)
+        return i16
+    if kind == FS_I8:
+        memcpy(&i8, p, 1)
+        return i8
+    if kind == FS_U32:
+        memcpy(&u32, p, 4)
+        return u32
+    if kind == FS_U16:
+        memcpy(&u16, p, 2)
+        return u16
+    memcpy(&u8, p, 1)
+    return u8
+
+
+cdef inline uint64_t bits_at(const char* p, int kind) noexcept nogil:
+    """What is at `p`, as the 64 bits that fs_word_load gives."""
+    cdef uint32_t narrow
+    cdef uint64_t wide
+    if kind == FS_U64 or kind == FS_F64:
+        memcpy(&wide, p, 8)
+        return wide
+    if kind == FS_F32:
+        memcpy(&narrow, p, 4)
+        return narrow
+    return <uint64_t>signed_at(p, kind)
+
+
+cdef inline int64_t widened(const char* raw, int kind, Py_ssize_t i) noexcept nogil:
     """Integer i of `raw`; a uint64 that no int64 holds comes out as INT64_MAX."""
     cdef uint64_t wide
-    if kind == FS_I64:
-        return (<const int64_t*>raw)[i]
-    if kind == FS_U64:
-        wide = (<const uint64_t*>raw)[i]
-        return INT64_MAX if wide > <uint64_t>INT64_MAX else <int64_t>wide
-    if kind == FS_I8:
-        return (<const int8_t*>raw)[i]
-    if kind == FS_I8 + 1:
-        return (<const int16_t*>raw)[i]
-    if kind == FS_I8 + 2:
-        return (<const int32_t*>raw)[i]
-    if kind == FS_U8:
-        return (<const uint8_t*>raw)[i]
-    if kind == FS_U8 + 1:
-        return (<const uint16_t*>raw)[i]
-    return (<const uint32_t*>raw)[i]
+    if kind != FS_U64:
+        return signed_at(raw + i * kind_size(kind), kind)
+    wide = bits_at(raw + 8 * i, FS_U64)
+    return INT64_MAX if wide > <uint64_t>INT64_MAX else <int64_t>wide
 
 
 cdef bint read_indices(bulk* b, Py_ssize_t start, Py_ssize_t length) noexcept nogil:
@@ -234,30 +273,32 @@ cdef bint read_ints(bulk* b, Py_ssize_t length) noexcept nogil:
     if b.value_kind == FS_U64 and b.kind == FS_I64:
         # INT64_MAX may stand for more than it is: look again
         for i in range(length):
-            bad |= b.raw[i] > <uint64_t>INT64_MAX
+            bad |= bits_at(b.raw + 8 * i, FS_U64) > <uint64_t>INT64_MAX
     return not bad
 
 
 cdef bint read_floats(bulk* b, Py_ssize_t length) noexcept nogil:
     cdef bint bad = False
     cdef double x
-    cdef float narrow
     cdef Py_ssize_t i
+    if b.value_kind == b.kind:
+        for i in range(length):
+            b.value[i] = bits_at(b.raw + i * kind_size(b.kind), b.kind)
+        return True
     for i in range(length):
         if b.value_kind == FS_F64:
-            x = f64_from_bits(b.raw[i])
+            x = f64_from_bits(bits_at(b.raw + 8 * i, FS_F64))
         elif b.value_kind == FS_F32:
-            x = (<float*>b.raw)[i]
+            x = f32_widen(<uint32_t>bits_at(b.raw + 4 * i, FS_F32))
         elif b.value_kind == FS_U64:
-            x = <double>b.raw[i]
+            x = <double>bits_at(b.raw + 8 * i, FS_U64)
         else:
             x = <double>widened(b.raw, b.value_kind, i)
         if b.kind == FS_F64:
             b.value[i] = f64_bits(x)
         else:
-            narrow = <float>x
-            bad |= <bint>isinf(narrow) and not <bint>isinf(x)
-            b.value[i] = f32_bits(narrow)
+            bad |= f32_overflows(x)
+            b.value[i] = f32_narrow(x)
     return not bad
 
 
@@ -299,14 +340,15 @@ cdef uint64_t apply(void* word, int kind, operation op, uint64_t v, int order) n
 
 
 # The private table holds 64 bits a bin: integers sign- or zero-extended (a sum
-# wraps at 64 bits and again when it is merged), floats as doubles.
+# wraps at 64 bits and again when it is merged), floats as the bits of doubles.
 
 cdef uint64_t identity(bulk* b) noexcept nogil:
     """What changes no value that it is merged into."""
-    if b.op == ADD or b.op == OR:
-        return 0  # also the bits of 0.0
     if is_float(b.kind):
-        return f64_bits(NAN)  # a number wins over NaN
+        # -0.0 and not 0.0, which makes -0.0 positive; a number wins over NaN.
+        return f64_bits(-0.0) if b.op == ADD else f64_bits(NAN)
+    if b.op == ADD or b.op == OR:
+        return 0
     if b.op == MAX:
         return <uint64_t>INT64_MIN if b.kind <= FS_I64 else 0
     return <uint64_t>INT64_MAX if b.kind <= FS_I64 else UINT64_MAX
@@ -340,7 +382,6 @@ cdef inline uint64_t merged_int(bulk* b, uint64_t old, uint64_t v) noexcept nogi
 
 
 cdef void collect_floats(bulk* b, uint64_t* table, Py_ssize_t length) noexcept nogil:
-    cdef double* sums = <double*>table
     cdef bint one = b.value_kind == NO_VALUES
     cdef fs_fold fold = fold_of(b.op)
     cdef uint64_t bits
@@ -348,8 +389,8 @@ cdef void collect_floats(bulk* b, uint64_t* table, Py_ssize_t length) noexcept n
     cdef Py_ssize_t i
     for i in range(length):
         bits = b.scalar if one else b.value[i]
-        v = f64_from_bits(bits) if b.kind == FS_F64 else f32_from_bits(<uint32_t>bits)
-        sums[b.at[i]] = fold_f64(sums[b.at[i]], v, fold)
+        v = f64_from_bits(bits) if b.kind == FS_F64 else f32_widen(<uint32_t>bits)
+        table[b.at[i]] = f64_bits(fold_f64(f64_from_bits(table[b.at[i]]), v, fold))
 
 
 cdef void merge_table(bulk* b, uint64_t* table) noexcept nogil:
@@ -362,7 +403,7 @@ cdef void merge_table(bulk* b, uint64_t* table) noexcept nogil:
         if v == untouched:
             continue
         if b.kind == FS_F32:
-            v = f32_bits(<float>f64_from_bits(v))
+            v = f32_narrow(f64_from_bits(v))
         apply(b.data + i * size, b.kind, b.op, v, FS_SEQ_CST)
 
 
@@ -394,7 +435,6 @@ cdef inline uint64_t one_value(bulk* b, Py_ssize_t i) noexcept nogil:
 
 
 cdef bulk_error collect_plain_add(bulk* b, uint64_t* table) noexcept nogil:
-    cdef double* sums = <double*>table
     cdef uint64_t scalar = b.scalar
     cdef int64_t bins = b.bins
     cdef Py_ssize_t count = b.count
@@ -421,7 +461,7 @@ cdef bulk_error collect_plain_add(bulk* b, uint64_t* table) noexcept nogil:
             x = one_index(b, i, bins)
             if <uint64_t>x >= <uint64_t>bins:
                 break
-            sums[x] += f64_from_bits(one_value(b, i))
+            table[x] = f64_bits(f64_from_bits(table[x]) + f64_from_bits(one_value(b, i)))
         else:
             return FINE
     b.offender = x - bins if x < 0 else x
@@ -538,7 +578,7 @@ cdef _Items indices_of(object source):
         if is_float(items.kind):
             raise TypeError("indices must be integers")
         return items
-    source = list(source)
+    source = tuple(source)  # a list could change while the items are converted
     items = _Items()
     items.allocate(8 * len(source))
     items.kind = FS_I64
@@ -566,7 +606,7 @@ cdef _Items values_of(int kind, object source):
         if is_float(items.kind) and not is_float(kind):
             raise TypeError(f"floats do not go into an array of {NAME_OF_KIND[kind]}")
         return items
-    source = list(source)
+    source = tuple(source)  # a list could change while the items are converted
     items = _Items()
     items.allocate(8 * len(source))
     items.kind = READY_VALUES
@@ -650,7 +690,7 @@ cdef void* item(AtomicArray self, object index) except NULL:
     if i < 0:
         i += self.count
     if i < 0 or i >= self.count:
-        raise IndexError(f"index {index} is out of range for {self.count} items")
+        raise IndexError(f"the index is out of range for {self.count} items")
     return self.data + i * self.size
 
 
@@ -664,7 +704,12 @@ cdef object fetch(AtomicArray self, object index, object value, object ordering,
     return value_of(self.kind, apply(word, self.kind, op, bits, order))
 
 
+# In place of a dtype: the memory will be a buffer's.
+cdef object BORROWED = object()
+
+
 @cython.final
+@cython.no_gc_clear  # see _Exported
 cdef class AtomicArray:
     """Atomic numbers in one block of memory, which may be somebody else's.
 
@@ -675,27 +720,28 @@ cdef class AtomicArray:
     `array[i]`, because `array[i] += 1` would lose updates: use fetch_add, or store.
     """
 
-    def __init__(self, dtype, n):
+    # Here and not in __init__, which could be called twice, and by two threads.
+    def __cinit__(self, dtype, n):
+        if dtype is BORROWED:
+            return  # from_buffer goes on
         cdef int kind = kind_of_dtype(dtype)
         cdef Py_ssize_t count = PyNumber_AsSsize_t(n, OverflowError)
-        if self.data != NULL:
-            raise TypeError("an AtomicArray is initialized once")
         if count < 0:
             raise ValueError("n must not be negative")
         if count > <Py_ssize_t>(<size_t>-1 >> 1) // 8 - 64:
             raise MemoryError
-        self.kind = kind
-        self.size = kind_size(kind)
         # On a cache line of its own.
-        self.memory = PyMem_RawCalloc(count * self.size + 64, 1)
+        self.memory = PyMem_RawCalloc(count * kind_size(kind) + 64, 1)
         if self.memory == NULL:
             raise MemoryError
         self.data = <char*>((<uintptr_t>self.memory + 63) & ~<uintptr_t>63)
+        self.kind = kind
+        self.size = kind_size(kind)
         self.count = count
+        PyObject_GC_UnTrack(<PyObject*>self)  # it refers to nothing
 
     def __dealloc__(self):
         PyMem_RawFree(self.memory)
-        PyBuffer_Release(&self.buffer)
 
     @staticmethod
     def from_buffer(buffer, dtype=None, shared=False):
@@ -708,22 +754,30 @@ cdef class AtomicArray:
         memory is not aligned to it; BufferError when the buffer is read-only; TypeError when
         its format tells of Python objects.
         """
-        cdef AtomicArray self = AtomicArray.__new__(AtomicArray)
-        cdef Py_buffer* view = &self.buffer
+        cdef AtomicArray self
+        cdef _Exported exported
+        cdef Py_buffer* view
+        cdef int kind, size
         check_shared(shared)
-        get_writable(buffer, view)
+        exported = export_writable(buffer)
+        view = &exported.buffer
         if dtype is None:
-            self.kind = kind_of_format(view.format, view.itemsize)
+            kind = kind_of_format(view.format, view.itemsize)
         else:
-            self.kind = kind_of_dtype(dtype)
-        self.size = kind_size(self.kind)
-        if view.len % self.size:
-            raise ValueError(f"{view.len} bytes are no multiple of {self.size}")
-        if <uintptr_t>view.buf % <uintptr_t>self.size:
-            raise ValueError(f"the buffer is not aligned to {self.size} bytes")
+            kind = kind_of_dtype(dtype)
+        size = kind_size(kind)
+        if view.len % size:
+            raise ValueError(f"{view.len} bytes are no multiple of {size}")
+        if view.len != 0 and <uintptr_t>view.buf % <uintptr_t>size:
+            raise ValueError(f"the buffer is not aligned to {size} bytes")
+        self = AtomicArray.__new__(AtomicArray, BORROWED, 0)
+        # No other thread can have seen it yet, and what follows runs no Python.
+        self.exported = exported
         self.data = <char*>view.buf
-        self.count = view.len // self.size
+        self.kind = kind
+        self.size = size
         self.shared = shared
+        self.count = view.len // size
         return self
 
     @property
@@ -941,9 +995,8 @@ cdef void load_into(AtomicArray self, char* out) noexcept nogil:
         memcpy(out + i * self.size, <char*>&bits + (0 if little else 8 - self.size), self.size)
 
 
-cdef object raw_item(char* data, int kind, int size, Py_ssize_t i):
-    # Plain memory of ours, aligned: a load like any other.
-    return to_python(kind, fs_word_load(data + i * size, kind, FS_SEQ_CST))
+cdef object raw_item(const char* data, int kind, int size, Py_ssize_t i):
+    return to_python(kind, bits_at(data + i * size, kind))
 
 
 register_pinnable(AtomicArray)

@@ -89,16 +89,17 @@ cdef class Ordering:
     cdef str label
 
 cdef enum:  # _Atomic.flags
-    FS_BORROWED = 1  # the word is in somebody's buffer: `word` points to a fs_borrowed
+    FS_BORROWED = 1  # the value is in the buffer that `exported` keeps, and `word` is its address
     FS_SHARED = 2    # other processes wait on it too
 
-# A word in a buffer that we keep exported.
-cdef struct fs_borrowed:
-    void* address
-    Py_buffer buffer
+@cython.final
+cdef class _Exported:
+    cdef object source
+    cdef Py_buffer buffer
 
 cdef class _Atomic:
     cdef fs_atomic_u64 word
+    cdef _Exported exported  # or None
     cdef uint8_t kind
     cdef uint8_t flags
 
@@ -168,10 +169,10 @@ cdef class Counter:
 # Where the word is.  It stays there as long as the object lives; the caller
 # keeps a reference to the object, the function needs none of the interpreter.
 cdef inline void* word_address(_Atomic a) noexcept nogil:
-    cdef fs_borrowed* borrowed
+    cdef void* address
     if a.flags & FS_BORROWED:
-        memcpy(&borrowed, &a.word, sizeof(borrowed))
-        return borrowed.address
+        memcpy(&address, &a.word, sizeof(address))
+        return address
     return &a.word
 
 cdef inline fs_atomic_i8* i8_word(AtomicI8 a) noexcept nogil:
@@ -240,9 +241,6 @@ cdef object to_python(int kind, uint64_t bits)
 cdef int to_bits(int kind, object value, uint64_t* bits) except -1
 cdef int kind_size(int kind) noexcept nogil
 cdef uint64_t fold_float(void* word, int kind, uint64_t v, fs_fold fold, int order) noexcept nogil
-cdef int wait_shared(
-    void* word, int kind, uint64_t expected, int order, int64_t deadline,
-) except -1
 cdef int64_t wait_deadline(object timeout) except? -1
 cdef object raise_or_bool(int result)
 cdef object wait_word(
@@ -255,3 +253,4 @@ cdef tuple cas_word(
     bint weak)
 cdef int check_shared(bint shared) except -1
 cdef int get_writable(object source, Py_buffer* view) except -1
+cdef _Exported export_writable(object source)

@@ -4,11 +4,11 @@ One object is one word:
 
     owned      flags 0            word holds the value, in its low bytes
     borrowed   FS_BORROWED [| FS_SHARED]
-                                  word holds a pointer to a fs_borrowed, which
-                                  keeps the buffer exported until the object dies
+                                  word holds the address of the value, in a buffer
+                                  that `exported` keeps until the object dies
 
-`kind`, `flags` and, of a borrowed one, `word` are written before anybody else
-can see the object and never again.  All types share the methods of the bases
+`kind`, `flags`, `exported` and, of a borrowed one, `word` are written before another
+thread can see the object and never again.  All types share the methods of the bases
 below: the kind picks the C operation, a predictable switch of about a
 nanosecond, and the twelve classes stay names.
 
@@ -23,35 +23,28 @@ from cpython.buffer cimport (
 )
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_AsDouble, PyFloat_CheckExact
 from cpython.long cimport (
-    PyLong_AsLongLongAndOverflow, PyLong_AsUnsignedLongLong, PyLong_FromLongLong,
-    PyLong_FromUnsignedLongLong,
+    PyLong_AsLongLongAndOverflow, PyLong_FromLongLong, PyLong_FromUnsignedLongLong,
 )
-from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc
+from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
+from cpython.number cimport PyNumber_Index
 from cpython.object cimport PyObject
-from libc.math cimport isinf
 from libc.stdint cimport (
     INT8_MAX, INT8_MIN, INT16_MAX, INT16_MIN, INT32_MAX, INT32_MIN, INT64_MAX, INT64_MIN,
-    UINT8_MAX, UINT16_MAX, UINT32_MAX,
+    UINT8_MAX, UINT16_MAX, UINT32_MAX, UINT64_MAX,
     int64_t, uint32_t, uint64_t, uintptr_t,
 )
 from libc.string cimport memcpy, memset
 
 from fastsync._pin import register_pinnable
-from fastsync.c_python cimport (
-    PyErr_CheckSignals, PyThreadState, fs_attach, fs_detach, fs_make_immortal,
-    fs_small_int,
-)
-from fastsync.c_wait cimport FS_FIRST_LOOK_NS, FS_FOREVER, FS_LOOK_NS, fs_now
+from fastsync.c_python cimport fs_make_immortal, fs_small_int
+from fastsync.c_wait cimport FS_FOREVER, fs_now
 from fastsync.parking cimport (
-    FS_ACQUIRED, FS_ERROR, FS_PARK_INTERRUPTED, FS_SIGNALS,
-    FS_SPIN, FS_TIMEOUT, FS_TOKEN_NORMAL, park, runs_handlers, unpark_all, unpark_one,
+    FS_ACQUIRED, FS_ERROR, FS_PARK_INTERRUPTED, FS_PARKS_SHARED, FS_SIGNALS,
+    FS_SPIN, FS_TIMEOUT, FS_TOKEN_NORMAL, park, park_shared, unpark_all, unpark_one,
+    unpark_shared,
 )
+from fastsync.slots cimport forbid_instances
 from fastsync.timeouts cimport deadline_for
-
-cdef extern from "fastsync/wait.h" nogil:
-    bint FS_SHARED_WAIT
-    int fs_shared_wait(void* word, int size, uint64_t expected, int64_t deadline) noexcept
-    int fs_shared_wake(void* word, int size, int count) noexcept
 
 cdef extern from "fastsync/thread_index.h" nogil:
     uint32_t fs_thread_index() noexcept
@@ -68,8 +61,13 @@ cdef extern from "Python.h":
     ctypedef struct PyTypeObject:
         PyObject* tp_dict
     void PyType_Modified(PyTypeObject*)
-    void PyObject_GC_UnTrack(PyObject*)
+    void PyObject_GC_Track(PyObject*) noexcept
+    void PyObject_GC_UnTrack(PyObject*) noexcept
     object PyDescr_NewMethod(type, PyMethodDef*)
+    uint64_t as_u64 "PyLong_AsUnsignedLongLong"(object) noexcept
+    void* PyErr_Occurred() noexcept
+    bint PyErr_ExceptionMatches(object) noexcept
+    void PyErr_Clear() noexcept
     PyTypeObject* Py_TYPE(PyObject*) noexcept
     PyObject* Py_NewRef(PyObject*) noexcept
     PyObject* Py_None
@@ -244,7 +242,7 @@ cdef object to_python(int kind, uint64_t bits):
     if kind == FS_BOOL:
         return PyBool_FromLong(bits != 0)
     if kind == FS_F32:
-        return f32_from_bits(<uint32_t>bits)
+        return f32_widen(<uint32_t>bits)
     return f64_from_bits(bits)
 
 
@@ -280,24 +278,25 @@ cdef inline bint quick_bits(int kind, PyObject* value, uint64_t* bits) noexcept:
 
 cdef int big_to_bits(int kind, object value, int overflow, uint64_t* bits) except -1:
     if kind == FS_U64 and overflow > 0:
-        try:
-            bits[0] = PyLong_AsUnsignedLongLong(value.__index__())
+        # By hand, because Cython's `except` crashes when no memory is left for the traceback.
+        bits[0] = as_u64(PyNumber_Index(value))
+        if bits[0] != UINT64_MAX or PyErr_Occurred() == NULL:
             return 0
-        except OverflowError:
-            pass
-    raise OverflowError(f"{value!r} does not fit {KIND_NAMES[kind]}")
+        if not PyErr_ExceptionMatches(OverflowError):
+            return -1
+        PyErr_Clear()
+    # Without the value: an int of thousands of digits has no repr, a subclass's may raise.
+    raise OverflowError(f"the value does not fit {KIND_NAMES[kind]}")
 
 
 cdef int float_to_bits(int kind, object value, uint64_t* bits) except -1:
     cdef double x = PyFloat_AsDouble(value)
-    cdef float narrow
     if kind == FS_F64:
         bits[0] = f64_bits(x)
-        return 0
-    narrow = <float>x
-    if isinf(narrow) and not isinf(x):
-        raise OverflowError(f"{value!r} does not fit f32")
-    bits[0] = f32_bits(narrow)
+    elif f32_overflows(x):
+        raise OverflowError("the value does not fit f32")
+    else:
+        bits[0] = f32_narrow(x)
     return 0
 
 
@@ -393,28 +392,15 @@ cdef size_t word_notify_all(fs_word word) noexcept nogil:
 
 cdef int wait_shared(
     void* word, int kind, uint64_t expected, int order, int64_t deadline,
-) except -1:
-    """word_wait for a word that other processes change, on the platform's shared wait."""
-    cdef int size = kind_size(kind)
-    # The main thread's in pieces: a signal that comes before the sleep does not end it.
-    cdef int64_t longest = FS_FIRST_LOOK_NS if runs_handlers(FS_SIGNALS) else FS_FOREVER
-    cdef PyThreadState* state
+) noexcept nogil:
+    """word_wait for a word that other processes change too."""
     while fs_word_load(word, kind, order) == expected:
         if fs_now() >= deadline:
             return FS_TIMEOUT
-        check_signals()
-        state = fs_detach()
-        if longest == FS_FOREVER:
-            fs_shared_wait(word, size, expected, deadline)
-        else:
-            fs_shared_wait(word, size, expected, min(fs_now() + longest, deadline))
-            longest = min(2 * longest, FS_LOOK_NS)
-        fs_attach(state)
+        if park_shared(word, kind_size(kind), expected, deadline,
+                       FS_SIGNALS) == FS_PARK_INTERRUPTED:
+            return FS_ERROR
     return FS_ACQUIRED
-
-
-cdef int check_signals() except -1:
-    return PyErr_CheckSignals()
 
 
 cdef object wait_word(
@@ -435,12 +421,7 @@ cdef object wait_word(
 
 cdef int64_t wait_deadline(object timeout) except? -1:
     """None and what is too large: for ever; zero and less: 0; NaN is a ValueError."""
-    if timeout is None:
-        return FS_FOREVER
-    try:
-        return deadline_for(PyFloat_AsDouble(timeout))  # unlike float(), it takes no str
-    except OverflowError:
-        return 0 if timeout < 0 else FS_FOREVER
+    return FS_FOREVER if timeout is None else deadline_for(timeout)
 
 
 cdef object raise_or_bool(int result):
@@ -456,7 +437,7 @@ cdef int raise_current() except -1:
 
 cdef int notify_word(void* word, int kind, bint shared, bint everybody) except -1:
     if shared:
-        fs_shared_wake(word, kind_size(kind), INT32_MAX if everybody else 1)
+        unpark_shared(word, kind_size(kind), INT32_MAX if everybody else 1)
     elif everybody:
         word_notify_all(word)
     else:
@@ -467,7 +448,7 @@ cdef int notify_word(void* word, int kind, bint shared, bint everybody) except -
 # -- memory that others own ---------------------------------------------------
 
 cdef int check_shared(bint shared) except -1:
-    if shared and not FS_SHARED_WAIT:
+    if shared and not FS_PARKS_SHARED:
         raise NotImplementedError(
             "this platform has no wait between processes; use shared=False and poll")
     return 0
@@ -476,35 +457,66 @@ cdef int check_shared(bint shared) except -1:
 cdef int get_writable(object source, Py_buffer* view) except -1:
     """Its memory, contiguous.  TypeError for one of Python objects: they count references."""
     PyObject_GetBuffer(source, view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | PyBUF_WRITABLE)
-    try:
-        if view.format != NULL and b"O" in b"".join((<bytes>view.format).split(b":")[::2]):
-            raise TypeError("the buffer holds references to Python objects")
-    except BaseException:
+    if holds_objects(view.format):
         PyBuffer_Release(view)
-        raise
+        raise TypeError("the buffer holds references to Python objects")
     return 0
 
 
+cdef bint holds_objects(const char* format) noexcept:
+    """Whether a buffer's format has an O, the names of fields, `:name:`, left out."""
+    cdef bint in_name = False
+    while format != NULL and format[0] != 0:
+        if format[0] == c":":
+            in_name = not in_name
+        elif format[0] == c"O" and not in_name:
+            return True
+        format += 1
+    return False
+
+
+# `source` makes this a type that the collector looks into; Cython shows it buffer.obj, too.
+#
+# No tp_clear, here and in what refers to this: the memory must be there as long as
+# somebody can reach the object that uses it.  Nothing is lost, because an object that is
+# older than the one that refers to it closes a cycle only by a change, and what can be
+# changed can be cleared.
+
+@cython.final
+@cython.no_gc_clear
+@cython.trashcan(True)  # long chains of arrays over arrays are freed without a deep stack
+cdef class _Exported:
+    """A buffer that is kept exported."""
+
+    def __dealloc__(self):
+        PyBuffer_Release(&self.buffer)
+
+
+cdef _Exported export_writable(object source):
+    """get_writable, for as long as the result lives."""
+    cdef _Exported exported = _Exported.__new__(_Exported)
+    exported.source = source
+    get_writable(source, &exported.buffer)
+    return exported
+
+
 cdef int borrow(_Atomic self, object buffer, Py_ssize_t offset, bint shared) except -1:
+    """Make a new atomic one over `buffer`."""
     cdef int size = kind_size(self.kind)
-    cdef fs_borrowed* borrowed = <fs_borrowed*>PyMem_RawMalloc(sizeof(fs_borrowed))
-    if borrowed == NULL:
-        raise MemoryError
-    try:
-        check_shared(shared)
-        get_writable(buffer, &borrowed.buffer)
-    except BaseException:
-        PyMem_RawFree(borrowed)
-        raise
-    borrowed.address = <char*>borrowed.buffer.buf + offset
-    # From here on the object owns it, also when it is refused below.
-    memcpy(&self.word, &borrowed, sizeof(borrowed))
-    self.flags = FS_BORROWED | (FS_SHARED if shared else 0)
-    if offset < 0 or offset > borrowed.buffer.len - size:
+    cdef _Exported exported
+    cdef uintptr_t address
+    check_shared(shared)
+    exported = export_writable(buffer)
+    if offset < 0 or offset > exported.buffer.len - size:
         raise ValueError(
-            f"{size} bytes at offset {offset} are outside a buffer of {borrowed.buffer.len}")
-    if <uintptr_t>borrowed.address % <uintptr_t>size:
+            f"{size} bytes at offset {offset} are outside a buffer of {exported.buffer.len}")
+    address = <uintptr_t>exported.buffer.buf + <uintptr_t>offset
+    if address % <uintptr_t>size:
         raise ValueError(f"offset {offset} of this buffer is not aligned to {size} bytes")
+    self.exported = exported
+    memcpy(&self.word, &address, sizeof(address))
+    self.flags = FS_BORROWED | (FS_SHARED if shared else 0)
+    PyObject_GC_Track(<PyObject*>self)
     return 0
 
 
@@ -514,9 +526,19 @@ cdef inline int set_up(_Atomic self, int kind, object value) except -1:
     cdef uint64_t bits
     self.kind = kind
     to_bits(kind, value, &bits)
-    # relaxed: nobody else can see the object yet
+    # relaxed: no other thread can see the object yet
     fs_word_store(&self.word, kind, bits, FS_RELAXED)
+    # It refers to nothing, unless borrow() changes that.
+    PyObject_GC_UnTrack(<PyObject*>self)
     return 0
+
+
+cdef bint is_ours(type cls):
+    """Whether it is one of TYPES itself."""
+    for ours in TYPES:
+        if ours is cls:
+            return True
+    return False
 
 
 cdef inline object relaxed_value(_Atomic self):
@@ -528,19 +550,13 @@ cdef inline object current_value(_Atomic self):
     return to_python(self.kind, fs_word_load(word_address(self), self.kind, FS_SEQ_CST))
 
 
+@cython.no_gc_clear  # see _Exported
 cdef class _Atomic:
     """What every atomic number and AtomicBool has.
 
     Operations are indivisible and, unless an `ordering` says otherwise, sequentially
     consistent. Comparison and hashing are by identity. Atomics cannot be copied or pickled.
     """
-
-    def __dealloc__(self):
-        cdef fs_borrowed* borrowed
-        if self.flags & FS_BORROWED:
-            memcpy(&borrowed, &self.word, sizeof(borrowed))
-            PyBuffer_Release(&borrowed.buffer)
-            PyMem_RawFree(borrowed)
 
     @classmethod
     def from_buffer(cls, buffer, Py_ssize_t offset=0, bint shared=False):
@@ -554,7 +570,11 @@ cdef class _Atomic:
         AtomicBool over a byte that is neither 0 nor 1 loads True, and compare_exchange() finds
         it equal to neither: store() a bool first.
         """
-        cdef _Atomic self = cls.__new__(cls)
+        cdef _Atomic self
+        if not is_ours(cls):
+            # Its __new__ might return an atomic that is in use.
+            raise TypeError(f"cannot create {cls.__name__!r} instances")
+        self = cls.__new__(cls)
         borrow(self, buffer, offset, shared)
         return self
 
@@ -1121,7 +1141,7 @@ cdef inline PyObject* new_value(int kind, uint64_t bits) noexcept:
     if kind == FS_BOOL:
         return Py_NewRef(Py_True if bits else Py_False)
     return _PyFloat_FromDouble(
-        f64_from_bits(bits) if kind == FS_F64 else f32_from_bits(<uint32_t>bits))
+        f64_from_bits(bits) if kind == FS_F64 else f32_widen(<uint32_t>bits))
 
 
 cdef PyObject* enter_load(
@@ -1285,6 +1305,8 @@ cdef tuple TYPES = (
 )
 for cls in TYPES:
     own_methods(cls)
+for cls in (_Atomic, _AtomicInt, _AtomicFloat):
+    forbid_instances(cls)  # they have no kind
 del cls
 register_pinnable(Counter, *TYPES)
 

@@ -65,6 +65,10 @@ cdef extern from "fastsync/atomic_float.h" nogil:
     float fold_f32 "fs_fold_f32"(float old, float, fs_fold) noexcept
     uint32_t f32_bits "fs_f32_bits"(float) noexcept
     float f32_from_bits "fs_f32_from_bits"(uint32_t) noexcept
+    # A float's bits as a double and back: exact, signalling NaNs included.
+    double f32_widen "fs_f32_widen"(uint32_t) noexcept
+    uint32_t f32_narrow "fs_f32_narrow"(double) noexcept
+    bint f32_overflows "fs_f32_overflows"(double) noexcept
     float fs_f32_load(const fs_atomic_f32*) noexcept
     float fs_f32_load_order(const fs_atomic_f32*, int order) noexcept
     void fs_f32_store(fs_atomic_f32*, float) noexcept

@@ -8,7 +8,7 @@ Callbacks run under a bucket lock (``fs_before_sleep`` excepted): they may only
 look at and change lock words.  No Python, no allocation, no call back into
 this module, no blocking.
 """
-from libc.stdint cimport int64_t, uint32_t, uintptr_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
 
 from fastsync.c_atomic cimport fs_pause
 from fastsync cimport c_version  # so that versions are compared
@@ -99,6 +99,16 @@ cdef size_t unpark_requeue(
     fs_unparked callback, void* ctx,
 ) noexcept nogil
 cdef size_t parked_count(fs_key key) noexcept nogil
+
+# Words that other processes wait for, too, in memory shared with them.  The table is
+# this process's, so they sleep on the platform's wait by address; callers look at
+# FS_PARKS_SHARED first.
+cdef extern from "fastsync/wait.h" nogil:
+    bint FS_PARKS_SHARED "FS_SHARED_WAIT"
+cdef int park_shared(
+    void* word, int size, uint64_t expected, int64_t deadline, int flags,
+) noexcept nogil
+cdef void unpark_shared(void* word, int size, int count) noexcept nogil
 
 # Time.  A deadline is absolute, in nanoseconds of time.monotonic()'s clock;
 # FS_FOREVER never comes, 0 says not to wait at all.

@@ -691,6 +691,47 @@ cdef void visit_parked(
         unlock_bucket(&table[i])
 
 
+# -- words shared with other processes -----------------------------------------
+
+cdef extern from "fastsync/wait.h" nogil:
+    int fs_shared_wait(void* word, int size, uint64_t expected, int64_t deadline) noexcept
+    int fs_shared_wake(void* word, int size, int count) noexcept
+
+
+cdef int park_shared(
+    void* word, int size, uint64_t expected, int64_t deadline, int flags,
+) noexcept nogil:
+    """Sleep while the `size` bytes at `word` are `expected`.
+
+    FS_PARK_UNPARKED, also for no reason: look at the word again; FS_PARK_TIMED_OUT; with
+    FS_SIGNALS, FS_PARK_INTERRUPTED with an exception set when a signal handler raised.
+    """
+    cdef bint signals = runs_handlers(flags)
+    # As sleep_and_look: a signal may come before the sleep has begun.
+    cdef int64_t longest = FS_FIRST_LOOK_NS
+    cdef int64_t until = deadline
+    cdef PyThreadState* state
+    cdef int result
+    while True:
+        if signals:
+            if fs_check_signals() < 0:
+                return FS_PARK_INTERRUPTED
+            until = min(fs_now() + longest, deadline)
+            longest = min(2 * longest, FS_LOOK_NS)
+        state = fs_detach()
+        result = fs_shared_wait(word, size, expected, until)
+        fs_attach(state)
+        if result == FS_WOKEN:
+            return FS_PARK_UNPARKED
+        if result == FS_TIMED_OUT and until == deadline:
+            return FS_PARK_TIMED_OUT
+
+
+cdef void unpark_shared(void* word, int size, int count) noexcept nogil:
+    """Wake up to `count` threads, of any process, that sleep in park_shared on `word`."""
+    fs_shared_wake(word, size, count)
+
+
 # -- fork, set-up ------------------------------------------------------
 
 cdef bint runs_handlers(int flags) noexcept nogil:

@@ -1,11 +1,18 @@
 """Seconds of the Python API to deadlines of the raw locks; inline only."""
 from libc.math cimport ceil, floor
 from libc.stdint cimport INT64_MAX, int64_t
-from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_AsDouble, PyFloat_Check
+from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_Check
 from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_Check
 
 from fastsync.c_wait cimport FS_FOREVER, fs_now
 from fastsync.parking cimport deadline_after
+
+cdef extern from "Python.h":
+    # By hand, because Cython's `except` crashes when no memory is left for the traceback.
+    double as_double "PyFloat_AsDouble"(object) noexcept
+    void* PyErr_Occurred() noexcept
+    bint PyErr_ExceptionMatches(object) noexcept
+    void PyErr_Clear() noexcept
 
 cdef enum:
     # What time.monotonic() counts in.
@@ -66,10 +73,11 @@ cdef inline int64_t wait_deadline(object timeout) except? -1:
 
 cdef inline int64_t saturating_ns(object seconds) except? -1:
     """Any number: past INT64_MAX is FS_FOREVER, below 0 is 0; ValueError for NaN."""
-    cdef double value
-    try:
-        value = PyFloat_AsDouble(seconds)  # not float(): a string is no number
-    except OverflowError:
+    cdef double value = as_double(seconds)  # not float(): a string is no number
+    if value == -1 and PyErr_Occurred() != NULL:
+        if not PyErr_ExceptionMatches(OverflowError):
+            return -1
+        PyErr_Clear()
         return 0 if seconds < 0 else FS_FOREVER
     if value != value:
         raise ValueError("Invalid value NaN (not a number)")

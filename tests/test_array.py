@@ -2,6 +2,7 @@
 
 import array
 import copy
+import ctypes
 import gc
 import itertools
 import math
@@ -78,7 +79,9 @@ def test_bad_arguments():
         AtomicArray("int64", 2**70)
     a = AtomicArray("int8", 1)
     with pytest.raises(TypeError):
-        a.__init__("int64", 5)
+        AtomicArray.__new__(AtomicArray)
+    a.__init__("int64", 5)
+    assert (a.dtype, len(a)) == ("int8", 1)
 
 
 # -- items -----------------------------------------------------------------------
@@ -687,12 +690,258 @@ def test_all_names_are_covered():
     assert list(itertools.chain(INTS, FLOATS)) == NAMES
 
 
+def test_an_array_that_is_still_being_made_is_empty():
+    """While the arguments are looked at, Python code can find the array with the collector."""
+    found = []
+
+    class Dtype:
+        name = "int64"
+
+        @property
+        def isnative(self):
+            new = [thing for thing in gc.get_objects() if type(thing) is AtomicArray]
+            found.extend(thing for thing in new if not any(thing is other for other in old))
+            for thing in found:
+                self.use(thing)
+            return True
+
+        def use(self, thing):
+            assert len(thing) == 0
+            assert thing.load_all() == []
+            assert "0" in repr(thing)
+            thing.fill(7)
+            with pytest.raises(IndexError):
+                thing.load(0)
+            with pytest.raises(IndexError):
+                thing.add_at([0], 1)
+            with pytest.raises(BufferError):
+                memoryview(thing)
+
+    old = [thing for thing in gc.get_objects() if type(thing) is AtomicArray]
+    made = AtomicArray(Dtype(), 5)
+    assert found
+    assert all(thing is made for thing in found)
+    assert made.load_all() == [0] * 5
+
+
+# -- memory of others, and its life ----------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_empty_buffer_is_an_empty_array(name):
+    for memory in (bytearray(), memoryview(bytearray(1))[1:], array.array(CODES[name])):
+        for a in (AtomicArray.from_buffer(memory, name), AtomicArray(name, 0)):
+            assert len(a) == a.nbytes == 0
+            assert a.load_all() == list(a) == []
+            assert memoryview(a).tolist() == []
+            a.fill(1)
+            a.add_at([], [])
+            a.add_at(array.array("i"), 5)
+            assert a.load_all(bytearray()) == b""
+            with pytest.raises(IndexError):
+                a.load(0)
+            with pytest.raises(IndexError):
+                a.max_at([-1], 5)
+
+
+class Memory(bytearray):
+    """One that can have attributes, and so be in a cycle."""
+
+
+@pytest.mark.parametrize(
+    "borrow",
+    [
+        lambda memory: AtomicArray.from_buffer(memory, "int32"),
+        lambda memory: AtomicArray.from_buffer(AtomicArray.from_buffer(memory)),
+        lambda memory: AtomicArray.from_buffer(memoryview(memory)[4:], "int32"),
+        lambda memory: memoryview(AtomicArray.from_buffer(memory)),
+        lambda memory: fastsync.AtomicI32.from_buffer(memory),
+        lambda memory: fastsync.AtomicBool.from_buffer(memoryview(memory), 3),
+        lambda memory: fastsync.AtomicF64.from_buffer(AtomicArray.from_buffer(memory)),
+    ],
+)
+def test_a_cycle_with_the_memory_is_collected(borrow):
+    memory = Memory(8)
+    memory.borrowed = borrow(memory)
+    gone = weakref.ref(memory)
+    gc.collect()
+    assert gone() is memory
+    del memory
+    wait_until(lambda: gc.collect() is not None and gone() is None)
+
+
+def test_only_what_refers_to_a_buffer_is_tracked():
+    assert not gc.is_tracked(AtomicArray("int8", 1))
+    assert not gc.is_tracked(fastsync.AtomicI64())
+    assert not gc.is_tracked(fastsync.AtomicF32(1.0))
+    assert gc.is_tracked(AtomicArray.from_buffer(bytearray(8)))
+    assert gc.is_tracked(fastsync.AtomicI64.from_buffer(bytearray(8)))
+
+
+def test_long_chains_are_freed_without_a_deep_stack():
+    code = """
+        import array, gc
+        from fastsync import AtomicArray, AtomicI8
+
+        def chain(n, link):
+            first = last = AtomicArray("int8", 8)
+            for _ in range(n):
+                last = link(last)
+            return first, last
+
+        for link in (
+            AtomicArray.from_buffer,
+            lambda a: AtomicArray.from_buffer(memoryview(a)),
+        ):
+            first, last = chain(300_000, link)
+            last.fetch_add(3, 5)
+            assert first.load(3) == 5
+            leaf = AtomicI8.from_buffer(last, 3)
+            del last
+            gc.collect()
+            leaf += 1
+            assert first.load(3) == 6
+            del leaf
+            gc.collect()
+    """
+    subprocess.run([sys.executable, "-P", "-c", textwrap.dedent(code)], check=True, timeout=120)
+
+
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="no __buffer__ from Python")
-def test_buffer_of_what_was_not_initialized():
-    array = AtomicArray.__new__(AtomicArray)
-    for flags in [0, 0x1FF]:
-        with pytest.raises(BufferError):
-            array.__buffer__(flags)
+def test_a_refused_buffer_is_released_once():
+    class Exporter:
+        def __init__(self, size):
+            self.view = memoryview(bytearray(size))
+            self.exports = 0
+
+        def __buffer__(self, flags):
+            self.exports += 1
+            return self.view
+
+        def __release_buffer__(self, view):
+            self.exports -= 1
+            view.release()
+
+    for make, error in (
+        (lambda e: AtomicArray.from_buffer(e, "int64"), ValueError),
+        (lambda e: AtomicArray.from_buffer(e, "int9"), ValueError),
+        (lambda e: AtomicArray.from_buffer(e, 9), TypeError),
+        (lambda e: fastsync.AtomicI64.from_buffer(e, 7), ValueError),
+        (lambda e: fastsync.AtomicI64.from_buffer(e, -1), ValueError),
+        (lambda e: fastsync.AtomicI16.from_buffer(e, 1), ValueError),
+        (lambda e: AtomicArray("int8", 3).load_all(e), ValueError),
+        (lambda e: AtomicArray("int8", 3).add_at(e, [1]), ValueError),
+    ):
+        exporter = Exporter(9)
+        with pytest.raises(error):
+            make(exporter)
+        assert exporter.exports == 0
+    exporter = Exporter(8)
+    a = AtomicArray.from_buffer(exporter)
+    assert exporter.exports == 1
+    del a
+    gc.collect()
+    assert exporter.exports == 0
+
+
+def test_a_format_that_lies_about_its_width():
+    """As from ctypes, whose formats are of a standard size, not of this platform's."""
+    assert AtomicArray.from_buffer((ctypes.c_long * 3)()).itemsize == ctypes.sizeof(ctypes.c_long)
+    assert AtomicArray.from_buffer((ctypes.c_uint16 * 3)()).dtype == "uint16"
+    for odd in ((ctypes.c_char * 4)(), (ctypes.c_longdouble * 2)(), (ctypes.c_int * 2 * 2)()):
+        try:
+            a = AtomicArray.from_buffer(odd)
+        except TypeError:
+            continue
+        assert a.nbytes == ctypes.sizeof(odd)
+
+
+def test_a_list_of_indices_that_changes_while_they_are_read():
+    a = AtomicArray("int64", 4)
+
+    class Index:
+        def __index__(self):
+            for thing in gc.get_referrers(self):
+                if type(thing) is list:
+                    thing.extend([self] * 100_000)
+            return 1
+
+    for _ in range(3):
+        a.add_at([Index()], [1])
+        a.add_at([2], [Index()])
+    assert a.load_all() == [0, 3, 3, 0]
+
+
+# -- float32, bit by bit ---------------------------------------------------------------
+
+# Signalling and quiet NaNs with payloads, both zeros, the smallest and the largest numbers.
+PATTERNS = [0x7FA00000, 0xFFA00001, 0x7F800001, 0x7FC00000, 0xFFFFFFFF, 0x7FC12345]
+PATTERNS += [0x00000000, 0x80000000, 0x00000001, 0x807FFFFF, 0x7F7FFFFF, 0x7F800000, 0xFF800000]
+
+
+@pytest.mark.parametrize("bits", PATTERNS, ids=hex)
+def test_a_float32_is_what_was_loaded(bits):
+    memory = bytearray(struct.pack("=II", bits, 0))
+    words = AtomicArray.from_buffer(memory, "uint32")
+    a = AtomicArray.from_buffer(memory, "float32")
+    f = fastsync.AtomicF32.from_buffer(memory)
+    value = a.load(0)
+    assert value != value or struct.pack("=f", value) == struct.pack("=I", bits)
+    for loaded in (value, a[0], a.load_all()[0], f.load(), f.into_inner(), f.swap(value)):
+        assert not a.wait(0, loaded, 0)
+        assert not f.wait(loaded, 0)
+        assert f.compare_and_set(loaded, 1.0)
+        assert f.compare_exchange(1.0, loaded)[0]
+        assert a.compare_and_set(0, loaded, 1.0)
+        assert a.compare_exchange(0, 1.0, loaded) == (True, 1.0)
+        assert words.load(0) == bits
+        f.store(loaded)
+        assert words.load(0) == bits
+        a.store(1, loaded)
+        assert words.load(1) == bits
+        assert words.swap(1, 0) == bits
+        a.swap(1, loaded)
+        assert words.swap(1, 0) == bits
+        assert f.update(lambda x: x) is not None
+        assert words.load(0) == bits
+        assert fastsync.AtomicF32(loaded).compare_and_set(loaded, 0.0)
+        wide = fastsync.AtomicF64(loaded)
+        f.store(wide.load())
+        assert words.load(0) == bits
+    b = AtomicArray("float32", 2)
+    b.fill(value)
+    assert memoryview(b).cast("B").tobytes() == struct.pack("=II", bits, bits)
+    a.store(1, 2.5)
+    for call in (f.fetch_max, f.fetch_min):
+        words.store(0, bits)
+        call(math.nan)
+        assert words.load(0) == (bits if value == value else 0x7FC00000)
+    f.store(0.5)
+    f.fetch_max(a.load_all()[0])
+    words.store(0, bits)
+    for op in ("max_at", "min_at"):
+        for count in (1, 6):  # one by one, and collected in a table
+            words.store(1, 0x7FC00000)
+            getattr(a, op)([1] * count, [value] * count)
+            assert words.load(1) == bits
+            words.store(1, 0x7FC00000)
+            getattr(a, op)([1] * count, array.array("f", memory[:4] * count))
+            assert words.load(1) == bits
+
+
+@pytest.mark.parametrize("name", FLOATS)
+@pytest.mark.parametrize("start", [0.0, -0.0])
+@pytest.mark.parametrize("value", [0.0, -0.0])
+def test_zeros_are_added_alike_in_every_way(name, start, value):
+    wanted = math.copysign(1, start + value)
+    for count in (1, 2, 8):
+        for given in (value, [value] * count, array.array(CODES[name], [value] * count)):
+            for indices in ([0] * count, array.array("q", [0] * count)):
+                a = AtomicArray(name, 2)
+                a.fill(start)
+                a.add_at(indices, given)
+                assert math.copysign(1, a[0]) == wanted
+                assert math.copysign(1, a[1]) == math.copysign(1, start)
 
 
 def test_buffers_are_let_go():

@@ -3,7 +3,9 @@
 # ruff: noqa: B023
 import gc
 import os
+import subprocess
 import sys
+import textwrap
 import threading
 
 import natives
@@ -253,3 +255,151 @@ def test_no_file_descriptor_is_used():
     native_round()
     settle()  # a mapping that a test shares has none either, once it is gone
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+# Every call of an atomic or an array, as it should be and as it is refused.  `big` and `x` do
+# not fit one digit, so that results are allocated.
+CALLS = """
+    big, x = 2**40, 2**41
+    Bad = ["x", None, 10**5000]
+    memory, odd = array.array("q", [big] * 8), bytearray(9)
+
+    def calls_of(a, at):
+        "(name, function, its arguments); `at` is () or (index,)."
+        yield "load", a.load, *at
+        yield "load order", partial(a.load, ordering=Ordering.Acquire), *at
+        yield "load refused", a.load, *at, Ordering.Release
+        yield "timed wait", a.wait, *at, big, 1e-9
+        yield "notify_one", a.notify_one, *at
+        yield "notify_all", a.notify_all, *at
+        for v in [x, *Bad]:
+            yield "store", a.store, *at, v
+            yield "store order", partial(a.store, ordering=Ordering.Release), *at, v
+            yield "swap", a.swap, *at, v
+            yield "wait", a.wait, *at, v, 0
+            yield "timed wait", a.wait, *at, x + 1, v
+            for name in ("compare_exchange", "compare_exchange_weak", "compare_and_set"):
+                f = getattr(a, name)
+                yield name, f, *at, v, big
+                yield name, f, *at, big, v
+                yield name, partial(f, failure=Ordering.Relaxed), *at, big, v, Ordering.AcqRel
+            for name in ("fetch_add", "fetch_sub", "fetch_and", "fetch_or", "fetch_xor", "fetch_nand",
+                         "fetch_max", "fetch_min"):
+                if hasattr(a, name):
+                    yield name, getattr(a, name), *at, v
+            for name in ("update", "fetch_update", "try_update"):
+                yield name, getattr(a, name), *at, {0: v, big: v, x: v}.get
+
+    def all_calls():
+        for cls in (AtomicI64, AtomicU64, AtomicF64):
+            a = cls(big)
+            yield from calls_of(a, ())
+            yield from calls_of(cls.from_buffer(memory), ())
+            for v in [x, *Bad]:
+                yield "new", cls, v
+                yield "+=", a.__iadd__, v
+                yield "-=", a.__isub__, v
+            for f in (int, float, bool, repr, format):
+                yield f.__name__, f, a
+            yield "format", format, a, ">50"
+            yield "into_inner", a.into_inner
+            yield "reduce", a.__reduce_ex__, 2
+            for offset in (0, 8, 4, -8, 64, 2**70):
+                yield "from_buffer", cls.from_buffer, memory, offset
+        flag = AtomicBool()
+        yield "bool", flag.fetch_not
+        yield "bool", flag.fetch_nand, True
+        yield "bool", flag.fetch_and, 2
+        yield "bool", flag.compare_exchange, False, True
+        yield "bool", AtomicBool.from_buffer, odd, 8
+        for dtype in ("int64", "uint64", "float64"):
+            a = AtomicArray(dtype, 8)
+            a.fill(big)
+            yield from calls_of(a, (3,))
+            yield from calls_of(a, (9,))
+            some = array.array("d" if dtype == "float64" else "q", [x, x])
+            for name in ("add_at", "max_at", "min_at", "or_at"):
+                f = getattr(a, name)
+                for at in ([1, 2], array.array("i", [1, 2]), [1, 8], [1, "x"], [2**70], None):
+                    for values in (x, [x, x], some, [x], [x, "x"], [10**5000, 1],
+                                   array.array("f", [1, 1])):
+                        yield name, f, at, values
+                yield name, f, array.array("q", [1]) * 100, x
+                yield name, f, memoryview(array.array("q", [1] * 8))[::2], x
+            for out in (None, bytearray(64), odd, 5):
+                yield "load_all", a.load_all, out
+            yield "fill", a.fill, x
+            yield "fill", a.fill, "x"
+            yield "items", list, a
+            yield "view", memoryview, a
+            yield "size", a.__sizeof__
+            yield "repr", repr, a
+            for name in ("nbytes", "dtype", "itemsize"):
+                yield name, getattr, a, name
+            yield "from_buffer", AtomicArray.from_buffer, a
+            for n in (9, -1, 2**70, "x"):
+                yield "new", AtomicArray, dtype, n
+            for wrong in (5, "y"):
+                yield "new", AtomicArray, wrong, 5
+            for buffer in (memory, odd, bytes(8), 5, memoryview(odd)[1:], memoryview(odd)[::2]):
+                yield "from_buffer", AtomicArray.from_buffer, buffer, dtype
+        counter = Counter()
+        for v in [x, *Bad]:
+            yield "counter", counter.add, v
+            yield "counter", counter.__iadd__, v
+        for f in (Counter, counter.value, counter.reset, counter.increment):
+            yield "counter", f
+        yield "counter", repr, counter
+        yield "counter", int, counter
+        yield "counter", counter.__reduce_ex__, 2
+        for order in Ordering.members():
+            yield "fence", fence, order
+            yield "fence", compiler_fence, order
+            yield "ordering", repr, order
+            yield "ordering", order.__reduce__
+        yield "pin", pin, 5
+        yield "pin", is_pinned, 5
+
+    usual = (TypeError, ValueError, OverflowError, IndexError, BufferError)
+    # Whole before the first: some versions of the interpreter crash when a call with
+    # a `*` or a closure in it gets no memory.
+    calls = [(name, partial(*call)) for name, *call in all_calls()]
+    refused = failed = 0
+    for name, call in calls:
+        try:
+            call()
+            expected = None
+        except usual as error:
+            expected = type(error)
+        for k in range(1, 41):
+            outcome = None
+            try:
+                _testcapi.set_nomemory(k, k + 1)
+                try:
+                    call()
+                finally:
+                    _testcapi.remove_mem_hooks()
+            except BaseException as error:
+                outcome = error  # of this loop, too
+            _testcapi.remove_mem_hooks()
+            if type(outcome) is MemoryError:
+                failed += 1
+            elif outcome is not None:
+                assert type(outcome) is expected, (name, k, outcome)
+                refused += 1
+    print(len(calls), failed, refused)
+"""
+
+
+def test_a_call_that_gets_no_memory_raises_memory_error():
+    """The k-th allocation fails, for k from 1 to 40: MemoryError or what was to come anyway."""
+    pytest.importorskip("_testcapi")
+    code = "import _testcapi, array\nfrom functools import partial\nfrom fastsync import *\n" + textwrap.dedent(CALLS)
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    calls, failed, refused = map(int, done.stdout.split())
+    assert calls > 500
+    assert failed > calls
+    assert refused > calls

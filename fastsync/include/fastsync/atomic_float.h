@@ -78,9 +78,14 @@ FS_INLINE double fs_fold_f64(double old, double v, fs_fold fold) {
     }
 }
 
-/* A double has more than twice a float's bits, so rounding twice does no harm. */
+/* Not by way of fs_fold_f64: a conversion would quiet a signalling NaN that is only passed on. */
 FS_INLINE float fs_fold_f32(float old, float v, fs_fold fold) {
-    return (float)fs_fold_f64(old, v, fold);
+    switch (fold) {
+    case FS_FOLD_ADD: return old + v;
+    case FS_FOLD_SUB: return old - v;
+    case FS_FOLD_MAX: return (old != old || v > old) ? v : old;
+    default: return (old != old || v < old) ? v : old;
+    }
 }
 
 /* The compare-exchange compares bits: NaN equals the same NaN, 0.0 is not -0.0. */
@@ -151,5 +156,29 @@ FS_INLINE float fs_fold_f32(float old, float v, fs_fold fold) {
 
 FS_FLOAT_TYPE(f32, float, u32, uint32_t)
 FS_FLOAT_TYPE(f64, double, u64, uint64_t)
+
+/* A float's bits as a double, and back.  As the processor converts, except that a NaN keeps
+ * its payload and stays signalling if it was, so that a value can be compared with what was
+ * loaded: narrow(widen(bits)) == bits, always. */
+FS_INLINE double fs_f32_widen(uint32_t bits) {
+    if ((bits & 0x7fffffffu) <= 0x7f800000u) {
+        return fs_f32_from_bits(bits);
+    }
+    return fs_f64_from_bits((uint64_t)(bits & 0x80000000u) << 32 | (uint64_t)0x7ff << 52 |
+                            (uint64_t)(bits & 0x7fffffu) << 29);
+}
+FS_INLINE uint32_t fs_f32_narrow(double x) {
+    uint64_t bits = fs_f64_bits(x);
+    uint32_t payload = (uint32_t)(bits >> 29) & 0x7fffffu;
+    if (x == x) {
+        return fs_f32_bits((float)x);
+    }
+    /* Without payload it would be infinity. */
+    return (uint32_t)(bits >> 32 & 0x80000000u) | 0x7f800000u | (payload ? payload : 0x400000u);
+}
+/* Whether a float is too narrow for `x`; infinities fit. */
+FS_INLINE int fs_f32_overflows(double x) {
+    return x - x == 0 && (float)x - (float)x != 0;
+}
 
 #endif
