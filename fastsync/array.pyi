@@ -6,8 +6,9 @@ from fastsync.atomics import Ordering
 
 if sys.version_info >= (3, 12):
     from collections.abc import Buffer
+    from typing import Self
 else:
-    from typing_extensions import Buffer
+    from typing_extensions import Buffer, Self
 
 __test__: dict[str, str]
 
@@ -25,7 +26,7 @@ _Item = Any
 
 @final
 class AtomicArray:
-    def __init__(self, dtype: str | type[Any] | _DType, n: SupportsIndex) -> None: ...
+    def __new__(cls, dtype: str | type[Any] | _DType, n: SupportsIndex) -> Self: ...
     @staticmethod
     def from_buffer(
         buffer: Buffer, dtype: str | type[Any] | _DType | None = None, shared: bool = False

@@ -711,7 +711,10 @@ cdef object BORROWED = object()
 @cython.final
 @cython.no_gc_clear  # see _Exported
 cdef class AtomicArray:
-    """Atomic numbers in one block of memory, which may be somebody else's.
+    """AtomicArray(dtype, n)
+--
+
+    Atomic numbers in one block of memory, its own or another object's.
 
     `dtype` is a numpy dtype or one of the names int8 to int64, uint8 to uint64, float32 and
     float64. All items start at 0. The operations of the atomic types take an index first;

@@ -283,8 +283,8 @@ CALLS = """
                 yield name, f, *at, v, big
                 yield name, f, *at, big, v
                 yield name, partial(f, failure=Ordering.Relaxed), *at, big, v, Ordering.AcqRel
-            for name in ("fetch_add", "fetch_sub", "fetch_and", "fetch_or", "fetch_xor", "fetch_nand",
-                         "fetch_max", "fetch_min"):
+            for op in ("add", "sub", "and", "or", "xor", "nand", "max", "min"):
+                name = "fetch_" + op
                 if hasattr(a, name):
                     yield name, getattr(a, name), *at, v
             for name in ("update", "fetch_update", "try_update"):
@@ -394,7 +394,10 @@ CALLS = """
 def test_a_call_that_gets_no_memory_raises_memory_error():
     """The k-th allocation fails, for k from 1 to 40: MemoryError or what was to come anyway."""
     pytest.importorskip("_testcapi")
-    code = "import _testcapi, array\nfrom functools import partial\nfrom fastsync import *\n" + textwrap.dedent(CALLS)
+    code = (
+        "import _testcapi, array\nfrom functools import partial\nfrom fastsync import *\n"
+        + textwrap.dedent(CALLS)
+    )
     done = subprocess.run(
         [sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=120, check=False
     )
