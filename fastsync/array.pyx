@@ -562,7 +562,10 @@ cdef _Items items_of_buffer(object source):
     PyObject_GetBuffer(source, buffer, PyBUF_FULL_RO)
     items.kind = kind_of_format(buffer.format, buffer.itemsize)
     items.count = buffer.len // buffer.itemsize
-    items.shape = tuple([buffer.shape[i] for i in range(buffer.ndim)])
+    shape = []
+    for i in range(buffer.ndim):
+        shape.append(buffer.shape[i])
+    items.shape = tuple(shape)
     items.data = <const char*>buffer.buf
     if not PyBuffer_IsContiguous(buffer, c"C"):
         items.allocate(buffer.len)
@@ -933,14 +936,19 @@ cdef class AtomicArray:
         """
         cdef Py_buffer view
         cdef void* copy
+        cdef Py_ssize_t i
         if out is None:
             copy = PyMem_RawMalloc(self.count * self.size + 1)
             if copy == NULL:
                 raise MemoryError
+            # No comprehension: Cython's drops an item twice when the list cannot grow.
+            values = []
             try:
                 with nogil:
                     load_into(self, <char*>copy)
-                return [raw_item(<char*>copy, self.kind, self.size, i) for i in range(self.count)]
+                for i in range(self.count):
+                    values.append(raw_item(<char*>copy, self.kind, self.size, i))
+                return values
             finally:
                 PyMem_RawFree(copy)
         get_writable(out, &view)

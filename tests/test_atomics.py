@@ -990,7 +990,7 @@ def test_a_change_without_a_notify_counts_when_the_time_is_over(name):
         word, outcome = make(), []
         end = time.monotonic() + seconds
         with background(lambda: outcome.append(word.wait(*where, 0, seconds))) as [thread]:  # noqa: B023
-            wait_asleep(thread)
+            wait_asleep(thread, or_ended=True)  # the time may be over before we look
             word.store(*where, 1)
             in_time = time.monotonic() < end
         if in_time:
