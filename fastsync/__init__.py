@@ -5,7 +5,6 @@ changes nothing: `install()` is what swaps the locks inside `threading`.
 """
 
 import _thread
-import sys as _sys
 
 # At once, and not from the first of our modules: Cython's own check lets the first interpreter in,
 # whichever that is, and no other. From 3.13 on the interpreter can be asked.
@@ -17,32 +16,32 @@ _NUMBERS = (0, 1, 0)
 
 # Public name -> the submodule that holds it.
 _HOME = {
-    "install": "_install",
-    "installed": "_install",
-    "uninstall": "_install",
+    "install": "_run.install",
+    "installed": "_run.install",
+    "uninstall": "_run.install",
 }
 _HOME |= dict.fromkeys(
     """AtomicBool AtomicI8 AtomicI16 AtomicI32 AtomicI64 AtomicIsize AtomicU8 AtomicU16 AtomicU32
     AtomicU64 AtomicUsize AtomicF32 AtomicF64 Counter Ordering compiler_fence fence
     spin_loop""".split(),
-    "atomics",
+    "objects.atomics",
 )
-_HOME |= dict.fromkeys(["Arc", "AtomicCell", "AtomicRef", "Weak"], "cell")
-_HOME |= {"AtomicArray": "array", "is_pinned": "_pin", "pin": "_pin"}
+_HOME |= dict.fromkeys(["Arc", "AtomicCell", "AtomicRef", "Weak"], "objects.cell")
+_HOME |= {"AtomicArray": "objects.array", "is_pinned": "objects._pin", "pin": "objects._pin"}
 _HOME |= dict.fromkeys(
     """LockView MappedReadGuard MappedWriteGuard ReadGuard RwLock ShardedLock ShardedWriteGuard
     UpgradableReadGuard WriteGuard""".split(),
-    "rwlock",
+    "objects.rwlock",
 )
 _HOME |= dict.fromkeys(
     """Condvar FairMutex MappedMutexGuard Mutex MutexGuard ReentrantMutex
     ReentrantMutexGuard""".split(),
-    "mutex",
+    "objects.mutex",
 )
 _HOME |= dict.fromkeys(
-    ["LazyLock", "Once", "OnceLock", "OnceState", "lazy_property", "once"], "once"
+    ["LazyLock", "Once", "OnceLock", "OnceState", "lazy_property", "once"], "objects.once"
 )
-_HOME |= dict.fromkeys(["Parker", "Unparker", "WaitGroup"], "parker")
+_HOME |= dict.fromkeys(["Parker", "Unparker", "WaitGroup"], "objects.parker")
 _SUBMODULES = frozenset({"deadlock", "threading"})
 
 __all__ = sorted(["__version__", "get_include", *_HOME])
@@ -87,18 +86,3 @@ def __getattr__(name):
 
 def __dir__():
     return sorted({*globals(), *_HOME, *_SUBMODULES})
-
-
-class _Package(type(_sys)):
-    """A package in which the decorator `once` is not hidden by the submodule of that name.
-
-    The import system sets the attribute to the submodule whenever that is first imported.
-    """
-
-    def __setattr__(self, name, value):
-        if name == "once" and isinstance(value, type(_sys)):
-            value = value.once
-        super().__setattr__(name, value)
-
-
-_sys.modules[__name__].__class__ = _Package

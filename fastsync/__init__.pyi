@@ -1,9 +1,9 @@
 from fastsync import deadlock as deadlock
 from fastsync import threading as threading
-from fastsync._install import install, installed, uninstall
-from fastsync._pin import is_pinned, pin
-from fastsync.array import AtomicArray
-from fastsync.atomics import (
+from fastsync._run.install import install, installed, uninstall
+from fastsync.objects._pin import is_pinned, pin
+from fastsync.objects.array import AtomicArray
+from fastsync.objects.atomics import (
     AtomicBool,
     AtomicF32,
     AtomicF64,
@@ -23,8 +23,8 @@ from fastsync.atomics import (
     fence,
     spin_loop,
 )
-from fastsync.cell import Arc, AtomicCell, AtomicRef, Weak
-from fastsync.mutex import (
+from fastsync.objects.cell import Arc, AtomicCell, AtomicRef, Weak
+from fastsync.objects.mutex import (
     Condvar,
     FairMutex,
     MappedMutexGuard,
@@ -33,7 +33,7 @@ from fastsync.mutex import (
     ReentrantMutex,
     ReentrantMutexGuard,
 )
-from fastsync.once import (
+from fastsync.objects.once import (
     LazyLock,
     Once,
     OnceLock,
@@ -41,8 +41,8 @@ from fastsync.once import (
     lazy_property,
     once,
 )
-from fastsync.parker import Parker, Unparker, WaitGroup
-from fastsync.rwlock import (
+from fastsync.objects.parker import Parker, Unparker, WaitGroup
+from fastsync.objects.rwlock import (
     LockView,
     MappedReadGuard,
     MappedWriteGuard,

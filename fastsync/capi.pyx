@@ -6,18 +6,22 @@ members are plain addresses: the types are the header's.
 """
 from cpython.pycapsule cimport PyCapsule_New
 
-from fastsync cimport atomics, locks, once, parking, rwlock
-from fastsync.atomics cimport _Atomic, word_address
-from fastsync.c_wait cimport fs_now, fs_thread_id
-from fastsync.mutex cimport (
+from fastsync.objects cimport atomics
+from fastsync.raw cimport locks
+from fastsync.objects cimport once
+from fastsync.raw cimport parking
+from fastsync.objects cimport rwlock
+from fastsync.objects.atomics cimport _Atomic, word_address
+from fastsync.raw.c_wait cimport fs_now, fs_thread_id
+from fastsync.objects.mutex cimport (
     Condvar, FairMutex, Mutex, ReentrantMutex, condvar_word, fair_mutex_word, mutex_word,
     reentrant_mutex_word,
 )
-from fastsync.once cimport Once, once_word
-from fastsync.primitives cimport (
+from fastsync.objects.once cimport Once, once_word
+from fastsync.objects.primitives cimport (
     Event, Lock, RLock, Semaphore, event_word, lock_word, rlock_word, semaphore_word,
 )
-from fastsync.rwlock cimport RwLock, rwlock_word
+from fastsync.objects.rwlock cimport RwLock, rwlock_word
 
 cdef extern from "fastsync/fastsync.h" nogil:
     const char* FASTSYNC_VERSION

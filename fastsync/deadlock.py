@@ -32,7 +32,8 @@ import time
 import traceback
 from dataclasses import dataclass, field
 
-from fastsync import origins, trace
+from fastsync._watch import origins
+from fastsync._watch import trace
 
 __all__ = [
     "Cycle",
@@ -539,7 +540,7 @@ class Watch:
     """A background thread that looks for deadlocks; stop() ends it, as does the end of a `with`."""
 
     def __init__(self, interval, callback):
-        from fastsync.primitives import Event
+        from fastsync.objects.primitives import Event
 
         self._interval = interval
         self._callback = callback

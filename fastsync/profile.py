@@ -23,7 +23,9 @@ import os
 import sys
 import time
 
-from fastsync import contention, origins, trace
+from fastsync._watch import contention
+from fastsync._watch import origins
+from fastsync._watch import trace
 
 __all__ = ["Recording", "load", "merge", "name", "record", "running", "start", "stop"]
 
@@ -276,9 +278,9 @@ class Recording:
 
     def report(self):
         """Return a table as text, whose first line names the worst lock and its holder."""
-        from fastsync import _profile_report
+        from fastsync._watch import profile_report
 
-        return _profile_report.text(self.data)
+        return profile_report.text(self.data)
 
     def save(self, path, format=None):
         """Write it to a file.
@@ -287,17 +289,17 @@ class Recording:
         "pprof"; None: what the name ends in says (.json, .html, .txt, .speedscope.json,
         .collapsed, .pb.gz). ValueError for anything else.
         """
-        from fastsync import _profile_report
+        from fastsync._watch import profile_report
 
-        written = _profile_report.render(self.data, format or _profile_report.format_of(path))
+        written = profile_report.render(self.data, format or profile_report.format_of(path))
         with open(path, "wb") as file:
             file.write(written)
 
     def locks(self):
         """Return a list of dicts, one a lock, the one that was waited for longest first."""
-        from fastsync import _profile_report
+        from fastsync._watch import profile_report
 
-        return _profile_report.rows(self.data)
+        return profile_report.rows(self.data)
 
 
 def load(path):

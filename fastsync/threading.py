@@ -11,8 +11,8 @@ import importlib
 import sys
 from functools import partial
 
-from fastsync._install import REPLACEMENTS
-from fastsync._install import stdlib as _stdlib
+from fastsync._run.install import REPLACEMENTS
+from fastsync._run.install import stdlib as _stdlib
 
 # What functions of the standard library rebind, and what every program may set there: these names
 # have no copy here that could go stale.

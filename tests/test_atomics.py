@@ -19,8 +19,8 @@ from conftest import background, interrupted, run_threads, wait_asleep, wait_unt
 
 import fastsync
 from fastsync import Ordering
-from fastsync.atomics import Counter
-from fastsync.parking import parked_total
+from fastsync.objects.atomics import Counter
+from fastsync.raw.parking import parked_total
 
 WIDTHS = {
     "AtomicI8": (-(2**7), 2**7 - 1),

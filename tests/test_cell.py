@@ -19,7 +19,8 @@ import pytest
 from conftest import collect_between_steps, run_python, run_threads, wait_until
 
 import fastsync
-from fastsync import AtomicCell, AtomicRef, Ordering, cell
+from fastsync import AtomicCell, AtomicRef, Ordering
+from fastsync.objects import cell
 
 BOTH = [AtomicRef, AtomicCell]
 Relaxed, Acquire, Release, AcqRel, SeqCst = Ordering.members()

@@ -20,7 +20,7 @@ from c_door import c_function
 from conftest import background, run_build, run_threads, wait_asleep, wait_until
 
 import fastsync
-from fastsync.parking import wait_backend
+from fastsync.raw.parking import wait_backend
 
 Cython = pytest.importorskip("Cython")
 pytest.importorskip("setuptools")

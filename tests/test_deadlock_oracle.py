@@ -14,7 +14,8 @@ import time
 import pytest
 
 import fastsync.threading as drop_in
-from fastsync import FairMutex, Mutex, ReentrantMutex, RwLock, deadlock, trace
+from fastsync import FairMutex, Mutex, ReentrantMutex, RwLock, deadlock
+from fastsync._watch import trace
 
 THREADS = 3
 DEADLINE = 30.0

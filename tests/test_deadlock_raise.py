@@ -534,7 +534,8 @@ def test_the_child_of_a_fork_knows_only_itself(run_python):
 import os, threading, warnings
 warnings.simplefilter("ignore")
 import fastsync.threading as drop_in
-from fastsync import Mutex, deadlock, trace
+from fastsync import Mutex, deadlock
+from fastsync._watch import trace
 deadlock.enable(action="raise")
 a, b = drop_in.Lock(), Mutex()
 ready, done = threading.Event(), threading.Event()

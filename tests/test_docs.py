@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from fastsync.parking import wait_backend
+from fastsync.raw.parking import wait_backend
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/README.md")])

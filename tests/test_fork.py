@@ -173,7 +173,7 @@ def test_native_words_that_others_were_parked_on_are_usable_in_the_child():
     # What needs a thread that does not exist in the child is left out: a function that runs once
     # and was running, handles of a WaitGroup, and a writer's claim while a reader was inside.
     run_native("""
-    from fastsync.parking import parked_total
+    from fastsync.raw.parking import parked_total
     lost = "upgrade", "Once.call_once", "OnceLock.get_or_init", "LazyLock", "once", \
         "lazy_property", "WaitGroup"
     waits = {name: make() for name, make in WAITS.items()}

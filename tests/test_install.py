@@ -11,7 +11,10 @@ from importlib import metadata
 import pytest
 
 import fastsync
-from fastsync import _children, _imports, _install, primitives
+from fastsync._run import children
+from fastsync._run import imports
+from fastsync._run import install as _install
+from fastsync.objects import primitives
 
 NATIVE = ["Lock", "RLock", "Condition", "Semaphore", "BoundedSemaphore", "Event", "Barrier"]
 
@@ -26,7 +29,7 @@ def test_importing_changes_nothing(run_python):
     code = """
 import sys, threading
 before = dict(vars(threading)), list(sys.meta_path), list(sys.path_hooks)
-import fastsync, fastsync.threading, fastsync._install, fastsync.primitives
+import fastsync, fastsync.threading, fastsync._run.install, fastsync.objects.primitives
 assert before == (dict(vars(threading)), list(sys.meta_path), list(sys.path_hooks))
 assert not fastsync.installed()
 """
@@ -335,11 +338,11 @@ class TestChildren:
 
     def test_only_children_get_the_install(self):
         spawn = ["python", "-c", "from multiprocessing.spawn import spawn_main; spawn_main()"]
-        assert "fastsync.install()" in _children._with_install(spawn)[2]
-        assert _children._with_install(spawn)[2].endswith(spawn[2])
+        assert "fastsync.install()" in children._with_install(spawn)[2]
+        assert children._with_install(spawn)[2].endswith(spawn[2])
         tracker = ["python", "-c", "from multiprocessing.resource_tracker import main;main(3)"]
-        assert _children._with_install(tracker) == tracker
-        assert _children._with_install(["app", "--multiprocessing-fork"]) == [
+        assert children._with_install(tracker) == tracker
+        assert children._with_install(["app", "--multiprocessing-fork"]) == [
             "app",
             "--multiprocessing-fork",
         ]
@@ -349,20 +352,20 @@ class TestChildren:
 import sys
 sys.modules["fastsync.primitives"] = None
 before = list(sys.path)
-from fastsync._children import _PRELUDE
+from fastsync._run.children import _PRELUDE
 exec(_PRELUDE + "print(sys.path == before)")
 """
         assert run_python("-c", code).stdout == "True\n"
 
     def test_follow_patches_what_is_imported_and_unfollow_restores_it(self):
-        importlib.import_module(_children._MODULE)
-        module = sys.modules[_children._MODULE]
-        original = getattr(module, _children._FUNCTION)
+        importlib.import_module(children._MODULE)
+        module = sys.modules[children._MODULE]
+        original = getattr(module, children._FUNCTION)
         fastsync.install()
-        assert getattr(module, _children._FUNCTION) is not original
+        assert getattr(module, children._FUNCTION) is not original
         fastsync.uninstall()
-        assert _imports._finder not in sys.meta_path
-        assert getattr(module, _children._FUNCTION) is original
+        assert imports._finder not in sys.meta_path
+        assert getattr(module, children._FUNCTION) is original
 
     def test_follow_before_the_import(self, run_python):
         code = """

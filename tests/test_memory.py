@@ -13,7 +13,7 @@ import pytest
 from conftest import run_threads
 
 import fastsync.threading as fs
-from fastsync.parking import parked_total
+from fastsync.raw.parking import parked_total
 
 FREE_THREADED = "free-threading" in sys.version
 

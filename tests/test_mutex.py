@@ -17,7 +17,7 @@ import pytest
 from conftest import background, run_threads, wait_until
 
 from fastsync import FairMutex, MappedMutexGuard, Mutex, MutexGuard, ReentrantMutex
-from fastsync.mutex import _waiters
+from fastsync.objects.mutex import _waiters
 
 BOTH = pytest.mark.parametrize("kind", [Mutex, FairMutex])
 ALL = pytest.mark.parametrize("kind", [Mutex, FairMutex, ReentrantMutex])
@@ -1121,7 +1121,7 @@ def test_fair_mutex_always_hands_over(run_threads, wait_until):
 SIGNALLED = """
 import os, signal, threading, time
 from fastsync import {kind}
-from fastsync.mutex import _waiters
+from fastsync.objects.mutex import _waiters
 m = {kind}(5)
 ready = threading.Event()
 release = threading.Event()
@@ -1171,7 +1171,7 @@ def test_ctrl_c_ends_a_wait(kind, attempt, run_python):
 INTERRUPTED_RELOCK = """
 import os, signal, threading, time
 from fastsync import {kind} as Kind
-from fastsync.mutex import _waiters
+from fastsync.objects.mutex import _waiters
 m = Kind(5)
 stop = threading.Event()
 held = threading.Event()
@@ -1250,7 +1250,7 @@ def test_ctrl_c_while_a_guard_waits_for_its_mutex(kind, how, form, run_python):
 ABANDONED = """
 import gc, os, signal, threading, time, weakref
 from fastsync import Mutex
-from fastsync.mutex import _waiters
+from fastsync.objects.mutex import _waiters
 
 class Value:
     pass
@@ -1322,7 +1322,7 @@ FORKED = """
 import os, threading, time, warnings
 warnings.simplefilter("ignore")
 from fastsync import {kind}
-from fastsync.mutex import _waiters
+from fastsync.objects.mutex import _waiters
 m = {kind}(5)
 held, done = threading.Event(), threading.Event()
 

@@ -10,7 +10,7 @@ import weakref
 import pytest
 from conftest import interrupted
 
-from fastsync.once import LazyLock, Once, OnceLock, OnceState, lazy_property, once
+from fastsync.objects.once import LazyLock, Once, OnceLock, OnceState, lazy_property, once
 
 
 class Running:
@@ -566,7 +566,7 @@ def test_the_submodule_does_not_hide_the_decorator(first, run_python):
 {first}
 import sys, fastsync
 from fastsync import once
-from fastsync.once import once as same
+from fastsync.objects.once import once as same
 assert once is same is fastsync.once is sys.modules["fastsync.once"].once
 """,
     )

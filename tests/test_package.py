@@ -19,7 +19,7 @@ import pytest
 from conftest import run_build
 
 import fastsync
-import fastsync._install
+import fastsync._run.install
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = Path(fastsync.__file__).parent
@@ -272,7 +272,7 @@ def test_subinterpreter(run_python):
             except interpreters.RunFailedError as failure:
                 error = str(failure)
         assert not error or "interpreter" in error, error
-        from fastsync.primitives import Lock  # it still works here
+        from fastsync.objects.primitives import Lock  # it still works here
         with Lock():
             pass
         """)  # fmt: skip

@@ -59,7 +59,7 @@ class TestSwap:
 
     CHECK = f"""
         import threading
-        from fastsync import primitives
+        from fastsync.objects import primitives
         for name in {NATIVE}:
             assert getattr(threading, name) is getattr(primitives, name), name
         import queue, logging

@@ -15,8 +15,8 @@ import pytest
 from conftest import DEADLINE, background, interrupted, wait_until
 
 import fastsync.threading
-from fastsync.parking import parked_total
-from fastsync.rwlock import (
+from fastsync.raw.parking import parked_total
+from fastsync.objects.rwlock import (
     LockView,
     MappedReadGuard,
     MappedWriteGuard,
@@ -1189,7 +1189,7 @@ def test_fork(run_python):
         "-W", "ignore", "-c",
         """
 import os, threading, time
-from fastsync.rwlock import RwLock
+from fastsync.objects.rwlock import RwLock
 mine, other = RwLock(1), RwLock(2)
 guard = mine.write()
 held, end = threading.Event(), threading.Event()

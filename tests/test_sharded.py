@@ -10,9 +10,9 @@ import pytest
 from conftest import background, interrupted, wait_until
 
 import fastsync.threading
-from fastsync._pin import is_pinned, pin
-from fastsync.parking import parked_total
-from fastsync.rwlock import (
+from fastsync.objects._pin import is_pinned, pin
+from fastsync.raw.parking import parked_total
+from fastsync.objects.rwlock import (
     MappedReadGuard,
     MappedWriteGuard,
     ReadGuard,

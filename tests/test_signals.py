@@ -12,7 +12,7 @@ import pytest
 from conftest import background, run_python, wait_asleep, wait_until
 
 import fastsync.threading as fs
-from fastsync.parking import parked_total
+from fastsync.raw.parking import parked_total
 
 main = threading.main_thread()
 
@@ -708,7 +708,7 @@ def test_wait_that_times_out_in_the_child_of_its_handler_leaves_the_queue():
         source = f"""
 import os, signal, warnings
 import fastsync.threading as threading
-from fastsync.parking import parked_total
+from fastsync.raw.parking import parked_total
 warnings.simplefilter("ignore")
 thing, parent = threading.{make}, os.getpid()
 

@@ -13,7 +13,7 @@ import typing
 import pytest
 
 import fastsync.threading as ours
-from fastsync import primitives
+from fastsync.objects import primitives
 
 DEADLINE = 30.0
 

@@ -16,7 +16,7 @@ import threading
 
 import fastsync
 import fastsync.threading as fs
-from fastsync.parking import parked_total
+from fastsync.raw.parking import parked_total
 
 PAGE = os.sysconf("SC_PAGESIZE")
 # What the interpreter itself may take in the meantime: some arenas, not a byte an operation.

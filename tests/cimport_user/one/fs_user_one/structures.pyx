@@ -3,12 +3,12 @@
 from libc.stdint cimport int64_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc
 
-from fastsync.c_atomic cimport fs_atomic_i64, fs_i64_fetch_add_relaxed, fs_i64_store_relaxed
-from fastsync.locks cimport (
+from fastsync.raw.c_atomic cimport fs_atomic_i64, fs_i64_fetch_add_relaxed, fs_i64_store_relaxed
+from fastsync.raw.locks cimport (
     FS_FOREVER, FS_PLAIN, fs_condvar, fs_mutex, condvar_notify_one, condvar_wait, mutex_lock,
     mutex_unlock,
 )
-from fastsync.rwlock cimport (
+from fastsync.objects.rwlock cimport (
     fs_rwlock, rwlock_downgrade, rwlock_read, rwlock_unlock_read, rwlock_unlock_upgradable,
     rwlock_upgradable_read, rwlock_upgrade,
 )

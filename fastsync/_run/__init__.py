@@ -1,0 +1,1 @@
+"""How fastsync gets into a program: the runner, the swap, processes that are started."""

@@ -1,0 +1,108 @@
+"""Other libraries that replace what `threading` is made of, and how to live with them.
+
+gevent and eventlet make threads into greenlets: a lock that blocks the thread blocks them all, and
+an RLock takes two greenlets of one thread for one owner. So their locks must be theirs. dill copies
+locks by their exact type, and has to be told of ours.
+"""
+
+import _thread
+import sys
+import warnings
+
+from fastsync.objects import primitives
+from fastsync._run.imports import after_import, forget
+
+_BUILTIN = type(len)
+_TWINS = [(primitives.Lock, type(_thread.allocate_lock())), (primitives.RLock, _thread.RLock)]
+
+_uninstall = None  # what to call before threads are patched
+
+
+def name_of_patcher():
+    """Return who has replaced the threads of this process by something else, or None."""
+    gevent = sys.modules.get("gevent.monkey")
+    if gevent is not None and any(map(gevent.is_module_patched, ("thread", "_thread", "threading"))):
+        return "gevent"
+    eventlet = sys.modules.get("eventlet.patcher")
+    if eventlet is not None and eventlet.is_monkey_patched("thread"):
+        return "eventlet"
+    for function in (_thread.start_new_thread, _thread.allocate_lock):
+        if type(function) is not _BUILTIN:
+            return getattr(function, "__module__", None) or "another library"
+    return None
+
+
+def step_aside(name):
+    """Uninstall, since that library is about to replace the locks."""
+    if _uninstall is None:
+        return
+    _uninstall()
+    warnings.warn(
+        f"{name} replaces the locks of `threading` by its own: fastsync has been uninstalled. "
+        "Locks that exist stay as they are.",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+
+
+def _gevent_patches(event):
+    if getattr(event, "module_name", None) in ("thread", "_thread", "threading"):
+        step_aside("gevent")
+
+
+def _follow_gevent(events):
+    if _gevent_patches not in events.subscribers:
+        events.subscribers.append(_gevent_patches)
+
+
+def _follow_eventlet(patcher):
+    original = patcher.monkey_patch
+    if hasattr(original, "fastsync_original"):
+        return
+
+    def monkey_patch(**on):
+        if on.get("thread", on["all"] if on.get("all") is not None else not on):
+            step_aside("eventlet")
+        return original(**on)
+
+    monkey_patch.fastsync_original = original
+    for name in ("eventlet.patcher", "eventlet"):
+        if getattr(sys.modules.get(name), "monkey_patch", None) is original:
+            sys.modules[name].monkey_patch = monkey_patch
+
+
+def _follow_dill(dill):
+    dispatch = dill.Pickler.dispatch
+    for ours, stock in _TWINS:
+        if stock in dispatch:
+            dispatch.setdefault(ours, dispatch[stock])
+
+
+_FOLLOWED = {
+    "gevent.events": _follow_gevent,
+    "eventlet.patcher": _follow_eventlet,
+    "dill._dill": _follow_dill,
+}
+
+
+def follow(uninstall):
+    """Look out for those that are imported, now or later."""
+    global _uninstall
+    _uninstall = uninstall
+    for name, function in _FOLLOWED.items():
+        after_import(name, function)
+
+
+def unfollow():
+    """Leave no trace of `follow()`."""
+    global _uninstall
+    _uninstall = None
+    for name in _FOLLOWED:
+        forget(name)
+    events = sys.modules.get("gevent.events")
+    if events is not None and _gevent_patches in events.subscribers:
+        events.subscribers.remove(_gevent_patches)
+    for name in ("eventlet.patcher", "eventlet"):
+        current = getattr(sys.modules.get(name), "monkey_patch", None)
+        if hasattr(current, "fastsync_original"):
+            sys.modules[name].monkey_patch = current.fastsync_original

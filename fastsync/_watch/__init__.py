@@ -1,0 +1,1 @@
+"""Who holds and who waits, when asked to watch: what `fastsync.deadlock` reads."""

@@ -1,0 +1,544 @@
+"""The contention profile's memory: how long who waited for which lock, and for whom.
+
+A call that does not get its lock at once is timed.  It draws a threshold between 0 and
+the rate (10 us, say), and is kept if it lasts that long: so always when it lasts longer
+than the rate, else with the probability duration / rate, and a weight of rate / duration
+makes up for those that were not kept.
+
+While it waits it is on a list, found by the lock's address.  A release looks for waits
+of its lock (a counter says whether there can be any), and becomes a share of each one
+that is going to be kept: for the time since the release before it, or since the wait
+began.  What is left at the end, the way from the release to the waiter, belongs to the
+last release.  So the shares of a wait add up to its duration, and each is charged to
+the section whose end let it go on.
+
+Stacks are captured outside of sections: by the waiter before it waits, by the releaser
+after it has released.  Nothing here runs Python code.
+"""
+from libc.math cimport log2
+from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
+from cpython.exc cimport PyErr_Fetch, PyErr_Restore
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
+
+from fastsync.raw.c_atomic cimport (
+    fs_atomic_u32, fs_u32_fetch_add_relaxed, fs_u32_load_relaxed, fs_u32_store_relaxed,
+)
+from fastsync.raw.c_wait cimport (
+    fs_bucket_lock, fs_bucket_lock_acquire, fs_bucket_lock_release,
+    fs_now, fs_thread_id, fs_yield,
+)
+from fastsync._watch.origins cimport Origin, capture_stack, fs_stack, origin_of, stack_lines
+from fastsync.raw.parking cimport FS_ACQUIRED, FS_TIMEOUT, fork_epoch
+
+import os
+import threading as _threading
+
+cdef extern from "Python.h":
+    ctypedef struct PyThreadState:
+        pass
+    PyThreadState* PyThreadState_Get() noexcept
+    uint64_t PyThreadState_GetID(PyThreadState*) noexcept
+
+cdef enum:
+    BUCKETS = 512
+    DRAIN_AT = 256     # kept waits that have not been added up yet
+    SLOTS = 1000       # of the time line: more, and two become one
+    FIRST_SLOT_NS = 10000000
+
+cdef struct fs_waits_bucket:
+    fs_bucket_lock lock
+    fs_atomic_u32 count       # written under the lock
+    fs_waiting* first
+
+# A wait that was kept and has ended.
+cdef struct fs_waited:
+    fs_waiting wait
+    int64_t duration
+    fs_waited* next
+
+cdef fs_waits_bucket table[BUCKETS]
+cdef fs_bucket_lock books     # guards what follows, and all `users` and `done`
+cdef fs_waited* ended = NULL
+cdef size_t ended_count = 0
+cdef bint draining = False
+cdef int64_t rate_ns = 10000
+
+
+# -- waits -------------------------------------------------------------------
+
+cdef inline fs_waits_bucket* bucket_of(uintptr_t key) noexcept:
+    return &table[(<uint64_t>key * <uint64_t>0x9E3779B97F4A7C15u) >> 55]
+
+
+cdef inline void lock_bucket(fs_waits_bucket* bucket) noexcept:
+    if fs_bucket_lock_acquire(&bucket.lock, fork_epoch()):
+        # Of the process that this one was forked from: those threads are not here.
+        bucket.first = NULL
+        fs_u32_store_relaxed(&bucket.count, 0)  # relaxed: under the lock
+
+
+cdef inline double random_share(uint64_t seed) noexcept:
+    """In [0, 1): splitmix64."""
+    seed += <uint64_t>0x9E3779B97F4A7C15u
+    seed = (seed ^ (seed >> 30)) * <uint64_t>0xBF58476D1CE4E5B9u
+    seed = (seed ^ (seed >> 27)) * <uint64_t>0x94D049BB133111EBu
+    seed ^= seed >> 31
+    return <double>(seed >> 11) / 9007199254740992.0
+
+
+cdef void contention_begin(fs_waiting* waiting, object lock, int way, uintptr_t key) noexcept:
+    cdef fs_waits_bucket* bucket
+    cdef Origin origin
+    cdef PyObject *kind
+    cdef PyObject *value
+    cdef PyObject *traceback
+    waiting.key = 0
+    PyErr_Fetch(&kind, &value, &traceback)
+    try:
+        origin = origin_of(lock)
+        note_thread()
+    except BaseException:
+        PyErr_Restore(kind, value, traceback)
+        return  # memory is short: this wait is not noted
+    PyErr_Restore(kind, value, traceback)
+    Py_INCREF(origin)
+    waiting.origin = <PyObject*>origin
+    waiting.way = way
+    waiting.thread = PyThreadState_GetID(PyThreadState_Get())
+    waiting.since = waiting.charged = fs_now()
+    waiting.rate = rate_ns
+    waiting.threshold = <int64_t>(
+        random_share(<uint64_t>waiting.since ^ (<uint64_t>fs_thread_id() << 20)) * rate_ns)
+    waiting.epoch = fork_epoch()
+    waiting.share_count = 0
+    waiting.key = key
+    bucket = bucket_of(key)
+    lock_bucket(bucket)
+    waiting.stack = NULL
+    waiting.next = bucket.first
+    bucket.first = waiting
+    fs_u32_fetch_add_relaxed(&bucket.count, 1)  # relaxed: a release that misses it comes first
+    fs_bucket_lock_release(&bucket.lock, fork_epoch())
+    waiting.stack = capture_stack()
+
+
+cdef void contention_end(fs_waiting* waiting) noexcept:
+    cdef fs_waits_bucket* bucket
+    cdef fs_waiting** link
+    cdef fs_waited* kept
+    cdef int64_t duration
+    if waiting.key == 0:
+        return
+    duration = fs_now() - waiting.since
+    if waiting.epoch == fork_epoch():  # else this is the child of a fork made meanwhile
+        bucket = bucket_of(waiting.key)
+        lock_bucket(bucket)
+        link = &bucket.first
+        while link[0] != NULL and link[0] != waiting:
+            link = &link[0].next
+        if link[0] != NULL:
+            link[0] = waiting.next
+            fs_u32_fetch_add_relaxed(&bucket.count, <uint32_t>-1)  # relaxed: as above
+        fs_bucket_lock_release(&bucket.lock, fork_epoch())
+    if duration >= waiting.threshold:
+        keep(waiting, duration)
+    else:
+        forget_shares(waiting)
+        Py_DECREF(<object>waiting.origin)
+
+
+cdef void keep(fs_waiting* waiting, int64_t duration) noexcept:
+    global ended, ended_count
+    cdef fs_waited* kept = <fs_waited*>malloc(sizeof(fs_waited))
+    if kept == NULL:
+        forget_shares(waiting)
+        Py_DECREF(<object>waiting.origin)
+        return
+    kept.wait = waiting[0]
+    kept.duration = duration
+    fs_bucket_lock_acquire(&books, fork_epoch())
+    kept.next = ended
+    ended = kept
+    ended_count += 1
+    fs_bucket_lock_release(&books, fork_epoch())
+
+
+cdef void forget_shares(fs_waiting* waiting) noexcept:
+    cdef int i
+    if waiting.share_count == 0:
+        return
+    fs_bucket_lock_acquire(&books, fork_epoch())
+    for i in range(waiting.share_count):
+        drop_user(waiting.shares[i].release)
+    fs_bucket_lock_release(&books, fork_epoch())
+    waiting.share_count = 0
+
+
+cdef void drop_user(fs_release* release) noexcept:
+    """Under `books`."""
+    release.users -= 1
+    if release.users == 0:
+        free(release)
+
+
+cdef int contend(object lock, int way, int64_t deadline, fs_take take, void* ctx) noexcept:
+    cdef fs_waiting waiting
+    cdef int result = take(ctx, 0)
+    if result != FS_TIMEOUT or deadline == 0:
+        return result
+    contention_begin(&waiting, lock, way, <uintptr_t><PyObject*>lock)
+    result = take(ctx, deadline)
+    contention_end(&waiting)
+    return result
+
+
+# -- releases ----------------------------------------------------------------
+
+cdef fs_release* contention_release(PyObject* lock) noexcept:
+    cdef fs_waits_bucket* bucket = bucket_of(<uintptr_t>lock)
+    cdef fs_release* release = NULL
+    cdef fs_waiting* waiting
+    cdef int64_t now
+    # relaxed: who begins to wait only now does not wait for this section
+    if fs_u32_load_relaxed(&bucket.count) == 0:
+        return NULL
+    lock_bucket(bucket)
+    now = fs_now()
+    waiting = bucket.first
+    while waiting != NULL:
+        if waiting.key == <uintptr_t>lock and now - waiting.since >= waiting.threshold:
+            if release == NULL:
+                release = <fs_release*>malloc(sizeof(fs_release))
+                if release == NULL:
+                    break
+                release.users = 1
+                release.done = False
+                release.thread = PyThreadState_GetID(PyThreadState_Get())
+                release.stack = NULL
+            add_share(waiting, release, now)
+        waiting = waiting.next
+    fs_bucket_lock_release(&bucket.lock, fork_epoch())
+    return release
+
+
+cdef void add_share(fs_waiting* waiting, fs_release* release, int64_t now) noexcept:
+    """Under the bucket's lock."""
+    cdef int64_t ns = now - waiting.charged
+    cdef fs_share* last = &waiting.shares[SHARES - 1]
+    waiting.charged = now
+    fs_bucket_lock_acquire(&books, fork_epoch())
+    if waiting.share_count < SHARES:
+        waiting.shares[waiting.share_count].release = release
+        waiting.shares[waiting.share_count].ns = ns
+        waiting.share_count += 1
+        release.users += 1
+    else:
+        # No room: one of the last two stands for both, in proportion to their time.
+        if random_share(<uint64_t>now ^ <uintptr_t>waiting) * (last.ns + ns) < ns:
+            drop_user(last.release)
+            last.release = release
+            release.users += 1
+        last.ns += ns
+    fs_bucket_lock_release(&books, fork_epoch())
+
+
+cdef void contention_released(fs_release* release) noexcept:
+    cdef const fs_stack* stack
+    cdef PyObject *kind
+    cdef PyObject *value
+    cdef PyObject *traceback
+    cdef bint full
+    PyErr_Fetch(&kind, &value, &traceback)
+    try:
+        note_thread()
+        stack = capture_stack()
+        fs_bucket_lock_acquire(&books, fork_epoch())
+        release.stack = stack
+        release.done = True
+        drop_user(release)
+        full = ended_count >= DRAIN_AT
+        fs_bucket_lock_release(&books, fork_epoch())
+        if full:
+            drain()
+    except BaseException:
+        pass  # memory is short: some waits are not in the report
+    PyErr_Restore(kind, value, traceback)
+
+
+# -- adding up ---------------------------------------------------------------
+#
+# One thread at a time, with `draining` set; the dicts are for it, and for the report.
+
+cdef dict known_origins = {}   # number -> Origin
+cdef dict known_threads = {}   # number -> (name, identifier)
+cdef dict known_stacks = {}    # number -> address
+cdef dict locks = {}           # (lock, way) -> _Lock
+cdef dict waits = {}           # (lock, way, thread, stack) -> [count, ns]
+cdef dict holders = {}         # (lock, way, thread, stack) -> [count, ns]
+cdef dict pairs = {}           # (lock, way, holder, its stack, waiter, its stack) -> ns
+cdef dict slots = {}           # (lock, way, slot) -> ns
+cdef int64_t slot_ns = FIRST_SLOT_NS
+cdef int64_t started = 0
+cdef double kept_count = 0
+
+
+cdef class _Lock:
+    cdef double count
+    cdef double ns
+    cdef int64_t longest
+    cdef dict histogram    # int(8 * log2(ns)) -> count
+    cdef set threads
+
+    def __cinit__(self):
+        self.histogram = {}
+        self.threads = set()
+
+    def as_tuple(self):
+        return self.count, self.ns, self.longest, dict(self.histogram), len(self.threads)
+
+
+cdef int note_thread() except -1:
+    """Remember this thread's name.  Runs no Python code: no property, no lock."""
+    cdef uint64_t number = PyThreadState_GetID(PyThreadState_Get())
+    known = known_threads.get(number)
+    if known is not None and known[0] is not None:
+        return 0
+    # A thread that is just starting is not there yet, nor is one of C code ever.
+    ident = fs_thread_id()
+    known_threads[number] = getattr(_threading._active.get(ident), "_name", None), ident
+    return 0
+
+
+cdef int add_to(dict counts, object key, double weight, double ns) except -1:
+    cdef list found = counts.get(key)
+    if found is None:
+        counts[key] = [weight, ns]
+    else:
+        found[0] = <double>found[0] + weight
+        found[1] = <double>found[1] + ns
+    return 0
+
+
+cdef object stack_number(const fs_stack* stack):
+    if stack == NULL:
+        return 0
+    number = stack.number
+    if number not in known_stacks:
+        known_stacks[number] = <uintptr_t>stack
+    return number
+
+
+cdef int add_up(fs_waiting* wait, int64_t duration) except -1:
+    """One wait, of which all releases are known."""
+    global kept_count
+    cdef Origin origin = <Origin><object>wait.origin
+    cdef double weight = 1.0
+    cdef double ns
+    cdef _Lock lock
+    cdef int i
+    cdef int64_t rest
+    cdef fs_release* release
+    if duration < wait.rate:
+        weight = <double>wait.rate / <double>max(duration, <int64_t>1)
+    ns = weight * duration
+    number = origin.number
+    way = wait.way
+    kept_count += 1
+    if number not in known_origins:
+        known_origins[number] = origin
+    found = locks.get((number, way))
+    if found is None:
+        found = locks[number, way] = _Lock()
+    lock = found
+    lock.count += weight
+    lock.ns += ns
+    lock.longest = max(lock.longest, duration)
+    lock.threads.add(wait.thread)
+    bin = <int>(8 * log2(<double>max(duration, <int64_t>1)))
+    lock.histogram[bin] = lock.histogram.get(bin, 0.0) + weight
+    waiter = stack_number(wait.stack)
+    add_to(waits, (number, way, wait.thread, waiter), weight, ns)
+    for i in range(wait.share_count):
+        release = wait.shares[i].release
+        rest = wait.shares[i].ns
+        if i == wait.share_count - 1:
+            rest += wait.since + duration - wait.charged
+        holder = stack_number(release.stack if release.done else NULL)
+        add_to(holders, (number, way, release.thread, holder), weight, weight * rest)
+        key = (number, way, release.thread, holder, wait.thread, waiter)
+        pairs[key] = pairs.get(key, 0.0) + weight * rest
+    add_to_slots(number, way, wait.since, duration, weight)
+    return 0
+
+
+cdef int add_to_slots(
+    object number, object way, int64_t since, int64_t duration, double weight,
+) except -1:
+    global slots, slot_ns
+    cdef int64_t begin = max(since - started, <int64_t>0)
+    cdef int64_t end = max(since + duration - started, begin + 1)
+    cdef int64_t slot, until
+    cdef dict wider
+    while end // slot_ns >= SLOTS:
+        slot_ns *= 2
+        wider = {}
+        for (a, b, slot), ns in slots.items():
+            wider[a, b, slot // 2] = wider.get((a, b, slot // 2), 0.0) + ns
+        slots = wider
+    while begin < end:
+        slot = begin // slot_ns
+        until = min((slot + 1) * slot_ns, end)
+        key = (number, way, slot)
+        slots[key] = slots.get(key, 0.0) + weight * (until - begin)
+        begin = until
+    return 0
+
+
+cdef int drain() except -1:
+    """Add up what has ended, unless another thread is at it."""
+    global ended, ended_count, draining
+    cdef fs_waited* kept
+    cdef fs_waited* next
+    cdef bint mine
+    fs_bucket_lock_acquire(&books, fork_epoch())
+    mine = not draining
+    draining = True
+    kept = ended if mine else NULL
+    if mine:
+        ended = NULL
+        ended_count = 0
+    fs_bucket_lock_release(&books, fork_epoch())
+    if not mine:
+        return 0
+    try:
+        while kept != NULL:
+            next = kept.next
+            try:
+                await_releasers(&kept.wait)
+                add_up(&kept.wait, kept.duration)
+            finally:
+                forget_shares(&kept.wait)
+                Py_DECREF(<object>kept.wait.origin)
+                free(kept)
+            kept = next
+    finally:
+        draining = False
+    return 0
+
+
+cdef void await_releasers(fs_waiting* wait) noexcept:
+    """They may still be capturing their stacks; not for ever: then it stays unknown."""
+    cdef bint done = False
+    cdef int i, patience
+    for patience in range(100):
+        done = True
+        fs_bucket_lock_acquire(&books, fork_epoch())
+        for i in range(wait.share_count):
+            done = done and wait.shares[i].release.done
+        fs_bucket_lock_release(&books, fork_epoch())
+        if done:
+            return
+        fs_yield()
+
+
+# -- for fastsync.profile -----------------------------------------------------
+
+def start(rate):
+    """Forget what was recorded.  rate: in nanoseconds; waits that last longer are always kept."""
+    global rate_ns
+    rate_ns = rate
+    clear()
+
+
+cdef int clear() except -1:
+    global waits, holders, pairs, slots, slot_ns, locks, started, kept_count
+    drain()
+    known_origins.clear()
+    known_stacks.clear()
+    locks, waits, holders, pairs, slots = {}, {}, {}, {}, {}
+    slot_ns = FIRST_SLOT_NS
+    started = fs_now()
+    kept_count = 0
+    return 0
+
+
+cdef struct fs_going_on:
+    PyObject* origin
+    int way
+    uint64_t thread
+    int64_t since
+    const fs_stack* stack
+
+
+cdef list going_on():
+    """[(lock, way, thread, stack, ns so far), ...] of the waits that have not ended."""
+    cdef list result = []
+    cdef fs_waiting* waiting
+    cdef fs_going_on copies[64]
+    cdef int count, i, j
+    cdef int64_t now = fs_now()
+    for i in range(BUCKETS):
+        if fs_u32_load_relaxed(&table[i].count) == 0:  # relaxed: a wait that begins now
+            continue
+        count = 0
+        lock_bucket(&table[i])
+        waiting = table[i].first
+        while waiting != NULL and count < 64:
+            if now - waiting.since >= waiting.rate:
+                Py_INCREF(<object>waiting.origin)
+                copies[count].origin = waiting.origin
+                copies[count].way = waiting.way
+                copies[count].thread = waiting.thread
+                copies[count].since = waiting.since
+                copies[count].stack = waiting.stack
+                count += 1
+            waiting = waiting.next
+        fs_bucket_lock_release(&table[i].lock, fork_epoch())
+        for j in range(count):
+            origin = <Origin><object>copies[j].origin
+            Py_DECREF(origin)
+            known_origins.setdefault((<Origin>origin).number, origin)
+            result.append((
+                (<Origin>origin).number, copies[j].way, copies[j].thread,
+                stack_number(copies[j].stack), now - max(copies[j].since, started)))
+    return result
+
+
+def recorded():
+    """All there is, as plain objects: see fastsync.profile."""
+    drain()
+    open_waits = going_on()
+    return {
+        "elapsed": fs_now() - started,
+        "kept": kept_count,
+        "locks": {key: lock.as_tuple() for key, lock in list(locks.items())},
+        "waits": {key: tuple(value) for key, value in list(waits.items())},
+        "holders": {key: tuple(value) for key, value in list(holders.items())},
+        "pairs": dict(pairs),
+        "slots": dict(slots),
+        "slot": slot_ns,
+        "going_on": open_waits,
+        "origins": dict(known_origins),
+        "threads": dict(known_threads),
+        "stacks": {number: stack_lines(<const fs_stack*><uintptr_t>address)
+                   for number, address in list(known_stacks.items())},
+    }
+
+
+# -- fork, set-up --------------------------------------------------------------
+
+def _after_fork_in_child():
+    """Nobody waits here, and nothing has been recorded."""
+    global ended, ended_count, draining, known_origins, known_threads, known_stacks
+    ended = NULL  # their memory is lost: it is not known who was at it
+    ended_count = 0
+    draining = False
+    known_origins, known_threads, known_stacks = {}, {}, {}
+    clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

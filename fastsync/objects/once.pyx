@@ -1,0 +1,755 @@
+"""One-time initialization: the raw byte's slow paths, and the types on it.
+
+The byte's state table stands in once.pxd.
+"""
+cimport cython
+from libc.stdint cimport int64_t, uint8_t, uintptr_t
+from cpython.object cimport PyObject, PyTypeObject
+from cpython.ref cimport Py_XINCREF
+from cpython.type cimport PyType_Modified
+
+from fastsync.raw.c_atomic cimport (
+    fs_pause, fs_u8_cas_acquire, fs_u8_cas_relaxed, fs_u8_exchange_release,
+    fs_u8_fetch_and_relaxed, fs_u8_load_acquire, fs_u8_load_relaxed,
+    fs_uptr_load_relaxed, fs_uptr_store_relaxed,
+)
+from fastsync.raw.c_python cimport (
+    PyThreadState, fs_attach, fs_detach, fs_make_immortal, fs_may_spin,
+)
+from fastsync.raw.c_slot cimport fs_slot_get, fs_slot_set
+from fastsync.raw.c_wait cimport fs_thread_id
+from fastsync.raw.parking cimport (
+    FS_ACQUIRED, FS_PARK_INTERRUPTED, FS_PARK_TIMED_OUT, FS_PARK_UNPARKED_INTERRUPTED,
+    FS_TOKEN_NORMAL, park, unpark_all,
+)
+from fastsync.objects._slots cimport fs_call, make_callable
+from fastsync._watch.trace cimport (
+    FS_BLOCK, FS_REENTRANT, fs_section, trace_lock, trace_made, trace_release, trace_released, tracing,
+)
+
+from fastsync.objects._pin import register_pinnable
+
+cdef extern from "Python.h":
+    PyObject* Py_NewRef(PyObject*) noexcept
+    size_t PyVectorcall_NARGS(size_t) noexcept
+    object PyObject_Vectorcall(object, PyObject**, size_t, PyObject*)
+    void PyErr_Restore(PyObject*, PyObject*, PyObject*) noexcept
+    PyTypeObject* Py_TYPE(object) noexcept
+    object PyMethod_New(object, object)
+
+cdef extern from *:
+    """
+    typedef char fs_once_is_one_byte[sizeof(fs_atomic_u8) == 1 ? 1 : -1];
+    """
+
+
+# How long a thread that finds it running looks again before it parks, detached:
+# much of what is initialized once takes less than a sleep and a wake-up do.
+cdef enum:
+    SPIN_ROUNDS = 20
+    SPIN_PAUSES = 100
+
+
+# -- waiting -----------------------------------------------------------------
+
+cdef bint still_running(void* ctx) noexcept nogil:
+    # relaxed: only the bits of a run that has not ended let us sleep, and the
+    # end of the run wakes who is queued by then
+    return (fs_u8_load_relaxed(&(<fs_once*>ctx).state)
+            == (FS_ONCE_RUNNING | FS_ONCE_PARKED))
+
+
+cdef bint still_undone(void* ctx) noexcept nogil:
+    # relaxed: as still_running
+    cdef uint8_t seen = fs_u8_load_relaxed(&(<fs_once*>ctx).state)
+    return seen & FS_ONCE_PARKED and not seen & (FS_ONCE_DONE | FS_ONCE_POISON)
+
+
+cdef void wait_ended(void* ctx, uintptr_t key, bint was_last) noexcept nogil:
+    if was_last:
+        # relaxed: the bit only says whether to look under the bucket lock
+        fs_u8_fetch_and_relaxed(&(<fs_once*>ctx).state, <uint8_t>~FS_ONCE_PARKED)
+
+
+cdef void spin_running(const fs_once* o) noexcept nogil:
+    """Look, detached, until it ends or somebody has parked."""
+    cdef PyThreadState* state = fs_detach()
+    cdef int round, i
+    for round in range(SPIN_ROUNDS):
+        for i in range(SPIN_PAUSES):
+            fs_pause()
+        # relaxed: the caller looks again
+        if fs_u8_load_relaxed(&o.state) != FS_ONCE_RUNNING:
+            break
+    fs_attach(state)
+
+
+cdef inline bint announce(fs_once* o, uint8_t* seen) noexcept nogil:
+    """Set PARKED; False when the byte has changed."""
+    # relaxed: announces us; park() validates under the bucket lock
+    return seen[0] & FS_ONCE_PARKED or fs_u8_cas_relaxed(
+        &o.state, seen, seen[0] | FS_ONCE_PARKED)
+
+
+cdef inline bint gives_up(int parked) noexcept nogil:
+    return (parked == FS_PARK_TIMED_OUT or parked == FS_PARK_INTERRUPTED
+            or parked == FS_PARK_UNPARKED_INTERRUPTED)
+
+
+cdef inline int given_up(int parked) noexcept nogil:
+    # A wake-up need not be passed on: the end of a run wakes everybody.
+    return FS_TIMEOUT if parked == FS_PARK_TIMED_OUT else FS_ERROR
+
+
+cdef int once_begin(fs_once* o, bint force, int64_t deadline, int flags) noexcept nogil:
+    """Become the one who runs it, or wait for who does."""
+    cdef bint spin = fs_may_spin()
+    cdef int result
+    # acquire, here and below: pairs with the release in once_end
+    cdef uint8_t seen = fs_u8_load_acquire(&o.state)
+    while True:
+        if seen & FS_ONCE_DONE:
+            return FS_ONCE_DONE
+        if seen & FS_ONCE_POISON and not force:
+            return FS_ONCE_POISON
+        if not seen & FS_ONCE_RUNNING:
+            # Who waits for an end that never began is still parked: keep PARKED.
+            # acquire: sees what a run that failed has left
+            if fs_u8_cas_acquire(&o.state, &seen,
+                                 (seen & FS_ONCE_PARKED) | FS_ONCE_RUNNING):
+                return FS_ONCE_RUN_POISONED if seen & FS_ONCE_POISON else FS_ONCE_RUN
+            seen = fs_u8_load_acquire(&o.state)
+            continue
+        if deadline == 0:
+            return FS_TIMEOUT
+        if spin and not seen & FS_ONCE_PARKED:
+            spin = False
+            spin_running(o)
+        elif announce(o, &seen):
+            result = park(<uintptr_t>o, still_running, NULL, wait_ended, o, 0,
+                          deadline, flags, NULL)
+            if gives_up(result):
+                return given_up(result)
+        seen = fs_u8_load_acquire(&o.state)
+
+
+cdef int once_wait_slow(fs_once* o, int64_t deadline, int flags) noexcept nogil:
+    cdef int result
+    # acquire, here and below: pairs with the release in once_end
+    cdef uint8_t seen = fs_u8_load_acquire(&o.state)
+    while not seen & (FS_ONCE_DONE | FS_ONCE_POISON):
+        if deadline == 0:
+            return FS_TIMEOUT
+        if announce(o, &seen):
+            result = park(<uintptr_t>o, still_undone, NULL, wait_ended, o, 0,
+                          deadline, flags, NULL)
+            if gives_up(result):
+                return given_up(result)
+        seen = fs_u8_load_acquire(&o.state)
+    return FS_ONCE_DONE if seen & FS_ONCE_DONE else FS_ONCE_POISON
+
+
+cdef void once_end(fs_once* o, uint8_t outcome) noexcept nogil:
+    # release: pairs with the acquire of all who see the outcome
+    if fs_u8_exchange_release(&o.state, outcome) & FS_ONCE_PARKED:
+        unpark_all(<uintptr_t>o, FS_TOKEN_NORMAL)
+
+
+cdef bint once_retract(fs_once* o) noexcept nogil:
+    cdef uint8_t done = FS_ONCE_DONE
+    # acquire: sees what the run has left
+    return fs_u8_cas_acquire(&o.state, &done, FS_ONCE_RUNNING)
+
+
+# -- what the types share ----------------------------------------------------
+
+cdef inline int refuse_recursion(_Once self) except -1:
+    # relaxed: a thread reads its own id here only if it wrote it itself
+    if fs_uptr_load_relaxed(&self.owner) == fs_thread_id():
+        raise RuntimeError("an initialization must not wait for itself")
+    return 0
+
+
+cdef struct begin_call:
+    fs_once* once
+    bint force
+    int outcome
+
+
+cdef int take_run(void* ctx, int64_t deadline) noexcept:
+    """FS_ACQUIRED: this thread runs it; FS_RUN_BY_ANOTHER: it has run, by another."""
+    cdef begin_call* call = <begin_call*>ctx
+    call.outcome = once_begin(call.once, call.force, deadline, FS_SIGNALS)
+    if call.outcome >= FS_ONCE_RUN:
+        return FS_ACQUIRED
+    return call.outcome if call.outcome <= FS_TIMEOUT else FS_RUN_BY_ANOTHER
+
+
+cdef enum:
+    FS_RUN_BY_ANOTHER = 2
+
+
+cdef int start_traced(_Once self, bint force) except -1:
+    cdef begin_call call
+    call.once = &self.once
+    call.force = force
+    # FS_REENTRANT: the thread that runs it ends it.
+    trace_lock(self, FS_REENTRANT | FS_BLOCK, FS_FOREVER, NULL, take_run, &call)
+    return call.outcome
+
+
+cdef int take_end(void* once, int64_t deadline) noexcept:
+    cdef int outcome = once_wait(<fs_once*>once, deadline, FS_SIGNALS)
+    return outcome if outcome <= FS_TIMEOUT else FS_RUN_BY_ANOTHER
+
+
+cdef int start(_Once self, bint force) except -1:
+    """once_begin() for this thread; signal handlers run during the wait."""
+    cdef int outcome
+    refuse_recursion(self)
+    if tracing():
+        outcome = start_traced(self, force)
+    else:
+        outcome = once_begin(&self.once, force, FS_FOREVER, FS_SIGNALS)
+    if outcome >= FS_ONCE_RUN:
+        fs_uptr_store_relaxed(&self.owner, fs_thread_id())  # relaxed: see above
+    return outcome
+
+
+cdef void finish(_Once self, uint8_t outcome) noexcept:
+    cdef fs_section section
+    cdef bint traced = tracing()
+    fs_uptr_store_relaxed(&self.owner, 0)  # relaxed: see refuse_recursion
+    if traced:
+        trace_release(&section, self, FS_REENTRANT, NULL)
+    once_end(&self.once, outcome)
+    if traced:
+        trace_released(&section)
+
+
+cdef int wait_done(_Once self) except -1:
+    """FS_ONCE_DONE or FS_ONCE_POISON."""
+    if once_is_done(&self.once):
+        return FS_ONCE_DONE
+    refuse_recursion(self)
+    if tracing():
+        # Waits for who runs it.
+        trace_lock(self, FS_REENTRANT, FS_FOREVER, NULL, take_end, &self.once)
+    return once_wait(&self.once, FS_FOREVER, FS_SIGNALS)
+
+
+cdef object alias(object cls, object item):
+    from types import GenericAlias
+    return GenericAlias(cls, item)
+
+
+cdef str address(object self):
+    return f"0x{<uintptr_t><PyObject*>self:x}"
+
+
+cdef class _Once:
+    """What Once, OnceLock and LazyLock have in common."""
+
+    def __cinit__(self):
+        if tracing():
+            trace_made(self)
+
+    def __reduce__(self):
+        raise TypeError(f"cannot pickle {type(self).__name__!r} object")
+
+    def __repr__(self):
+        return f"<{type(self).__name__} {state_of(self).label} at {address(self)}>"
+
+
+# -- Once --------------------------------------------------------------------
+
+cdef bint making_states = True
+
+
+@cython.final
+cdef class OnceState:
+    """How far a Once is: New, InProgress, Poisoned or Done."""
+    cdef str label
+
+    def __cinit__(self, *args, **kwargs):
+        if not making_states:
+            raise TypeError("cannot create 'fastsync.once.OnceState' instances")
+
+    @property
+    def name(self):
+        """The state's name, as in `OnceState.Done`."""
+        return self.label
+
+    def poisoned(self):
+        """Whether the last run raised."""
+        return self is POISONED
+
+    def done(self):
+        """Whether a run has succeeded."""
+        return self is DONE
+
+    def __repr__(self):
+        return f"OnceState.{self.label}"
+
+    def __reduce__(self):
+        return getattr, (OnceState, self.label)
+
+
+cdef OnceState make_state(str name):
+    cdef OnceState state = OnceState.__new__(OnceState)
+    state.label = name
+    (<dict>(<PyTypeObject*>OnceState).tp_dict)[name] = state
+    PyType_Modified(OnceState)
+    return state
+
+
+cdef OnceState NEW = make_state("New")
+cdef OnceState IN_PROGRESS = make_state("InProgress")
+cdef OnceState POISONED = make_state("Poisoned")
+cdef OnceState DONE = make_state("Done")
+making_states = False
+
+
+cdef OnceState state_of(_Once self):
+    cdef uint8_t seen = fs_u8_load_acquire(&self.once.state)  # acquire: as once_is_done
+    if seen & FS_ONCE_DONE:
+        return DONE
+    if seen & FS_ONCE_RUNNING:
+        return IN_PROGRESS
+    return POISONED if seen & FS_ONCE_POISON else NEW
+
+
+cdef int refuse_poisoned() except -1:
+    raise RuntimeError("this Once is poisoned: a function that it ran has raised")
+
+
+cdef int run_or_poison(Once self, object function, tuple arguments) except -1:
+    try:
+        function(*arguments)
+    except BaseException:
+        finish(self, FS_ONCE_POISON)
+        raise
+    finish(self, FS_ONCE_DONE)
+    return 0
+
+
+@cython.final
+cdef class Once(_Once):
+    """Once()
+--
+
+Runs one function one time; everybody else waits until it has.
+
+An exception poisons it: later calls raise RuntimeError, until a
+call_once_force() succeeds.  What the function did happens before every return
+of a call or a wait (release / acquire ordering).  One byte of state; as
+parking_lot's and std's Once."""
+
+    def __init__(self):
+        pass
+
+    def call_once(self, function, /):
+        """Call function() if nothing has run here yet; wait while something runs.
+
+        RuntimeError when poisoned, and when called from within the function.
+        """
+        cdef int outcome
+        if not callable(function):
+            raise TypeError("call_once needs a callable")
+        if once_is_done(&self.once):
+            return
+        outcome = start(self, False)
+        if outcome == FS_ONCE_POISON:
+            refuse_poisoned()
+        if outcome == FS_ONCE_RUN:
+            run_or_poison(self, function, ())
+
+    def call_once_force(self, function, /):
+        """As call_once(), also when poisoned: calls function(state), the state being
+        OnceState.New or OnceState.Poisoned."""
+        cdef int outcome
+        if not callable(function):
+            raise TypeError("call_once_force needs a callable")
+        if once_is_done(&self.once):
+            return
+        outcome = start(self, True)
+        if outcome >= FS_ONCE_RUN:
+            run_or_poison(self, function, (NEW if outcome == FS_ONCE_RUN else POISONED,))
+
+    def state(self):
+        """The OnceState at this moment."""
+        return state_of(self)
+
+    def is_completed(self):
+        """Whether a function has run here and succeeded."""
+        return once_is_done(&self.once)
+
+    def wait(self):
+        """Wait until a function has run here; RuntimeError when poisoned, and when
+        called from within the function."""
+        if wait_done(self) == FS_ONCE_POISON:
+            refuse_poisoned()
+
+
+# -- OnceLock ----------------------------------------------------------------
+
+cdef object EMPTY = object()
+
+
+cdef inline object value_or_empty(OnceLock self):
+    # Between the two, a take() may have emptied it.
+    return fs_slot_get(self.cell) if once_is_done(&self.once) else EMPTY
+
+
+cdef object get_or_init(OnceLock self, object function):
+    cdef object value = value_or_empty(self)
+    while value is EMPTY:
+        if start(self, False) == FS_ONCE_RUN:
+            try:
+                value = function()
+                fs_slot_set(self.cell, value)
+            except BaseException:
+                finish(self, FS_ONCE_NEW)
+                raise
+            finish(self, FS_ONCE_DONE)
+        else:
+            value = value_or_empty(self)
+    return value
+
+
+cdef object or_none(object value):
+    return None if value is EMPTY else value
+
+
+@cython.final
+@cython.no_gc_clear  # a cycle ends in the cell
+cdef class OnceLock(_Once):
+    """OnceLock()
+--
+
+A value that is set one time, by whoever comes first.
+
+None is a value like any other.  Setting it happens before every call that
+returns it (release / acquire ordering).  As std's OnceLock."""
+
+    def __cinit__(self):
+        self.cell = [EMPTY]
+
+    def __init__(self):
+        pass
+
+    @classmethod
+    def __class_getitem__(cls, item, /):
+        return alias(cls, item)
+
+    def get(self):
+        """The value, or None while there is none."""
+        return or_none(value_or_empty(self))
+
+    def set(self, value, /):
+        """Set the value if there is none; whether it was set.
+
+        Waits while another thread initializes.  RuntimeError when called from within
+        the initialization.
+        """
+        if once_is_done(&self.once) or start(self, False) != FS_ONCE_RUN:
+            return False
+        fs_slot_set(self.cell, value)
+        finish(self, FS_ONCE_DONE)
+        return True
+
+    def get_or_init(self, function, /):
+        """The value; made by function() if there is none.
+
+        Waits while another thread makes it.  What function() raises is passed on, and
+        the next caller tries again.  RuntimeError when called from within the
+        function.
+        """
+        return get_or_init(self, function)
+
+    def get_or_try_init(self, function, /):
+        """get_or_init(): in Python every function may fail."""
+        return get_or_init(self, function)
+
+    def take(self):
+        """Take the value out, so that it can be set again; None if there is none."""
+        cdef object value
+        if not once_retract(&self.once):
+            return None
+        value = fs_slot_get(self.cell)
+        fs_slot_set(self.cell, EMPTY)
+        once_end(&self.once, FS_ONCE_NEW)
+        return value
+
+    def into_inner(self):
+        """The value, which stays in place; None if there is none."""
+        return or_none(value_or_empty(self))
+
+    def wait(self):
+        """Wait until there is a value, and return it.  RuntimeError when called from
+        within the initialization."""
+        cdef object value = value_or_empty(self)
+        while value is EMPTY:
+            wait_done(self)
+            value = value_or_empty(self)
+        return value
+
+
+# -- LazyLock ----------------------------------------------------------------
+
+cdef object force_slow(LazyLock self):
+    cdef int outcome = start(self, False)
+    if outcome == FS_ONCE_POISON:
+        raise RuntimeError(
+            "this LazyLock is poisoned: its function has raised") from self.error
+    if outcome == FS_ONCE_RUN:
+        try:
+            self.result = self.function()
+        except BaseException as error:
+            self.error = error
+            finish(self, FS_ONCE_POISON)
+            raise
+        finish(self, FS_ONCE_DONE)
+    return self.result
+
+
+cdef inline object force(LazyLock self):
+    return self.result if once_is_done(&self.once) else force_slow(self)
+
+
+@cython.final
+cdef class LazyLock(_Once):
+    """LazyLock(function, /)
+--
+
+A value that function() makes when it is first asked for.
+
+Whoever asks meanwhile waits.  An exception poisons it for good: the first
+caller gets it, later ones a RuntimeError from it.  Ordering as OnceLock's; as
+std's LazyLock."""
+
+    def __cinit__(self, function, /):
+        if not callable(function):
+            raise TypeError("LazyLock needs a callable")
+        self.function = function
+
+    @classmethod
+    def __class_getitem__(cls, item, /):
+        return alias(cls, item)
+
+    def force(self):
+        """The value, made now if need be.
+
+        RuntimeError when poisoned, and when called from within the function.
+        """
+        return force(self)
+
+    @property
+    def value(self):
+        """force()."""
+        return force(self)
+
+
+# -- @once -------------------------------------------------------------------
+
+@cython.final
+cdef class once(_Once):
+    """once(function, /)
+--
+
+Decorator: the function runs one time in the process.
+
+The first call runs it, with its arguments; everybody else waits for that and
+gets the same result, or the same exception, whatever their arguments.  An
+exception that is no Exception (KeyboardInterrupt, SystemExit) is not kept: the
+next call tries again.  RuntimeError when called from within the function."""
+    cdef fs_call call         # what a call calls: see slots.pyx
+    cdef dict __dict__
+    cdef object function
+    cdef object result
+    cdef object error          # None, or what it raised
+    cdef object traceback      # of the error when it left the function
+
+    def __cinit__(self, function, /):
+        if not callable(function):
+            raise TypeError("once needs a callable")
+        self.call = once_vectorcall
+        self.function = function
+
+    def __init__(self, function, /):
+        from functools import WRAPPER_ASSIGNMENTS
+        for name in (*WRAPPER_ASSIGNMENTS, *getattr(function, "__dict__", ())):
+            if name != "__wrapped__" and hasattr(function, name):
+                setattr(self, name, getattr(function, name))
+
+    def __call__(self, *args, **kwargs):
+        raise NotImplementedError  # make_callable() puts `call` in its place
+
+    @classmethod
+    def __class_getitem__(cls, item, /):
+        return alias(cls, item)
+
+    @property
+    def __wrapped__(self):
+        return self.function
+
+    def __get__(self, instance, owner):
+        return self if instance is None else PyMethod_New(self, instance)
+
+    def __reduce__(self):
+        return self.__qualname__
+
+    def __repr__(self):
+        return f"<once {self.function!r}>"
+
+
+cdef int raise_kept(once self) except -1:
+    """The exception once more, with the traceback that it had, not the one that
+    the last caller left in it."""
+    cdef PyObject* traceback = NULL
+    Py_XINCREF(<PyObject*>Py_TYPE(self.error))
+    Py_XINCREF(<PyObject*>self.error)
+    if self.traceback is not None:
+        traceback = <PyObject*>self.traceback
+        Py_XINCREF(traceback)
+    PyErr_Restore(<PyObject*>Py_TYPE(self.error), <PyObject*>self.error, traceback)
+    return -1
+
+
+cdef object first_call(once self, PyObject** args, size_t nargsf, PyObject* names):
+    if start(self, False) == FS_ONCE_RUN:
+        try:
+            self.result = PyObject_Vectorcall(self.function, args, nargsf, names)
+        except Exception as error:
+            self.error = error
+            self.traceback = error.__traceback__
+            finish(self, FS_ONCE_DONE)
+            raise
+        except BaseException:
+            finish(self, FS_ONCE_NEW)
+            raise
+        finish(self, FS_ONCE_DONE)
+    if self.error is not None:
+        raise_kept(self)
+    return self.result
+
+
+cdef PyObject* once_vectorcall(
+    PyObject* self, PyObject** args, size_t nargsf, PyObject* names,
+) except NULL:
+    if once_is_done(&(<once>self).once) and (<once>self).error is None:
+        return Py_NewRef(<PyObject*>(<once>self).result)
+    # Without the flag that lets the callee write before the arguments.
+    answer = first_call(<once>self, args, PyVectorcall_NARGS(nargsf), names)
+    return Py_NewRef(<PyObject*>answer)
+
+
+# -- lazy_property -----------------------------------------------------------
+
+@cython.final
+cdef class _Pending(_Once):
+    """The run that makes one instance's value."""
+
+
+cdef dict attributes_of(object instance, str name):
+    try:
+        return instance.__dict__
+    except AttributeError:
+        raise TypeError(
+            f"lazy_property {name!r} needs a __dict__ in {type(instance).__name__!r} "
+            "instances: add '__dict__' to their __slots__") from None
+
+
+cdef object make_value(lazy_property self, object instance, dict attributes):
+    """The value, by whoever comes first; `attributes` had none."""
+    cdef _Pending pending
+    # The instance is alive throughout, so its address is its own.
+    key = <uintptr_t><PyObject*>instance
+    while True:
+        pending = self.pending.setdefault(key, _Pending.__new__(_Pending))
+        if start(pending, False) == FS_ONCE_RUN:
+            try:
+                # Another thread may have been through since we looked.
+                value = attributes.get(self.name, EMPTY)
+                if value is EMPTY:
+                    value = self.function(instance)
+                    attributes[self.name] = value
+            finally:
+                # First out of the table, then the end: who comes later starts anew.
+                self.pending.pop(key, None)
+                finish(pending, FS_ONCE_DONE)
+            return value
+        value = attributes.get(self.name, EMPTY)
+        if value is not EMPTY:
+            return value
+        # It failed, and told its own caller.  Try in its place.
+
+
+@cython.final
+cdef class lazy_property:
+    """lazy_property(function, /)
+--
+
+Decorator: a property whose function runs one time for each instance.
+
+The value is kept in the instance's `__dict__`, which it must have; there it is
+found like any attribute, can be set, and is made anew after `del`.  Threads
+that ask one instance meanwhile wait for the first; different instances never
+wait for one another.  An exception is passed on and not kept: the next access
+tries again.  RuntimeError when the function asks for its own value."""
+    cdef object __weakref__
+    cdef object function
+    cdef str name
+    cdef dict pending          # the instances whose value is being made
+    cdef public object __doc__
+
+    def __cinit__(self, function, /):
+        if not callable(function):
+            raise TypeError("lazy_property needs a callable")
+        self.function = function
+        self.pending = {}
+        self.__doc__ = getattr(function, "__doc__", None)
+
+    def __set_name__(self, owner, name):
+        if self.name is not None and self.name != name:
+            raise TypeError(
+                f"one lazy_property cannot have two names, {self.name!r} and {name!r}")
+        self.name = name
+
+    @classmethod
+    def __class_getitem__(cls, item, /):
+        return alias(cls, item)
+
+    @property
+    def __wrapped__(self):
+        return self.function
+
+    def __get__(self, instance, owner):
+        if instance is None:
+            return self
+        if self.name is None:
+            raise TypeError("this lazy_property has no name: __set_name__() was not called")
+        cdef dict attributes = attributes_of(instance, self.name)
+        value = attributes.get(self.name, EMPTY)
+        return make_value(self, instance, attributes) if value is EMPTY else value
+
+    def __repr__(self):
+        return f"<lazy_property {self.name or self.function!r}>"
+
+
+# -- set-up ------------------------------------------------------------------
+
+def _nothing():
+    pass
+
+
+cdef int set_up() except -1:
+    cdef once probe = once(_nothing)
+    make_callable(once, <char*>&probe.call - <char*><PyObject*>probe)
+    register_pinnable(Once, OnceLock, LazyLock, once)
+    for state in (NEW, IN_PROGRESS, POISONED, DONE):
+        fs_make_immortal(<PyObject*>state)
+    return 0
+
+
+set_up()

@@ -1,0 +1,1561 @@
+"""The reader-writer lock: slow paths of the raw word, RwLock, ShardedLock, guards.
+
+The word's state table stands in rwlock.pxd.
+
+Reading is one CAS each way.  A writer gets the lock in two steps: it claims it
+(WRITER), which stops new readers, then waits for the present ones to leave.
+So a stream of readers cannot starve it.  Waiters of all kinds share one queue,
+and who lets the lock go wakes, in the queue's order, readers and at most one
+writer or upgradable reader, nobody behind a writer.
+"""
+cimport cython
+from libc.stdint cimport int64_t, uintptr_t
+from libc.string cimport memset
+from cpython.object cimport PyObject, visitproc
+from cpython.ref cimport Py_INCREF, Py_XDECREF
+
+from fastsync.raw.c_atomic cimport (
+    fs_pause, fs_u8_cas_acq_rel, fs_u8_exchange_acq_rel, fs_u8_load_acquire,
+    fs_u8_store_release, fs_uptr_cas_acq_rel, fs_uptr_cas_release,
+    fs_uptr_cas_relaxed, fs_uptr_cas_acquire, fs_uptr_exchange_acq_rel,
+    fs_uptr_fetch_add_acquire,
+    fs_uptr_fetch_and_relaxed, fs_uptr_load_acquire, fs_uptr_load_relaxed,
+    fs_uptr_store_release,
+)
+from fastsync.raw.c_python cimport (
+    PyThreadState, fs_attach, fs_check_signals, fs_detach, fs_may_spin,
+)
+from fastsync.raw.c_slot cimport fs_slot_get, fs_slot_set
+from fastsync.raw.parking cimport (
+    FS_ASK, FS_FIRST, FS_PARK_INTERRUPTED, FS_PARK_SIGNALLED, FS_PARK_TIMED_OUT,
+    FS_PARK_UNPARKED, FS_SKIP, FS_SPIN_LOOKS, FS_STOP, FS_TOKEN_HANDOFF,
+    FS_TOKEN_NORMAL, FS_UNPARK, fs_unpark_result, is_past, park, runs_handlers,
+    spin_end, spin_round, unpark_all, unpark_filter, unpark_one,
+)
+from fastsync.objects._slots cimport (
+    collect_by, forbid_instances, fs_call, fs_traverse, make_context_manager,
+)
+from fastsync.objects._timeouts cimport deadline_for, deadline_until, lock_deadline
+from fastsync._watch.trace cimport (
+    FS_BLOCK, FS_EXCLUSIVE, FS_SHARED, FS_SHARED_RECURSIVE, FS_UPGRADABLE, FS_UPGRADE,
+    fs_section, trace_block, trace_changed, trace_disowned, trace_lock, trace_made,
+    trace_release, trace_released, tracing,
+)
+
+from fastsync.objects._mapping import Part, record
+from fastsync.objects._pin import register_pinnable
+
+cdef extern from "fastsync/thread_index.h":
+    unsigned int fs_thread_index() noexcept nogil
+
+cdef extern from "Python.h":
+    PyObject* Py_True
+    PyObject* Py_None
+    PyObject* Py_NewRef(PyObject*) noexcept
+    size_t PyVectorcall_NARGS(size_t) noexcept
+
+cdef extern from *:
+    """
+    typedef char fs_rwlock_is_one_word[sizeof(fs_atomic_uptr) == sizeof(void *) ? 1 : -1];
+    """
+
+
+# How a thread that finds the lock held looks again before it parks: as spin_round(),
+# but with looks that are closer together than a mutex's (its own gave three quarters
+# of the throughput in rwlock.mixed_long with one reader): from a writer's claim until
+# it notices that the readers have left, nobody uses the lock.
+cdef enum:
+    CLOSE_LOOKS = 30
+    CLOSE_PAUSES = 20
+
+
+cdef inline bint look_round(int round, int64_t until) noexcept nogil:
+    """Wait a little; False when it is time to park.  Only detached."""
+    cdef int i
+    if round >= CLOSE_LOOKS:
+        return spin_round(FS_SPIN_LOOKS + round - CLOSE_LOOKS, until)
+    if is_past(until):
+        return False
+    for i in range(CLOSE_PAUSES):
+        fs_pause()
+    return True
+
+
+# -- waiting -----------------------------------------------------------------
+
+cdef struct turn_call:
+    fs_rwlock* rw
+    uintptr_t blockers  # bits that keep us out
+    bint recursive      # not while others read
+
+
+cdef inline bint is_blocked(const turn_call* call, uintptr_t seen) noexcept nogil:
+    return (seen & call.blockers
+            and not (call.recursive and seen >= FS_RWLOCK_READER))
+
+
+cdef bint still_blocked(void* ctx) noexcept nogil:
+    # relaxed: the bucket lock orders it against every clearing of PARKED
+    cdef uintptr_t seen = fs_uptr_load_relaxed(&(<turn_call*>ctx).rw.state)
+    return seen & FS_RWLOCK_PARKED and is_blocked(<turn_call*>ctx, seen)
+
+
+cdef void turn_ended(void* ctx, uintptr_t key, bint was_last) noexcept nogil:
+    # The last waiter leaves unserved: nobody is parked any more.
+    if was_last:
+        clear_parked((<turn_call*>ctx).rw)
+
+
+cdef inline void clear_parked(fs_rwlock* rw) noexcept nogil:
+    # relaxed: the bit only says whether to look under the bucket lock
+    fs_uptr_fetch_and_relaxed(&rw.state, ~<uintptr_t>FS_RWLOCK_PARKED)
+
+
+cdef void spin_blocked(const turn_call* call, int64_t deadline) noexcept nogil:
+    """Look, detached, for a while, until the lock can be had."""
+    cdef PyThreadState* state = fs_detach()
+    cdef int64_t until = spin_end(deadline)
+    cdef uintptr_t seen
+    cdef int round = 0
+    while look_round(round, until):
+        round += 1
+        seen = fs_uptr_load_relaxed(&call.rw.state)  # relaxed: the CAS decides
+        if not is_blocked(call, seen):
+            break
+    fs_attach(state)
+
+
+cdef inline int enter(const turn_call* call, uintptr_t want, uintptr_t* seen) noexcept nogil:
+    """FS_ACQUIRED, FS_RWLOCK_FULL, or FS_TIMEOUT while blocked."""
+    while not is_blocked(call, seen[0]):
+        if want != FS_RWLOCK_WRITER and seen[0] > rwlock_last_entry():
+            return FS_RWLOCK_FULL
+        # acquire: pairs with the release of whoever let the lock go
+        if fs_uptr_cas_acquire(&call.rw.state, seen, seen[0] + want):
+            return FS_ACQUIRED
+    return FS_TIMEOUT
+
+
+cdef int wait_turn(
+    fs_rwlock* rw, uintptr_t want, bint recursive, int64_t deadline, int flags,
+) noexcept nogil:
+    """Add `want` to the word: a reader, an upgradable reader, or a writer's claim."""
+    cdef turn_call call
+    cdef bint spin = fs_may_spin()
+    cdef int result
+    cdef uintptr_t token
+    cdef uintptr_t seen = fs_uptr_load_relaxed(&rw.state)  # relaxed: the CAS decides
+    call.rw = rw
+    call.recursive = recursive
+    call.blockers = FS_RWLOCK_WRITER
+    if want != FS_RWLOCK_READER:
+        call.blockers |= FS_RWLOCK_UPGRADABLE
+    while True:
+        # Free for us: in, even past a queue.
+        result = enter(&call, want, &seen)
+        if result != FS_TIMEOUT or is_past(deadline):
+            return result
+        if spin:
+            # Blocked.  Also when others are parked, as for a mutex.
+            spin = False
+            spin_blocked(&call, deadline)
+            seen = fs_uptr_load_relaxed(&rw.state)
+            continue
+        if not seen & FS_RWLOCK_PARKED:
+            # relaxed: announces us; park() validates under the bucket lock
+            if not fs_uptr_cas_relaxed(&rw.state, &seen, seen | FS_RWLOCK_PARKED):
+                continue
+        result = park(<uintptr_t>rw, still_blocked, NULL, turn_ended, &call, want,
+                      deadline, flags, &token)
+        if result == FS_PARK_UNPARKED:
+            if token == FS_TOKEN_HANDOFF:
+                # The waker added `want` for us, and the wake-up orders its
+                # section before ours.
+                return FS_ACQUIRED
+            flags |= FS_FIRST  # overtaken, perhaps; our place is at the head
+        elif result == FS_PARK_TIMED_OUT:
+            return FS_TIMEOUT
+        elif result == FS_PARK_INTERRUPTED:
+            return FS_ERROR
+        elif result == FS_PARK_SIGNALLED:
+            return DUE
+        spin = fs_may_spin()
+        seen = fs_uptr_load_relaxed(&rw.state)
+
+
+cdef int rwlock_read_slow(
+    fs_rwlock* rw, uintptr_t want, bint recursive, int64_t deadline, int flags,
+) noexcept nogil:
+    return wait_turn(rw, want, recursive, deadline, flags)
+
+
+# What a writer has while it waits keeps others out: its claim new readers, and the
+# shards of a sharded lock everybody.  A signal handler of its own thread would wait
+# for it in vain.  So these waits do not run handlers (FS_ASK) but answer DUE; who
+# asked lets all go, runs them, and starts over.
+cdef enum:
+    DUE = -2
+
+
+cdef int rwlock_write_slow(fs_rwlock* rw, int64_t deadline, int flags) noexcept nogil:
+    if is_past(deadline):
+        return FS_ACQUIRED if rwlock_try_write(rw) else FS_TIMEOUT
+    return write_after_readers(rw, 0, deadline, flags)
+
+
+cdef int rwlock_upgrade_slow(fs_rwlock* rw, int64_t deadline, int flags) noexcept nogil:
+    if is_past(deadline):
+        return FS_TIMEOUT
+    return write_after_readers(rw, FS_RWLOCK_UPGRADABLE_READER, deadline, flags)
+
+
+cdef int write_after_readers(
+    fs_rwlock* rw, uintptr_t held, int64_t deadline, int flags,
+) noexcept nogil:
+    """Both steps of writing, and signal handlers outside of the second.
+
+    `held` is what the claim is made from: nothing, or the upgradable reader's part.
+    """
+    cdef bint asked = flags & FS_ASK
+    cdef bint asks = asked or runs_handlers(flags)
+    cdef int result
+    while True:
+        result = claim(rw, held, deadline, flags)
+        if result == FS_ACQUIRED:
+            result = wait_for_readers(rw, held, deadline, flags | FS_ASK if asks else flags)
+        if asked or result != DUE:
+            return result
+        if fs_check_signals() < 0:
+            return FS_ERROR
+
+
+cdef int claim(fs_rwlock* rw, uintptr_t held, int64_t deadline, int flags) noexcept nogil:
+    """The first step: WRITER.  An upgradable reader need not wait for that."""
+    if not held:
+        return wait_turn(rw, FS_RWLOCK_WRITER, False, deadline, flags)
+    # acquire: as wait_for_readers, should they all have left by now
+    fs_uptr_fetch_add_acquire(&rw.state, <uintptr_t>FS_RWLOCK_WRITER - held)
+    return FS_ACQUIRED
+
+
+# -- the claimant waits for readers ------------------------------------------
+
+cdef bint still_readers(void* ctx) noexcept nogil:
+    # relaxed: the bucket lock orders it against every clearing of WRITER_PARKED
+    cdef uintptr_t seen = fs_uptr_load_relaxed(&(<fs_rwlock*>ctx).state)
+    return seen >= FS_RWLOCK_READER and seen & FS_RWLOCK_WRITER_PARKED
+
+
+cdef inline void clear_writer_parked(fs_rwlock* rw) noexcept nogil:
+    # relaxed: the bit only says whether to look under the bucket lock
+    fs_uptr_fetch_and_relaxed(&rw.state, ~<uintptr_t>FS_RWLOCK_WRITER_PARKED)
+
+
+cdef void readers_wait_ended(void* ctx, uintptr_t key, bint was_last) noexcept nogil:
+    clear_writer_parked(<fs_rwlock*>ctx)
+
+
+cdef void spin_readers(fs_rwlock* rw, int64_t deadline) noexcept nogil:
+    """Look, detached, for a while, until the readers have left."""
+    cdef PyThreadState* state = fs_detach()
+    cdef int64_t until = spin_end(deadline)
+    cdef int round = 0
+    while look_round(round, until):
+        round += 1
+        # relaxed: wait_for_readers loads it again
+        if fs_uptr_load_relaxed(&rw.state) < FS_RWLOCK_READER:
+            break
+    fs_attach(state)
+
+
+cdef int wait_for_readers(
+    fs_rwlock* rw, uintptr_t restore, int64_t deadline, int flags,
+) noexcept nogil:
+    """The second step of writing, WRITER being ours.
+
+    `restore` is what we hold again when it fails: nothing, or the upgradable
+    reader's part.  DUE: that too, see there.
+    """
+    cdef bint spin = fs_may_spin()
+    cdef int result
+    # acquire, here and below: pairs with the release in rwlock_unlock_read
+    cdef uintptr_t seen = fs_uptr_load_acquire(&rw.state)
+    while seen >= FS_RWLOCK_READER:
+        if spin:
+            spin = False
+            spin_readers(rw, deadline)
+        # relaxed: announces us; park() validates under the bucket lock
+        elif seen & FS_RWLOCK_WRITER_PARKED or fs_uptr_cas_relaxed(
+                &rw.state, &seen, seen | FS_RWLOCK_WRITER_PARKED):
+            result = park(<uintptr_t>rw + 1, still_readers, NULL, readers_wait_ended,
+                          rw, FS_RWLOCK_WRITER, deadline, flags, NULL)
+            if result == FS_PARK_TIMED_OUT:
+                return FS_TIMEOUT if withdraw(rw, restore) else FS_ACQUIRED
+            if result == FS_PARK_SIGNALLED:
+                return DUE if withdraw(rw, restore) else FS_ACQUIRED
+            # Woken or refused.  Look again: a reader that was the last before
+            # another claim was given up may have woken us.
+        seen = fs_uptr_load_acquire(&rw.state)
+    return FS_ACQUIRED
+
+
+cdef bint withdraw(fs_rwlock* rw, uintptr_t restore) noexcept nogil:
+    """Give WRITER up and wake whom it kept out; False: the readers have left after
+    all, WRITER is kept."""
+    cdef uintptr_t seen = fs_uptr_load_acquire(&rw.state)  # acquire: as wait_for_readers
+    while True:
+        if seen < FS_RWLOCK_READER:
+            return False
+        # acq_rel: as wait_for_readers when it fails and comes round, and as an unlock
+        if fs_uptr_cas_acq_rel(&rw.state, &seen, seen - FS_RWLOCK_WRITER + restore):
+            break
+        seen = fs_uptr_load_acquire(&rw.state)
+    if seen & FS_RWLOCK_PARKED:
+        rwlock_wake_parked(rw, restore)
+    return True
+
+
+cdef uintptr_t claimant_woken(void* ctx, fs_unpark_result* result) noexcept nogil:
+    clear_writer_parked(<fs_rwlock*>ctx)
+    return FS_TOKEN_NORMAL
+
+
+cdef void rwlock_wake_claimant(fs_rwlock* rw) noexcept nogil:
+    """The last reader has left."""
+    unpark_one(<uintptr_t>rw + 1, claimant_woken, rw)
+
+
+# -- waking ------------------------------------------------------------------
+
+cdef struct wake_call:
+    fs_rwlock* rw
+    uintptr_t sum    # what the caller keeps, and what the woken want, in all
+    uintptr_t drop   # what the caller lets go: WRITER, UPGRADABLE_READER or nothing
+    bint fair
+    bint refused     # there was nothing to let go
+
+
+cdef int choose_woken(void* ctx, uintptr_t want) noexcept nogil:
+    """All readers and one writer or upgradable reader, but nobody behind a writer."""
+    cdef wake_call* call = <wake_call*>ctx
+    if call.sum & FS_RWLOCK_WRITER:
+        return FS_STOP
+    if want != FS_RWLOCK_READER and call.sum & FS_RWLOCK_UPGRADABLE:
+        return FS_SKIP
+    if call.sum > rwlock_last_entry():
+        return FS_SKIP
+    call.sum += want
+    return FS_UNPARK
+
+
+cdef uintptr_t woken_while_held(void* ctx, fs_unpark_result* result) noexcept nogil:
+    if not result.have_more:
+        clear_parked((<wake_call*>ctx).rw)
+    return FS_TOKEN_NORMAL
+
+
+cdef void rwlock_wake_parked(fs_rwlock* rw, uintptr_t held) noexcept nogil:
+    """Wake those who can enter beside `held`, which the caller keeps."""
+    cdef wake_call call
+    call.rw = rw
+    call.sum = held
+    unpark_filter(<uintptr_t>rw, choose_woken, woken_while_held, &call)
+
+
+cdef inline bint holds(uintptr_t seen, uintptr_t part) noexcept nogil:
+    if part == FS_RWLOCK_WRITER:
+        return seen & FS_RWLOCK_WRITER and seen < FS_RWLOCK_READER
+    return seen & FS_RWLOCK_UPGRADABLE
+
+
+cdef uintptr_t woken_by_unlock(void* ctx, fs_unpark_result* result) noexcept nogil:
+    cdef wake_call* call = <wake_call*>ctx
+    cdef bint hand_over = result.unparked and (call.fair or result.be_fair)
+    cdef uintptr_t seen = fs_uptr_load_relaxed(&call.rw.state)  # relaxed: the CAS decides
+    cdef uintptr_t after
+    while True:
+        call.refused = not holds(seen, call.drop)
+        if call.refused:
+            # Two threads unlocked at once, and the other one did it.
+            return woken_while_held(ctx, result)
+        after = seen - call.drop
+        if call.drop == FS_RWLOCK_WRITER:
+            after = 0  # no reader, so no claimant on the other queue either
+        if hand_over and call.sum > rwlock_last_entry() - after:
+            hand_over = False  # too many readers: let each try for itself
+        if hand_over:
+            # Held on behalf of those we wake, readers and at most one other.
+            after += call.sum
+        after &= ~<uintptr_t>FS_RWLOCK_PARKED
+        if result.have_more:
+            after |= FS_RWLOCK_PARKED
+        # release: pairs with the acquire of whoever enters next; to those who
+        # are handed the lock the wake-up carries it
+        if fs_uptr_cas_release(&call.rw.state, &seen, after):
+            return FS_TOKEN_HANDOFF if hand_over else FS_TOKEN_NORMAL
+
+
+cdef int let_go_and_wake(fs_rwlock* rw, uintptr_t drop, bint fair) noexcept nogil:
+    cdef wake_call call
+    call.rw = rw
+    call.sum = 0
+    call.drop = drop
+    call.fair = fair
+    call.refused = False
+    unpark_filter(<uintptr_t>rw, choose_woken, woken_by_unlock, &call)
+    return -1 if call.refused else 0
+
+
+cdef int rwlock_unlock_write_slow(fs_rwlock* rw, bint fair) noexcept nogil:
+    """The word was not simply WRITER: somebody is parked, or it is not held."""
+    cdef uintptr_t seen = fs_uptr_load_relaxed(&rw.state)  # relaxed: the CAS decides
+    while holds(seen, FS_RWLOCK_WRITER):
+        if seen & FS_RWLOCK_PARKED:
+            return let_go_and_wake(rw, FS_RWLOCK_WRITER, fair)
+        # WRITER_PARKED is left over.
+        # release: as rwlock_unlock_write
+        if fs_uptr_cas_release(&rw.state, &seen, 0):
+            return 0
+    return -1
+
+
+cdef int rwlock_unlock_upgradable_slow(fs_rwlock* rw, bint fair) noexcept nogil:
+    """Somebody is parked, or there is no upgradable reader."""
+    # relaxed: woken_by_unlock looks again
+    if not holds(fs_uptr_load_relaxed(&rw.state), FS_RWLOCK_UPGRADABLE_READER):
+        return -1
+    return let_go_and_wake(rw, FS_RWLOCK_UPGRADABLE_READER, fair)
+
+
+cdef void rwlock_reset(fs_rwlock* rw) noexcept nogil:
+    """Free, whoever held it.  Those who are parked look again."""
+    fs_uptr_store_release(&rw.state, 0)  # release: as an unlock
+    unpark_all(<uintptr_t>rw, FS_TOKEN_NORMAL)
+    unpark_all(<uintptr_t>rw + 1, FS_TOKEN_NORMAL)
+
+
+# -- sharded -----------------------------------------------------------------
+
+cdef fs_rwlock* sharded_mine(fs_sharded* s) noexcept nogil:
+    """The word that this thread reads under."""
+    return &s.shard[fs_thread_index() % FS_SHARDS].lock
+
+
+cdef int sharded_write_until(fs_sharded* s, int64_t deadline, int flags) noexcept nogil:
+    """As rwlock_write_until."""
+    cdef bint asks = runs_handlers(flags)
+    cdef int result
+    while True:
+        result = write_shards(s, deadline, flags | FS_ASK if asks else flags)
+        if result != DUE:
+            return result
+        if fs_check_signals() < 0:
+            return FS_ERROR
+
+
+cdef int write_shards(fs_sharded* s, int64_t deadline, int flags) noexcept nogil:
+    """All of them, in order; nothing is held unless FS_ACQUIRED."""
+    cdef int result, i
+    for i in range(FS_SHARDS):
+        result = rwlock_write_until(&s.shard[i].lock, deadline, flags)
+        if result != FS_ACQUIRED:
+            release_shards(s, i, False)
+            return result
+    return FS_ACQUIRED
+
+
+cdef void release_shards(fs_sharded* s, int count, bint fair) noexcept nogil:
+    """The last one first: who waits for the first then meets nobody on the others."""
+    while count > 0:
+        count -= 1
+        if fair:
+            rwlock_unlock_write_fair(&s.shard[count].lock)
+        else:
+            rwlock_unlock_write(&s.shard[count].lock)
+
+
+cdef int sharded_unlock_write(fs_sharded* s, bint fair) noexcept nogil:
+    """As rwlock_unlock_write."""
+    cdef int last = FS_SHARDS - 1
+    # The last shard decides: it is taken last, so who holds it holds all.
+    if (rwlock_unlock_write_fair(&s.shard[last].lock) if fair
+            else rwlock_unlock_write(&s.shard[last].lock)) < 0:
+        return -1
+    release_shards(s, last, fair)
+    return 0
+
+
+cdef int sharded_unlock_read(fs_sharded* s, fs_rwlock* first) noexcept nogil:
+    """Let one reader go, on `first` if it counts any: 0, or -1 when nobody reads."""
+    cdef int i
+    if rwlock_unlock_read(first) == 0:
+        return 0
+    # Taken by another thread, or somebody else's reader was let go here.  Twice,
+    # because a reader may come and go behind our back during the first look.
+    for i in range(2 * FS_SHARDS):
+        if rwlock_unlock_read(&s.shard[i % FS_SHARDS].lock) == 0:
+            return 0
+    return -1
+
+
+cdef bint sharded_has_readers(fs_sharded* s) noexcept nogil:
+    cdef int i
+    for i in range(FS_SHARDS):
+        if rwlock_readers(&s.shard[i].lock) != 0:
+            return True
+    return False
+
+
+cdef bint sharded_is_locked(fs_sharded* s) noexcept nogil:
+    return sharded_has_readers(s) or sharded_is_locked_exclusive(s)
+
+
+cdef bint sharded_is_locked_exclusive(fs_sharded* s) noexcept nogil:
+    return rwlock_is_locked_exclusive(&s.shard[FS_SHARDS - 1].lock)
+
+
+# -- taking and letting go, seen from Python ---------------------------------
+
+cdef int refuse_call(size_t nargs) except -1:
+    raise TypeError(
+        "a lock is called by `with` only: with no arguments to acquire it, with "
+        f"three to release it, not with {nargs} or with keywords")
+
+
+cdef int refuse_pickling(object self) except -1:
+    raise TypeError(f"cannot pickle {type(self).__name__!r} object")
+
+
+cdef str address(object self):
+    return f"0x{<uintptr_t><PyObject*>self:x}"
+
+
+cdef inline int checked(int outcome) except -1:
+    """FS_ERROR: its exception is set."""
+    return outcome
+
+
+cdef inline int take_word(fs_rwlock* word, int way, int64_t deadline) noexcept:
+    if way == FS_SHARED:
+        return rwlock_read_until(word, deadline, FS_SIGNALS)
+    if way == FS_EXCLUSIVE:
+        return rwlock_write_until(word, deadline, FS_SIGNALS)
+    if way == FS_SHARED_RECURSIVE:
+        return rwlock_read_recursive_until(word, deadline, FS_SIGNALS)
+    return rwlock_upgradable_read_until(word, deadline, FS_SIGNALS)
+
+
+# Which word it was, NULL for all of a ShardedLock, is told in `word`.
+cdef inline int take_untraced(
+    _Valued lock, int way, int64_t deadline, fs_rwlock** word,
+) noexcept:
+    if type(lock) is RwLock:
+        word[0] = &(<RwLock>lock).word
+    elif way == FS_EXCLUSIVE:
+        word[0] = NULL
+        return sharded_write_until(&(<ShardedLock>lock).shards, deadline, FS_SIGNALS)
+    else:
+        word[0] = sharded_mine(&(<ShardedLock>lock).shards)
+    return take_word(word[0], way, deadline)
+
+
+cdef struct take_call:
+    PyObject* lock
+    int way
+    fs_rwlock** word
+
+
+cdef int take_noted(void* ctx, int64_t deadline) noexcept:
+    cdef take_call* call = <take_call*>ctx
+    return take_untraced(<_Valued>call.lock, call.way, deadline, call.word)
+
+
+# `holder`: the guard that will hold it, NULL for a view; `block`: FS_BLOCK for a `with`
+# statement, else 0.
+cdef inline bint take(
+    _Valued lock, int way, int64_t deadline, fs_rwlock** word, PyObject* holder, int block,
+) except -1:
+    cdef int result
+    cdef take_call call
+    if tracing():
+        call.lock = <PyObject*>lock
+        call.way = way
+        call.word = word
+        result = trace_lock(lock, way | block, deadline, holder, take_noted, &call)
+    else:
+        result = take_untraced(lock, way, deadline, word)
+    if result == FS_RWLOCK_FULL:
+        raise OverflowError("too many readers")
+    return result
+
+
+cdef inline int let_go_untraced(
+    _Valued lock, int way, fs_rwlock* word, bint fair,
+) noexcept:
+    """0, or -1 when it is not held in this way."""
+    if way == FS_SHARED:
+        if type(lock) is RwLock:
+            return rwlock_unlock_read(word)
+        return sharded_unlock_read(&(<ShardedLock>lock).shards, word)
+    if way == FS_UPGRADABLE:
+        return (rwlock_unlock_upgradable_fair(word) if fair
+                else rwlock_unlock_upgradable(word))
+    if word == NULL:
+        return sharded_unlock_write(&(<ShardedLock>lock).shards, fair)
+    return rwlock_unlock_write_fair(word) if fair else rwlock_unlock_write(word)
+
+
+cdef bint is_held(_Valued lock, int way) noexcept:
+    """Whether anybody holds `lock` for reading, or for writing."""
+    if type(lock) is RwLock:
+        if way == FS_SHARED:
+            return rwlock_readers(&(<RwLock>lock).word) != 0
+        return rwlock_is_locked_exclusive(&(<RwLock>lock).word)
+    if way == FS_SHARED:
+        return sharded_has_readers(&(<ShardedLock>lock).shards)
+    return sharded_is_locked_exclusive(&(<ShardedLock>lock).shards)
+
+
+# -- guards ------------------------------------------------------------------
+
+cdef inline bint become(_Guard guard, unsigned char before, unsigned char after) noexcept:
+    # acq_rel: what the guard's user did before happens before what the next does
+    return fs_u8_cas_acq_rel(&guard.life, &before, after)
+
+
+cdef inline bint is_live(_Guard guard) noexcept:
+    # acquire: pairs with the release in hold()
+    return fs_u8_load_acquire(&guard.life) == FS_GUARD_HELD
+
+
+cdef int refuse_dead(_Guard guard) except -1:
+    # acquire: as is_live
+    if fs_u8_load_acquire(&guard.life) == FS_GUARD_AWAY:
+        raise RuntimeError("this guard does not hold its lock at the moment")
+    raise RuntimeError("this guard no longer holds its lock")
+
+
+cdef inline int check(_Guard guard) except -1:
+    return 0 if is_live(guard) else refuse_dead(guard)
+
+
+cdef inline int begin(_Guard guard, unsigned char after) except -1:
+    """Of all who end or change a guard at the same time, one gets past this."""
+    return 0 if become(guard, FS_GUARD_HELD, after) else refuse_dead(guard)
+
+
+cdef inline void hold(_Guard guard, _Valued lock, int way, fs_rwlock* word) noexcept:
+    guard.lock = lock
+    guard.way = way
+    guard.word = word
+    # release: pairs with the acquire in is_live
+    fs_u8_store_release(&guard.life, FS_GUARD_HELD)
+
+
+cdef inline int let_go(_Guard guard, bint fair) except -1:
+    """Release what the guard held; it is DEAD or AWAY already."""
+    cdef int result
+    if tracing():
+        result = let_go_traced(guard, fair)
+    else:
+        result = let_go_untraced(guard.lock, guard.way, guard.word, fair)
+    if result < 0:
+        raise RuntimeError("the lock of this guard was released by somebody else")
+    return 0
+
+
+cdef int let_go_traced(_Guard guard, bint fair) noexcept:
+    cdef fs_section section
+    cdef int result
+    trace_release(&section, guard.lock, guard.way, <PyObject*>guard)
+    result = let_go_untraced(guard.lock, guard.way, guard.word, fair)
+    trace_released(&section)
+    return result
+
+
+cdef void drop(_Guard guard) noexcept:
+    """let_go(), where nobody could be told of an error."""
+    if tracing():
+        let_go_traced(guard, False)
+    else:
+        let_go_untraced(guard.lock, guard.way, guard.word, False)
+
+
+cdef int end(_Guard guard, bint fair) except -1:
+    begin(guard, FS_GUARD_DEAD)
+    return let_go(guard, fair)
+
+
+cdef void come_back(_Guard guard) noexcept:
+    """AWAY no longer, what it holds being held again."""
+    if not become(guard, FS_GUARD_AWAY, FS_GUARD_HELD):
+        drop(guard)  # its `with` block was left meanwhile
+
+
+cdef int take_back(_Guard guard) except -1:
+    """End AWAY by taking the lock again; the guard is dead when that fails."""
+    cdef fs_rwlock* word = NULL
+    try:
+        take(guard.lock, guard.way, FS_FOREVER, &word, <PyObject*>guard, 0)
+    except BaseException:
+        become(guard, FS_GUARD_AWAY, FS_GUARD_DEAD)
+        raise
+    guard.word = word
+    come_back(guard)
+    return 0
+
+
+cdef int leave(_Guard guard) except -1:
+    """The end of a guard's `with` block."""
+    if become(guard, FS_GUARD_HELD, FS_GUARD_DEAD):
+        return let_go(guard, False)
+    # Ended in the block: nothing more to do.  Or AWAY: whoever took it there
+    # finds it dead on the way back.
+    become(guard, FS_GUARD_AWAY, FS_GUARD_DEAD)
+    return 0
+
+
+cdef int enter_block(_Guard guard) except -1:
+    check(guard)
+    if tracing():
+        trace_block(guard.lock, <PyObject*>guard)
+    return 0
+
+
+cdef PyObject* guard_call(
+    PyObject* self, PyObject** args, size_t nargsf, PyObject* names,
+) except NULL:
+    cdef size_t nargs = PyVectorcall_NARGS(nargsf)
+    if names == NULL and nargs == 0:
+        enter_block(<_Guard>self)
+        return Py_NewRef(self)
+    if names == NULL and nargs == 3:
+        leave(<_Guard>self)
+        return Py_NewRef(Py_None)
+    refuse_call(nargs)
+
+
+cdef bint has_waiters(_Guard guard) noexcept:
+    cdef uintptr_t wanted = (FS_RWLOCK_WRITER if guard.way == FS_SHARED
+                             else FS_RWLOCK_PARKED)
+    cdef int i
+    if guard.word != NULL:
+        # relaxed: advisory; letting go looks again
+        return fs_uptr_load_relaxed(&guard.word.state) & wanted
+    for i in range(FS_SHARDS):
+        # relaxed: as above
+        if fs_uptr_load_relaxed(
+                &(<ShardedLock>guard.lock).shards.shard[i].lock.state) & wanted:
+            return True
+    return False
+
+
+@cython.no_gc_clear  # what a guard holds must outlive it
+cdef class _Guard:
+    """What guards of RwLock and ShardedLock have in common."""
+
+    def __cinit__(self):
+        self.call = guard_call
+
+    def __dealloc__(self):
+        if become(self, FS_GUARD_HELD, FS_GUARD_DEAD):
+            drop(self)
+
+    @classmethod
+    def __class_getitem__(cls, item, /):
+        return alias(cls, item)
+
+    @property
+    def rwlock(self):
+        """The lock that the guard holds."""
+        check(self)
+        return self.lock
+
+    def unlock(self):
+        """Release the lock; the guard is dead."""
+        end(self, False)
+
+    def unlock_fair(self):
+        """Release the lock and, if threads wait for it, hand it to the first of them;
+        the guard is dead."""
+        end(self, True)
+
+    def __enter__(self):
+        enter_block(self)
+        return self
+
+    def __exit__(self, exc_type=None, exc_value=None, traceback=None):
+        leave(self)
+
+    def __reduce__(self):
+        refuse_pickling(self)
+
+    def __repr__(self):
+        state = "" if is_live(self) else "dead "
+        return f"<{state}{type(self).__name__} at {address(self)}>"
+
+
+cdef object alias(object cls, object item):
+    from types import GenericAlias
+    return GenericAlias(cls, item)
+
+
+@cython.final
+@cython.no_gc_clear
+cdef class _Unlocked:
+    """What unlocked() gives: its block runs with the lock released."""
+    cdef _Guard guard
+    cdef bint fair
+    cdef fs_atomic_u8 inside
+
+    def __enter__(self):
+        begin(self.guard, FS_GUARD_AWAY)
+        fs_u8_store_release(&self.inside, True)  # release: pairs with __exit__
+        let_go(self.guard, self.fair)
+
+    def __exit__(self, exc_type=None, exc_value=None, traceback=None):
+        # acq_rel: pairs with __enter__
+        if not fs_u8_exchange_acq_rel(&self.inside, False):
+            raise RuntimeError("this block was not entered")
+        take_back(self.guard)
+
+
+cdef object unlocked(_Guard guard, bint fair):
+    cdef _Unlocked block = _Unlocked.__new__(_Unlocked)
+    check(guard)
+    block.guard = guard
+    block.fair = fair
+    return block
+
+
+cdef object whole_value(_Guard guard):
+    check(guard)
+    return fs_slot_get(guard.lock.cell)
+
+
+cdef object mapped(_Guard guard, _Mapped result, object function, bint required):
+    """`result` as the guard of the part that `function` names, in place of `guard`;
+    None when it names none."""
+    cdef object part = (<_Mapped>guard).part if isinstance(guard, _Mapped) else None
+    check(guard)
+    steps = record(function)
+    if steps is None:
+        if required:
+            raise TypeError("the function must return a part of its argument, not None")
+        return None
+    if steps:
+        whole = fs_slot_get(guard.lock.cell) if part is None else part.get()
+        part = Part(whole, steps)
+    result.part = part
+    begin(guard, FS_GUARD_DEAD)
+    if tracing():
+        trace_changed(guard.lock, <PyObject*>guard, <PyObject*>result, guard.way)
+    hold(result, guard.lock, guard.way, guard.word)
+    return result
+
+
+@cython.no_gc_clear
+cdef class _Direct(_Guard):
+    """A guard of the whole value."""
+
+    @property
+    def value(self):
+        """The value that the lock protects."""
+        return whole_value(self)
+
+    def bump(self):
+        """Release the lock to whoever waits for it and take it again; nearly free when
+        nobody does.
+
+        An exception of a signal handler leaves the guard dead.
+        """
+        check(self)
+        if has_waiters(self):
+            begin(self, FS_GUARD_AWAY)
+            let_go(self, True)
+            take_back(self)
+
+    def unlocked(self):
+        """A context manager: its block runs with the lock released.
+
+        The lock is taken again at the end of the block, also after an exception;
+        an exception of a signal handler during that leaves the guard dead.
+        """
+        return unlocked(self, False)
+
+    def unlocked_fair(self):
+        """As unlocked(), handing the lock to the first of those who wait."""
+        return unlocked(self, True)
+
+
+@cython.final
+@cython.no_gc_clear
+cdef class ReadGuard(_Direct):
+    """A lock held for reading: others may read too, nobody writes.
+
+    Made by RwLock.read() and ShardedLock.read(); ended by unlock(), a `with`
+    block, or being dropped.  `value` cannot be set."""
+
+    def map(self, function, /):
+        """A MappedReadGuard of the part that `function` names, in place of this guard.
+
+        function: gets a stand-in for the value and returns an attribute or an item
+        of it, any number of steps deep: `lambda v: v["a"].x`.  An exception leaves
+        this guard as it is.
+        """
+        return mapped(self, MappedReadGuard.__new__(MappedReadGuard), function, True)
+
+    def try_map(self, function, /):
+        """As map(); None, and this guard stays as it is, when `function` returns None."""
+        return mapped(self, MappedReadGuard.__new__(MappedReadGuard), function, False)
+
+
+cdef inline int change_value(_Guard guard, object value) except -1:
+    check(guard)
+    return fs_slot_set(guard.lock.cell, value)
+
+
+@cython.no_gc_clear
+cdef class _Writing(_Direct):
+    """A guard that holds a lock for writing."""
+
+    @property
+    def value(self):
+        """The value that the lock protects; may be set."""
+        return whole_value(self)
+
+    @value.setter
+    def value(self, value):
+        change_value(self, value)
+
+    def map(self, function, /):
+        """A MappedWriteGuard of the part that `function` names, in place of this guard;
+        see ReadGuard.map()."""
+        return mapped(self, MappedWriteGuard.__new__(MappedWriteGuard), function, True)
+
+    def try_map(self, function, /):
+        """As map(); None, and this guard stays as it is, when `function` returns None."""
+        return mapped(self, MappedWriteGuard.__new__(MappedWriteGuard), function, False)
+
+
+@cython.final
+@cython.no_gc_clear
+cdef class ShardedWriteGuard(_Writing):
+    """A ShardedLock held for writing: nobody else holds it in any way."""
+
+
+@cython.final
+@cython.no_gc_clear
+cdef class WriteGuard(_Writing):
+    """An RwLock held for writing: nobody else holds it in any way.
+
+    Made by RwLock.write() or an upgrade; ended by unlock(), a `with` block, being
+    dropped, or a downgrade."""
+
+    def downgrade(self):
+        """A ReadGuard in place of this guard; nobody writes in between."""
+        cdef ReadGuard result = ReadGuard.__new__(ReadGuard)
+        begin(self, FS_GUARD_DEAD)
+        if tracing():
+            trace_changed(self.lock, <PyObject*>self, <PyObject*>result, FS_SHARED)
+        rwlock_downgrade(self.word)
+        hold(result, self.lock, FS_SHARED, self.word)
+        return result
+
+    def downgrade_to_upgradable(self):
+        """An UpgradableReadGuard in place of this guard; nobody writes in between."""
+        cdef UpgradableReadGuard result = UpgradableReadGuard.__new__(UpgradableReadGuard)
+        begin(self, FS_GUARD_DEAD)
+        if tracing():
+            trace_changed(self.lock, <PyObject*>self, <PyObject*>result, FS_UPGRADABLE)
+        rwlock_downgrade_to_upgradable(self.word)
+        hold(result, self.lock, FS_UPGRADABLE, self.word)
+        return result
+
+
+cdef int take_upgrade(void* word, int64_t deadline) noexcept:
+    return rwlock_upgrade_until(<fs_rwlock*>word, deadline, FS_SIGNALS)
+
+
+cdef WriteGuard upgraded(UpgradableReadGuard self, int64_t deadline):
+    """The guard that writes, `self` being AWAY; or None, and `self` as it was."""
+    cdef WriteGuard result = WriteGuard.__new__(WriteGuard)
+    cdef int outcome
+    begin(self, FS_GUARD_AWAY)
+    if tracing():
+        try:
+            outcome = trace_lock(self.lock, FS_UPGRADE, deadline, <PyObject*>result,
+                                 take_upgrade, self.word)
+        except:
+            come_back(self)
+            raise
+        if outcome == FS_ACQUIRED:
+            trace_disowned(self.lock, <PyObject*>self)  # `result` holds it
+    else:
+        outcome = rwlock_upgrade_until(self.word, deadline, FS_SIGNALS)
+    if outcome == FS_ACQUIRED:
+        hold(result, self.lock, FS_EXCLUSIVE, self.word)
+        return result
+    come_back(self)
+    checked(outcome)
+    return None
+
+
+cdef object try_upgrade(UpgradableReadGuard self, int64_t deadline):
+    cdef WriteGuard result = upgraded(self, deadline)
+    if result is not None:
+        become(self, FS_GUARD_AWAY, FS_GUARD_DEAD)
+    return result
+
+
+@cython.final
+@cython.no_gc_clear
+cdef class UpgradableReadGuard(_Direct):
+    """An RwLock held for reading, beside other readers, by the one that may upgrade.
+
+    What it has read is still true after an upgrade.  Made by
+    RwLock.upgradable_read(); ended by unlock(), a `with` block, being dropped, a
+    downgrade, or an upgrade."""
+
+    def upgrade(self):
+        """A WriteGuard in place of this guard, once the other readers have left;
+        nobody else writes before.
+
+        An exception of a signal handler leaves this guard as it is.
+        """
+        return try_upgrade(self, FS_FOREVER)
+
+    def try_upgrade(self):
+        """As upgrade(); None, and this guard stays as it is, when others read."""
+        return try_upgrade(self, 0)
+
+    def try_upgrade_for(self, seconds, /):
+        """As try_upgrade(), giving up after `seconds`."""
+        return try_upgrade(self, deadline_for(seconds))
+
+    def try_upgrade_until(self, deadline, /):
+        """As try_upgrade(), giving up when time.monotonic() reaches `deadline`."""
+        return try_upgrade(self, deadline_until(deadline))
+
+    def with_upgraded(self, function, /):
+        """Upgrade, call function(write_guard), return to upgradable reading: what the
+        function returned.
+
+        If the function ends the WriteGuard (unlocks, maps, downgrades it), this
+        guard is dead too.
+        """
+        cdef WriteGuard guard = upgraded(self, FS_FOREVER)
+        try:
+            return function(guard)
+        finally:
+            if become(guard, FS_GUARD_HELD, FS_GUARD_DEAD):
+                if tracing():
+                    trace_changed(self.lock, <PyObject*>guard, <PyObject*>self, FS_UPGRADABLE)
+                rwlock_downgrade_to_upgradable(self.word)
+                come_back(self)
+            else:
+                become(guard, FS_GUARD_AWAY, FS_GUARD_DEAD)
+                become(self, FS_GUARD_AWAY, FS_GUARD_DEAD)
+
+    def downgrade(self):
+        """A ReadGuard in place of this guard; nobody writes in between."""
+        cdef ReadGuard result = ReadGuard.__new__(ReadGuard)
+        begin(self, FS_GUARD_DEAD)
+        if tracing():
+            trace_changed(self.lock, <PyObject*>self, <PyObject*>result, FS_SHARED)
+        rwlock_downgrade_upgradable(self.word)
+        hold(result, self.lock, FS_SHARED, self.word)
+        return result
+
+
+cdef inline object mapped_value(_Mapped self):
+    if self.part is None:  # the whole value
+        return whole_value(self)
+    check(self)
+    return self.part.get()
+
+
+@cython.no_gc_clear
+cdef class _Mapped(_Guard):
+    """A guard of a part of the value."""
+
+
+@cython.final
+@cython.no_gc_clear
+cdef class MappedReadGuard(_Mapped):
+    """A lock held for reading, and a part of its value.  Made by ReadGuard.map()."""
+
+    @property
+    def value(self):
+        """The part."""
+        return mapped_value(self)
+
+    def map(self, function, /):
+        """A guard of a part of this part, in place of this guard; see ReadGuard.map()."""
+        return mapped(self, MappedReadGuard.__new__(MappedReadGuard), function, True)
+
+    def try_map(self, function, /):
+        """As map(); None, and this guard stays as it is, when `function` returns None."""
+        return mapped(self, MappedReadGuard.__new__(MappedReadGuard), function, False)
+
+
+@cython.final
+@cython.no_gc_clear
+cdef class MappedWriteGuard(_Mapped):
+    """A lock held for writing, and a part of its value.  Made by WriteGuard.map()."""
+
+    @property
+    def value(self):
+        """The part; may be set."""
+        return mapped_value(self)
+
+    @value.setter
+    def value(self, value):
+        if self.part is None:
+            change_value(self, value)
+        else:
+            check(self)
+            self.part.set(value)
+
+    def map(self, function, /):
+        """A guard of a part of this part, in place of this guard; see ReadGuard.map()."""
+        return mapped(self, MappedWriteGuard.__new__(MappedWriteGuard), function, True)
+
+    def try_map(self, function, /):
+        """As map(); None, and this guard stays as it is, when `function` returns None."""
+        return mapped(self, MappedWriteGuard.__new__(MappedWriteGuard), function, False)
+
+
+# -- views -------------------------------------------------------------------
+
+# The default of `timeout`: told from a caller's -1 only to save the conversion.
+cdef object UNSET = -1
+
+
+cdef inline bint view_acquire(LockView self, int64_t deadline, int block) except -1:
+    cdef fs_rwlock* word
+    return take(self.lock, self.way, deadline, &word, NULL, block)
+
+
+cdef inline int view_release(LockView self) except -1:
+    cdef fs_rwlock* word = self.word
+    if word == NULL and self.way == FS_SHARED:
+        word = sharded_mine(&(<ShardedLock>self.lock).shards)
+    cdef fs_section section
+    cdef int result
+    if not tracing():
+        result = let_go_untraced(self.lock, self.way, word, False)
+    elif not is_held(self.lock, self.way):
+        result = -1
+    else:
+        trace_release(&section, self.lock, self.way, NULL)
+        result = let_go_untraced(self.lock, self.way, word, False)
+        trace_released(&section)
+    if result < 0:
+        raise RuntimeError("release unlocked lock")
+    return 0
+
+
+cdef PyObject* view_call(
+    PyObject* self, PyObject** args, size_t nargsf, PyObject* names,
+) except NULL:
+    cdef size_t nargs = PyVectorcall_NARGS(nargsf)
+    if names == NULL and nargs == 0:
+        view_acquire(<LockView>self, FS_FOREVER, FS_BLOCK)
+        return Py_NewRef(Py_True)
+    if names == NULL and nargs == 3:
+        view_release(<LockView>self)
+        return Py_NewRef(Py_None)
+    refuse_call(nargs)
+
+
+# The sides of an RwLock once more, for the two calls of a `with` that need not
+# wait; the rest is view_call's.
+cdef PyObject* reader_call(
+    PyObject* self, PyObject** args, size_t nargsf, PyObject* names,
+) except NULL:
+    cdef fs_rwlock* word = (<LockView>self).word
+    cdef size_t nargs = PyVectorcall_NARGS(nargsf)
+    if names == NULL and not tracing():
+        if nargs == 0 and rwlock_try_read(word):
+            return Py_NewRef(Py_True)
+        if nargs == 3 and rwlock_unlock_read(word) == 0:
+            return Py_NewRef(Py_None)
+    return view_call(self, args, nargsf, names)
+
+
+cdef PyObject* writer_call(
+    PyObject* self, PyObject** args, size_t nargsf, PyObject* names,
+) except NULL:
+    cdef fs_rwlock* word = (<LockView>self).word
+    cdef size_t nargs = PyVectorcall_NARGS(nargsf)
+    if names == NULL and not tracing():
+        if nargs == 0 and rwlock_try_write(word):
+            return Py_NewRef(Py_True)
+        if nargs == 3 and rwlock_unlock_write(word) == 0:
+            return Py_NewRef(Py_None)
+    return view_call(self, args, nargsf, names)
+
+
+# A view is made on first use and kept by its lock, so that `with lock.reader:`
+# allocates nothing.  It refers to the lock in turn: a lock whose views were used
+# is freed by the cycle collector, which drops the views (clear_views).
+cdef inline object view(_Valued lock, int which):
+    # acquire: pairs with the release in make_view
+    cdef uintptr_t found = fs_uptr_load_acquire(&lock.views[which])
+    return <object><PyObject*>found if found != 0 else make_view(lock, which)
+
+
+cdef object make_view(_Valued lock, int which):
+    cdef LockView made = LockView.__new__(LockView)
+    cdef uintptr_t found = 0
+    made.call = view_call
+    made.lock = lock
+    made.way = FS_SHARED if which == READER else FS_EXCLUSIVE
+    if type(lock) is RwLock:
+        made.word = &(<RwLock>lock).word
+        made.call = reader_call if which == READER else writer_call
+    # acq_rel: publishes `made`
+    if fs_uptr_cas_acq_rel(&lock.views[which], &found, <uintptr_t><PyObject*>made):
+        Py_INCREF(made)
+        return made
+    # acquire: pairs with who was faster; the CAS that failed has not
+    found = fs_uptr_load_acquire(&lock.views[which])
+    return <object><PyObject*>found
+
+
+@cython.final
+@cython.no_gc_clear
+cdef class LockView:
+    """The reading or the writing side of a lock, used as a `threading.Lock` is.
+
+    Got from `reader` and `writer` of RwLock and ShardedLock.  It does not know its
+    holder: any thread may release it, and it may be what a Condition waits with."""
+
+    def acquire(self, blocking=True, timeout=UNSET):
+        """Take the lock in this way; whether it was taken.
+
+        Arguments and errors as `threading.Lock.acquire()`.
+        """
+        if timeout is UNSET and blocking is True:
+            return view_acquire(self, FS_FOREVER, 0)
+        return view_acquire(self, lock_deadline(blocking, timeout), 0)
+
+    def release(self):
+        """Let the lock go; RuntimeError when nobody holds it in this way."""
+        view_release(self)
+
+    def locked(self):
+        """Whether anybody holds the lock in this way, at this moment."""
+        return is_held(self.lock, self.way)
+
+    def __enter__(self):
+        return view_acquire(self, FS_FOREVER, FS_BLOCK)
+
+    def __exit__(self, exc_type=None, exc_value=None, traceback=None):
+        view_release(self)
+
+    def _is_owned(self):
+        # What a Condition asks.  Its own probe, a try to acquire, would be wrong:
+        # the reading side can be taken while it is held.
+        return is_held(self.lock, self.way)
+
+    def _at_fork_reinit(self):
+        self.lock._at_fork_reinit()
+
+    def __reduce__(self):
+        refuse_pickling(self)
+
+    def __repr__(self):
+        side = "reader" if self.way == FS_SHARED else "writer"
+        return f"<{side} of {self.lock!r}>"
+
+
+# -- the locks ---------------------------------------------------------------
+
+cdef inline ReadGuard read_guard(_Valued lock, int way, int64_t deadline):
+    cdef ReadGuard guard = ReadGuard.__new__(ReadGuard)
+    cdef fs_rwlock* word
+    if not take(lock, way, deadline, &word, <PyObject*>guard, 0):
+        return None
+    hold(guard, lock, FS_SHARED, word)
+    return guard
+
+
+cdef inline WriteGuard write_guard(RwLock lock, int64_t deadline):
+    cdef WriteGuard guard = WriteGuard.__new__(WriteGuard)
+    cdef fs_rwlock* word
+    if not take(lock, FS_EXCLUSIVE, deadline, &word, <PyObject*>guard, 0):
+        return None
+    hold(guard, lock, FS_EXCLUSIVE, word)
+    return guard
+
+
+cdef inline UpgradableReadGuard upgradable_guard(RwLock lock, int64_t deadline):
+    cdef UpgradableReadGuard guard = UpgradableReadGuard.__new__(UpgradableReadGuard)
+    cdef fs_rwlock* word
+    if not take(lock, FS_UPGRADABLE, deadline, &word, <PyObject*>guard, 0):
+        return None
+    hold(guard, lock, FS_UPGRADABLE, word)
+    return guard
+
+
+cdef inline ShardedWriteGuard sharded_guard(ShardedLock lock, int64_t deadline):
+    cdef ShardedWriteGuard guard = ShardedWriteGuard.__new__(ShardedWriteGuard)
+    cdef fs_rwlock* word
+    if not take(lock, FS_EXCLUSIVE, deadline, &word, <PyObject*>guard, 0):
+        return None
+    hold(guard, lock, FS_EXCLUSIVE, word)
+    return guard
+
+
+cdef object value_of_free(_Valued lock):
+    cdef fs_rwlock* word
+    if not take_untraced(lock, FS_EXCLUSIVE, 0, &word):
+        raise RuntimeError("the lock is held")
+    try:
+        return fs_slot_get(lock.cell)
+    finally:
+        let_go_untraced(lock, FS_EXCLUSIVE, word, False)
+
+
+@cython.no_gc_clear  # a cycle ends in the cell, and views and guards need the word
+cdef class _Valued:
+    """What RwLock and ShardedLock have in common."""
+
+    def __cinit__(self, value=None):
+        self.cell = [value]
+        if tracing():
+            trace_made(self)
+
+    def __dealloc__(self):
+        clear_views(<PyObject*>self)
+
+    @classmethod
+    def __class_getitem__(cls, item, /):
+        return alias(cls, item)
+
+    def read(self):
+        """A ReadGuard; waits while a writer holds the lock or waits for it.
+
+        So a thread that reads already may wait for itself here: see read_recursive().
+        """
+        return read_guard(self, FS_SHARED, FS_FOREVER)
+
+    def try_read(self):
+        """As read(); None instead of waiting."""
+        return read_guard(self, FS_SHARED, 0)
+
+    def try_read_for(self, seconds, /):
+        """As read(); None after `seconds`."""
+        return read_guard(self, FS_SHARED, deadline_for(seconds))
+
+    def try_read_until(self, deadline, /):
+        """As read(); None when time.monotonic() reaches `deadline`."""
+        return read_guard(self, FS_SHARED, deadline_until(deadline))
+
+    def read_recursive(self):
+        """A ReadGuard; a thread that reads already never waits for it.
+
+        Past writers that wait: many who read like this can keep them waiting.
+        """
+        return read_guard(self, FS_SHARED_RECURSIVE, FS_FOREVER)
+
+    def try_read_recursive(self):
+        """As read_recursive(); None instead of waiting."""
+        return read_guard(self, FS_SHARED_RECURSIVE, 0)
+
+    def try_read_recursive_for(self, seconds, /):
+        """As read_recursive(); None after `seconds`."""
+        return read_guard(self, FS_SHARED_RECURSIVE, deadline_for(seconds))
+
+    def try_read_recursive_until(self, deadline, /):
+        """As read_recursive(); None when time.monotonic() reaches `deadline`."""
+        return read_guard(self, FS_SHARED_RECURSIVE, deadline_until(deadline))
+
+    @property
+    def reader(self):
+        """The reading side, used as a `threading.Lock`: `with lock.reader:`."""
+        return view(self, READER)
+
+    @property
+    def writer(self):
+        """The writing side, used as a `threading.Lock`: `with lock.writer:`."""
+        return view(self, WRITER)
+
+    def into_inner(self):
+        """The value, which stays in place; RuntimeError while anybody holds the lock."""
+        return value_of_free(self)
+
+    def __reduce__(self):
+        refuse_pickling(self)
+
+    def __repr__(self):
+        if self.is_locked_exclusive():
+            state = "write-locked"
+        else:
+            state = "read-locked" if self.is_locked() else "unlocked"
+        return f"<{state} {type(self).__name__} at {address(self)}>"
+
+
+@cython.final
+@cython.no_gc_clear
+cdef class RwLock(_Valued):
+    """RwLock(value=None)
+--
+
+A lock that many threads hold for reading or one for writing, and its value.
+
+read(), write() and upgradable_read() give guards, through which the value is
+reached.  Task-fair: a writer that waits stops new readers, and those who wait
+are served in order.  An exception in a guard's block does not poison the lock.
+Letting go happens before the taking that it makes possible (release / acquire
+ordering).  One machine word of state; as parking_lot's RwLock."""
+
+    def write(self):
+        """A WriteGuard; waits until nobody else holds the lock."""
+        return write_guard(self, FS_FOREVER)
+
+    def try_write(self):
+        """As write(); None instead of waiting."""
+        return write_guard(self, 0)
+
+    def try_write_for(self, seconds, /):
+        """As write(); None after `seconds`."""
+        return write_guard(self, deadline_for(seconds))
+
+    def try_write_until(self, deadline, /):
+        """As write(); None when time.monotonic() reaches `deadline`."""
+        return write_guard(self, deadline_until(deadline))
+
+    def upgradable_read(self):
+        """An UpgradableReadGuard; waits for writers and for another one of its kind."""
+        return upgradable_guard(self, FS_FOREVER)
+
+    def try_upgradable_read(self):
+        """As upgradable_read(); None instead of waiting."""
+        return upgradable_guard(self, 0)
+
+    def try_upgradable_read_for(self, seconds, /):
+        """As upgradable_read(); None after `seconds`."""
+        return upgradable_guard(self, deadline_for(seconds))
+
+    def try_upgradable_read_until(self, deadline, /):
+        """As upgradable_read(); None when time.monotonic() reaches `deadline`."""
+        return upgradable_guard(self, deadline_until(deadline))
+
+    def is_locked(self):
+        """Whether anybody holds the lock, at this moment."""
+        return rwlock_is_locked(&self.word)
+
+    def is_locked_exclusive(self):
+        """Whether a writer holds the lock, at this moment."""
+        return rwlock_is_locked_exclusive(&self.word)
+
+    def _at_fork_reinit(self):
+        rwlock_reset(&self.word)
+
+
+@cython.final
+@cython.no_gc_clear
+cdef class ShardedLock(_Valued):
+    """ShardedLock(value=None)
+--
+
+An RwLock for what is read from every thread all the time and hardly ever written.
+
+Readers of different threads touch different cache lines; a writer takes all of
+their words.  A kilobyte.  Without upgrades and downgrades.  As
+crossbeam's ShardedLock, but not poisoned by exceptions; fairness and ordering
+are RwLock's."""
+
+    def __cinit__(self, value=None):
+        memset(&self.shards, 0, sizeof(fs_sharded))
+
+    def write(self):
+        """A ShardedWriteGuard; waits until nobody else holds the lock."""
+        return sharded_guard(self, FS_FOREVER)
+
+    def try_write(self):
+        """As write(); None instead of waiting."""
+        return sharded_guard(self, 0)
+
+    def try_write_for(self, seconds, /):
+        """As write(); None after `seconds`."""
+        return sharded_guard(self, deadline_for(seconds))
+
+    def try_write_until(self, deadline, /):
+        """As write(); None when time.monotonic() reaches `deadline`."""
+        return sharded_guard(self, deadline_until(deadline))
+
+    def is_locked(self):
+        """Whether anybody holds the lock, at this moment."""
+        return sharded_is_locked(&self.shards)
+
+    def is_locked_exclusive(self):
+        """Whether a writer holds the lock, at this moment."""
+        return sharded_is_locked_exclusive(&self.shards)
+
+    def _at_fork_reinit(self):
+        cdef int i
+        for i in range(FS_SHARDS):
+            rwlock_reset(&self.shards.shard[i].lock)
+
+
+# Which view.
+cdef enum:
+    READER = 0
+    WRITER = 1
+
+
+cdef fs_traverse traverse_the_rest = NULL  # Cython's own tp_traverse
+
+
+cdef int traverse_lock(PyObject* self, visitproc visit, void* arg) noexcept:
+    cdef int which, result
+    cdef uintptr_t view
+    for which in range(2):
+        view = fs_uptr_load_relaxed(&(<_Valued>self).views[which])  # relaxed: the world stands
+        if view != 0:
+            result = visit(<PyObject*>view, arg)
+            if result != 0:
+                return result
+    return traverse_the_rest(self, visit, arg)
+
+
+cdef int clear_views(PyObject* self) noexcept:
+    cdef int which
+    cdef uintptr_t view
+    for which in range(2):
+        view = fs_uptr_exchange_acq_rel(&(<_Valued>self).views[which], 0)
+        Py_XDECREF(<PyObject*>view)
+    return 0
+
+
+def _pinned_parts(_Valued lock):
+    """What pin() makes immortal with a lock."""
+    return lock.cell, lock.reader, lock.writer
+
+
+# -- set-up ------------------------------------------------------------------
+
+cdef int set_up() except -1:
+    global traverse_the_rest
+    cdef RwLock rw = RwLock()
+    cdef LockView reader = rw.reader
+    cdef ReadGuard guard = rw.read()
+    cdef Py_ssize_t offset = <char*>&guard.call - <char*><PyObject*>guard
+    for cls in (ReadGuard, WriteGuard, UpgradableReadGuard, ShardedWriteGuard,
+                MappedReadGuard, MappedWriteGuard):
+        make_context_manager(cls, offset)
+        forbid_instances(cls)
+    make_context_manager(LockView, <char*>&reader.call - <char*><PyObject*>reader)
+    traverse_the_rest = collect_by(RwLock, traverse_lock, clear_views)
+    collect_by(ShardedLock, traverse_lock, clear_views)
+    register_pinnable(RwLock, ShardedLock, parts=_pinned_parts)
+    for cls in (LockView, _Unlocked, _Valued, _Guard, _Direct, _Writing, _Mapped):
+        forbid_instances(cls)
+    return 0
+
+
+set_up()
