@@ -6,22 +6,19 @@ members are plain addresses: the types are the header's.
 """
 from cpython.pycapsule cimport PyCapsule_New
 
-from fastsync.objects cimport atomics
-from fastsync.raw cimport locks
-from fastsync.objects cimport once
-from fastsync.raw cimport parking
-from fastsync.objects cimport rwlock
+from fastsync cimport words
 from fastsync.objects.atomics cimport _Atomic, word_address
-from fastsync.raw.c_wait cimport fs_now, fs_thread_id
 from fastsync.objects.mutex cimport (
-    Condvar, FairMutex, Mutex, ReentrantMutex, condvar_word, fair_mutex_word, mutex_word,
-    reentrant_mutex_word,
+    Condvar, condvar_word, fair_mutex_word, FairMutex, Mutex, mutex_word, reentrant_mutex_word,
+    ReentrantMutex,
 )
 from fastsync.objects.once cimport Once, once_word
 from fastsync.objects.primitives cimport (
-    Event, Lock, RLock, Semaphore, event_word, lock_word, rlock_word, semaphore_word,
+    Event, event_word, Lock, lock_word, RLock, rlock_word, Semaphore, semaphore_word,
 )
 from fastsync.objects.rwlock cimport RwLock, rwlock_word
+from fastsync.raw.c_wait cimport fs_now, fs_thread_id
+
 
 cdef extern from "fastsync/fastsync.h" nogil:
     const char* FASTSYNC_VERSION
@@ -147,69 +144,69 @@ cdef void fill(fs_table* t) noexcept:
     t.now = <void*>fs_now
     t.thread_id = <void*>fs_thread_id
     t.object_word = <void*>object_word
-    t.mutex_lock_slow = <void*>locks.mutex_lock_slow
-    t.mutex_unlock_slow = <void*>locks.mutex_unlock_slow
-    t.mutex_reset = <void*>locks.mutex_reset
-    t.remutex_lock_until = <void*>locks.remutex_lock_until
-    t.remutex_try_lock = <void*>locks.remutex_try_lock
-    t.remutex_unlock = <void*>locks.remutex_unlock
-    t.remutex_unlock_fair = <void*>locks.remutex_unlock_fair
-    t.condvar_wait = <void*>locks.condvar_wait
-    t.condvar_notify_some = <void*>locks.condvar_notify_some
-    t.condvar_reset = <void*>locks.condvar_reset
-    t.semaphore_acquire_slow = <void*>locks.semaphore_acquire_slow
-    t.semaphore_release = <void*>locks.semaphore_release
-    t.semaphore_set_value = <void*>locks.semaphore_set_value
-    t.event_set = <void*>locks.event_set
-    t.event_clear = <void*>locks.event_clear
-    t.event_wait_slow = <void*>locks.event_wait_slow
-    t.event_reset = <void*>locks.event_reset
-    t.barrier_arrive = <void*>locks.barrier_arrive
-    t.barrier_open = <void*>locks.barrier_open
-    t.barrier_abort = <void*>locks.barrier_abort
-    t.barrier_reset = <void*>locks.barrier_reset
-    t.barrier_reinit = <void*>locks.barrier_reinit
-    t.barrier_waiting = <void*>locks.barrier_waiting
-    t.barrier_is_broken = <void*>locks.barrier_is_broken
-    t.rwlock_read_until = <void*>rwlock.rwlock_read_until
-    t.rwlock_read_recursive_until = <void*>rwlock.rwlock_read_recursive_until
-    t.rwlock_try_read = <void*>rwlock.rwlock_try_read
-    t.rwlock_try_read_recursive = <void*>rwlock.rwlock_try_read_recursive
-    t.rwlock_unlock_read = <void*>rwlock.rwlock_unlock_read
-    t.rwlock_bump_read = <void*>rwlock.rwlock_bump_read
-    t.rwlock_write_until = <void*>rwlock.rwlock_write_until
-    t.rwlock_try_write = <void*>rwlock.rwlock_try_write
-    t.rwlock_unlock_write = <void*>rwlock.rwlock_unlock_write
-    t.rwlock_unlock_write_fair = <void*>rwlock.rwlock_unlock_write_fair
-    t.rwlock_bump_write = <void*>rwlock.rwlock_bump_write
-    t.rwlock_upgradable_read_until = <void*>rwlock.rwlock_upgradable_read_until
-    t.rwlock_try_upgradable_read = <void*>rwlock.rwlock_try_upgradable_read
-    t.rwlock_unlock_upgradable = <void*>rwlock.rwlock_unlock_upgradable
-    t.rwlock_unlock_upgradable_fair = <void*>rwlock.rwlock_unlock_upgradable_fair
-    t.rwlock_bump_upgradable = <void*>rwlock.rwlock_bump_upgradable
-    t.rwlock_upgrade_until = <void*>rwlock.rwlock_upgrade_until
-    t.rwlock_try_upgrade = <void*>rwlock.rwlock_try_upgrade
-    t.rwlock_downgrade = <void*>rwlock.rwlock_downgrade
-    t.rwlock_downgrade_to_upgradable = <void*>rwlock.rwlock_downgrade_to_upgradable
-    t.rwlock_downgrade_upgradable = <void*>rwlock.rwlock_downgrade_upgradable
-    t.rwlock_readers = <void*>rwlock.rwlock_readers
-    t.rwlock_is_locked = <void*>rwlock.rwlock_is_locked
-    t.rwlock_is_locked_exclusive = <void*>rwlock.rwlock_is_locked_exclusive
-    t.rwlock_reset = <void*>rwlock.rwlock_reset
-    t.once_begin = <void*>once.once_begin
-    t.once_wait_slow = <void*>once.once_wait_slow
-    t.once_end = <void*>once.once_end
-    t.once_retract = <void*>once.once_retract
-    t.word_wait = <void*>atomics.word_wait
-    t.word_notify_one = <void*>atomics.word_notify_one
-    t.word_notify_all = <void*>atomics.word_notify_all
-    t.park = <void*>parking.park
-    t.unpark_one = <void*>parking.unpark_one
-    t.unpark_all = <void*>parking.unpark_all
-    t.unpark_filter = <void*>parking.unpark_filter
-    t.unpark_requeue = <void*>parking.unpark_requeue
-    t.parked_count = <void*>parking.parked_count
-    t.spin_round = <void*>parking.spin_round
+    t.mutex_lock_slow = <void*>words.mutex_lock_slow
+    t.mutex_unlock_slow = <void*>words.mutex_unlock_slow
+    t.mutex_reset = <void*>words.mutex_reset
+    t.remutex_lock_until = <void*>words.remutex_lock_until
+    t.remutex_try_lock = <void*>words.remutex_try_lock
+    t.remutex_unlock = <void*>words.remutex_unlock
+    t.remutex_unlock_fair = <void*>words.remutex_unlock_fair
+    t.condvar_wait = <void*>words.condvar_wait
+    t.condvar_notify_some = <void*>words.condvar_notify_some
+    t.condvar_reset = <void*>words.condvar_reset
+    t.semaphore_acquire_slow = <void*>words.semaphore_acquire_slow
+    t.semaphore_release = <void*>words.semaphore_release
+    t.semaphore_set_value = <void*>words.semaphore_set_value
+    t.event_set = <void*>words.event_set
+    t.event_clear = <void*>words.event_clear
+    t.event_wait_slow = <void*>words.event_wait_slow
+    t.event_reset = <void*>words.event_reset
+    t.barrier_arrive = <void*>words.barrier_arrive
+    t.barrier_open = <void*>words.barrier_open
+    t.barrier_abort = <void*>words.barrier_abort
+    t.barrier_reset = <void*>words.barrier_reset
+    t.barrier_reinit = <void*>words.barrier_reinit
+    t.barrier_waiting = <void*>words.barrier_waiting
+    t.barrier_is_broken = <void*>words.barrier_is_broken
+    t.rwlock_read_until = <void*>words.rwlock_read_until
+    t.rwlock_read_recursive_until = <void*>words.rwlock_read_recursive_until
+    t.rwlock_try_read = <void*>words.rwlock_try_read
+    t.rwlock_try_read_recursive = <void*>words.rwlock_try_read_recursive
+    t.rwlock_unlock_read = <void*>words.rwlock_unlock_read
+    t.rwlock_bump_read = <void*>words.rwlock_bump_read
+    t.rwlock_write_until = <void*>words.rwlock_write_until
+    t.rwlock_try_write = <void*>words.rwlock_try_write
+    t.rwlock_unlock_write = <void*>words.rwlock_unlock_write
+    t.rwlock_unlock_write_fair = <void*>words.rwlock_unlock_write_fair
+    t.rwlock_bump_write = <void*>words.rwlock_bump_write
+    t.rwlock_upgradable_read_until = <void*>words.rwlock_upgradable_read_until
+    t.rwlock_try_upgradable_read = <void*>words.rwlock_try_upgradable_read
+    t.rwlock_unlock_upgradable = <void*>words.rwlock_unlock_upgradable
+    t.rwlock_unlock_upgradable_fair = <void*>words.rwlock_unlock_upgradable_fair
+    t.rwlock_bump_upgradable = <void*>words.rwlock_bump_upgradable
+    t.rwlock_upgrade_until = <void*>words.rwlock_upgrade_until
+    t.rwlock_try_upgrade = <void*>words.rwlock_try_upgrade
+    t.rwlock_downgrade = <void*>words.rwlock_downgrade
+    t.rwlock_downgrade_to_upgradable = <void*>words.rwlock_downgrade_to_upgradable
+    t.rwlock_downgrade_upgradable = <void*>words.rwlock_downgrade_upgradable
+    t.rwlock_readers = <void*>words.rwlock_readers
+    t.rwlock_is_locked = <void*>words.rwlock_is_locked
+    t.rwlock_is_locked_exclusive = <void*>words.rwlock_is_locked_exclusive
+    t.rwlock_reset = <void*>words.rwlock_reset
+    t.once_begin = <void*>words.once_begin
+    t.once_wait_slow = <void*>words.once_wait_slow
+    t.once_end = <void*>words.once_end
+    t.once_retract = <void*>words.once_retract
+    t.word_wait = <void*>words.word_wait
+    t.word_notify_one = <void*>words.word_notify_one
+    t.word_notify_all = <void*>words.word_notify_all
+    t.park = <void*>words.park
+    t.unpark_one = <void*>words.unpark_one
+    t.unpark_all = <void*>words.unpark_all
+    t.unpark_filter = <void*>words.unpark_filter
+    t.unpark_requeue = <void*>words.unpark_requeue
+    t.parked_count = <void*>words.parked_count
+    t.spin_round = <void*>words.spin_round
 
 
 cdef int check_complete(void** entries) except -1:

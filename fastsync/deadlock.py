@@ -32,8 +32,7 @@ import time
 import traceback
 from dataclasses import dataclass, field
 
-from fastsync._watch import origins
-from fastsync._watch import trace
+from fastsync._watch import origins, trace
 
 __all__ = [
     "Cycle",

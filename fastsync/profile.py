@@ -23,9 +23,7 @@ import os
 import sys
 import time
 
-from fastsync._watch import contention
-from fastsync._watch import origins
-from fastsync._watch import trace
+from fastsync._watch import contention, origins, trace
 
 __all__ = ["Recording", "load", "merge", "name", "record", "running", "start", "stop"]
 

@@ -440,7 +440,7 @@ def test_python_protocols(cls):
     assert a == a
     assert len({a, other}) == 2
     assert hash(a) == hash(a)
-    assert cls.__module__ == "fastsync.atomics"
+    assert cls.__module__ == "fastsync"
     for copier in (
         copy.copy,
         copy.deepcopy,

@@ -11,8 +11,7 @@ from importlib import metadata
 import pytest
 
 import fastsync
-from fastsync._run import children
-from fastsync._run import imports
+from fastsync._run import children, imports
 from fastsync._run import install as _install
 from fastsync.objects import primitives
 
@@ -191,7 +190,9 @@ modules = {"eventlet": package, "eventlet.patcher": patcher}
 @pytest.mark.parametrize("name", PATCHERS)
 def test_steps_aside_for_who_patches_threads(name, run_python):
     """A stand-in with the same doors; the real ones are in `make test-programs`."""
-    code = PATCHERS[name] + """
+    code = (
+        PATCHERS[name]
+        + """
 for module in modules.values():
     module.__spec__ = types.SimpleNamespace(_initializing=False)
 sys.modules.update(modules)
@@ -213,6 +214,7 @@ except RuntimeError as error:
 else:
     raise AssertionError("installed")
 """
+    )
     run_python("-c", code)
 
 
@@ -350,7 +352,7 @@ class TestChildren:
     def test_a_child_without_fastsync_runs_all_the_same(self, run_python):
         code = """
 import sys
-sys.modules["fastsync.primitives"] = None
+sys.modules["fastsync.objects.primitives"] = None
 before = list(sys.path)
 from fastsync._run.children import _PRELUDE
 exec(_PRELUDE + "print(sys.path == before)")

@@ -549,29 +549,6 @@ def test_once_in_a_class_and_pickled():
     assert pickle.loads(pickle.dumps(at_module_level)) is at_module_level
 
 
-@pytest.mark.parametrize(
-    "first",
-    [
-        "from fastsync import once",
-        "from fastsync import Once",
-        "import fastsync; fastsync.once",
-        "import fastsync.once",
-        "from fastsync.once import Once",
-    ],
-)
-def test_the_submodule_does_not_hide_the_decorator(first, run_python):
-    run_python(
-        "-c",
-        f"""
-{first}
-import sys, fastsync
-from fastsync import once
-from fastsync.objects.once import once as same
-assert once is same is fastsync.once is sys.modules["fastsync.once"].once
-""",
-    )
-
-
 # -- lazy_property -----------------------------------------------------------
 
 

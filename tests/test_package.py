@@ -259,7 +259,7 @@ def test_subinterpreter(run_python):
     """An interpreter with a GIL of its own cannot share our parking table: it is told so."""
     run_python("-c", """if 1:
         import sys
-        code = "import fastsync.primitives as p; l = p.Lock(); l.acquire(); l.release()"
+        code = "import fastsync.objects.primitives as p; l = p.Lock(); l.acquire(); l.release()"
         if sys.version_info >= (3, 13):
             import _interpreters
             error = _interpreters.exec(_interpreters.create("isolated"), code)
@@ -308,7 +308,7 @@ ARGUMENTS = {
     "LazyLock": (int,),
 }
 OURS = {name: getattr(fastsync, name) for name in fastsync.__all__}
-OURS |= {kind.__name__: kind for kind in fastsync._install.NATIVE}
+OURS |= {kind.__name__: kind for kind in fastsync._run.install.NATIVE}
 TYPES = {
     name: kind
     for name, kind in OURS.items()

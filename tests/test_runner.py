@@ -468,8 +468,8 @@ CHILD = """
 
     def report():
         names = [type(lock).__name__, threading.Lock.__name__, threading.Event.__module__]
-        ours = "fastsync._install" in sys.modules and (
-            threading.Lock is sys.modules["fastsync.primitives"].Lock
+        ours = "fastsync._run.install" in sys.modules and (
+            threading.Lock is sys.modules["fastsync.objects.primitives"].Lock
             and type(lock) is threading.Lock
         )
         mine = sorted(name for name in os.environ if "FASTSYNC" in name.upper())

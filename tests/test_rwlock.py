@@ -15,7 +15,6 @@ import pytest
 from conftest import DEADLINE, background, interrupted, wait_until
 
 import fastsync.threading
-from fastsync.raw.parking import parked_total
 from fastsync.objects.rwlock import (
     LockView,
     MappedReadGuard,
@@ -26,6 +25,7 @@ from fastsync.objects.rwlock import (
     UpgradableReadGuard,
     WriteGuard,
 )
+from fastsync.raw.parking import parked_total
 
 LINUX = sys.platform == "linux"
 

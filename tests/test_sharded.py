@@ -11,7 +11,6 @@ from conftest import background, interrupted, wait_until
 
 import fastsync.threading
 from fastsync.objects._pin import is_pinned, pin
-from fastsync.raw.parking import parked_total
 from fastsync.objects.rwlock import (
     MappedReadGuard,
     MappedWriteGuard,
@@ -19,6 +18,7 @@ from fastsync.objects.rwlock import (
     ShardedLock,
     ShardedWriteGuard,
 )
+from fastsync.raw.parking import parked_total
 
 READS = ["read", "read_recursive"]
 

@@ -424,7 +424,7 @@ def test_interpreter_is_not_crashed_by_odd_calls_of_native_types(kind):
 
 def made_without_init():
     """All types of our modules, also those without a public name, that __new__() alone makes."""
-    for found in pkgutil.iter_modules(f.__path__, "fastsync."):
+    for found in pkgutil.walk_packages(f.__path__, "fastsync."):
         if found.name == "fastsync.__main__":
             continue
         module = importlib.import_module(found.name)

@@ -11,12 +11,7 @@ cimport cython
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memset
-from fastsync.raw.c_atomic cimport *
-from fastsync.raw.c_atomic_order cimport *
-from fastsync.raw.c_wait cimport fs_now, fs_yield
-from fastsync.raw.locks cimport *
-from fastsync.objects.once cimport *
-from fastsync.objects.rwlock cimport *
+from fastsync.words cimport *
 
 cdef extern from "<pthread.h>" nogil:
     ctypedef struct pthread_mutex_t:

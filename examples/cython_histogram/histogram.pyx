@@ -3,7 +3,7 @@
 
 Each bin has a lock of its own: one byte beside the bin's count and sum.
 """
-from fastsync.raw.locks cimport fs_mutex, mutex_lock, mutex_unlock
+from fastsync.words cimport fs_mutex, mutex_lock, mutex_unlock
 
 cdef struct bin:
     fs_mutex lock  # zeros are a free lock

@@ -8,8 +8,7 @@ it earlier (`from threading import Lock`, or an existing lock) stays what it was
 import threading as stdlib
 from _thread import allocate_lock
 
-from fastsync._run import children
-from fastsync._run import patchers
+from fastsync._run import children, patchers
 from fastsync.objects import primitives
 
 NATIVE = (

@@ -9,8 +9,8 @@ import _thread
 import sys
 import warnings
 
-from fastsync.objects import primitives
 from fastsync._run.imports import after_import, forget
+from fastsync.objects import primitives
 
 _BUILTIN = type(len)
 _TWINS = [(primitives.Lock, type(_thread.allocate_lock())), (primitives.RLock, _thread.RLock)]
@@ -21,7 +21,9 @@ _uninstall = None  # what to call before threads are patched
 def name_of_patcher():
     """Return who has replaced the threads of this process by something else, or None."""
     gevent = sys.modules.get("gevent.monkey")
-    if gevent is not None and any(map(gevent.is_module_patched, ("thread", "_thread", "threading"))):
+    if gevent is not None and any(
+        map(gevent.is_module_patched, ("thread", "_thread", "threading"))
+    ):
         return "gevent"
     eventlet = sys.modules.get("eventlet.patcher")
     if eventlet is not None and eventlet.is_monkey_patched("thread"):

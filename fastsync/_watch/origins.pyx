@@ -16,7 +16,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from cpython.weakref cimport PyWeakref_NewRef
 
-from fastsync.raw.locks cimport fs_remutex, remutex_lock, remutex_unlock
+from fastsync.raw.remutex cimport fs_remutex, remutex_lock, remutex_unlock
 
 import os
 

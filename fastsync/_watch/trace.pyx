@@ -37,17 +37,17 @@ from cpython.exc cimport PyErr_Clear, PyErr_Fetch, PyErr_Restore
 from cpython.object cimport PyObject, PyTypeObject
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF, Py_XINCREF
 
-from fastsync.raw.c_atomic cimport fs_u8_load_relaxed, fs_u8_store_relaxed
-from fastsync.raw.c_wait cimport FS_FOREVER, fs_thread_id
 from fastsync._watch.contention cimport (
     contend, contention_begin, contention_end, contention_release, contention_released, fs_release,
     fs_take, fs_waiting,
 )
-from fastsync.raw.locks cimport fs_remutex, remutex_lock, remutex_unlock
 from fastsync._watch.origins cimport (
-    Origin, capture_stack, fs_stack, known_origin, note_made, origin_of, stack_lines,
+    capture_stack, fs_stack, known_origin, note_made, Origin, origin_of, stack_lines,
 )
+from fastsync.raw.c_atomic cimport fs_u8_load_relaxed, fs_u8_store_relaxed
+from fastsync.raw.c_wait cimport FS_FOREVER, fs_thread_id
 from fastsync.raw.parking cimport FS_ACQUIRED, FS_ERROR, FS_TIMEOUT, visit_parked
+from fastsync.raw.remutex cimport fs_remutex, remutex_lock, remutex_unlock
 
 import os
 

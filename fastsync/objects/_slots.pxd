@@ -8,7 +8,7 @@ ctypedef int (*fs_clear)(PyObject*) noexcept
 ctypedef void (*fs_dealloc)(PyObject*) noexcept
 ctypedef PyObject* (*fs_method)(PyObject*, PyObject**, Py_ssize_t, PyObject*) except NULL
 
-# `with x:` without a bound method for each end: see slots.pyx.
+# `with x:` without a bound method for each end: see _slots.pyx.
 cdef int make_context_manager(type cls, Py_ssize_t vectorcall_offset) except -1
 # A call of an instance is a call of the fs_call in it.
 cdef int make_callable(type cls, Py_ssize_t vectorcall_offset) except -1
@@ -33,6 +33,8 @@ cdef int finish_type(type cls, bint patchable) except -1
 cdef fs_method shorten(type cls, str name, fs_method short) except NULL
 # What the type calls itself: the standard library's name.
 cdef int rename_type(type cls, const char* name) except -1
+# Name types after the public door, `fastsync.Mutex`, whatever file they are in.
+cdef int publish(tuple types) except -1
 # tp_weaklistoffset.
 cdef Py_ssize_t weakrefs_offset(type cls) noexcept
 # Instances come from C alone (allocate), and end in `dealloc`.  That begins with

@@ -16,6 +16,8 @@ stay.
 
 From 3.14 on `with` itself does not bind methods, and nothing of this is needed.
 """
+from libc.string cimport strcpy
+from cpython.mem cimport PyMem_RawMalloc
 from cpython.object cimport PyObject, PyTypeObject, visitproc
 
 from fastsync.raw.c_python cimport fs_make_immortal
@@ -204,6 +206,19 @@ cdef int rename_type(type cls, const char* name) except -1:
     # For instances; the type itself takes it from tp_name.
     (<dict>raw.tp_dict)["__module__"] = name.decode().rpartition(".")[0]
     PyType_Modified(<PyTypeObject*>raw)
+    return 0
+
+
+cdef int publish(tuple types) except -1:
+    cdef bytes name
+    cdef char* copy
+    for cls in types:
+        name = f"fastsync.{cls.__name__}".encode()
+        copy = <char*>PyMem_RawMalloc(len(name) + 1)  # for as long as the process lives
+        if copy == NULL:
+            raise MemoryError
+        strcpy(copy, name)
+        rename_type(cls, copy)
     return 0
 
 

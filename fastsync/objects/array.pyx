@@ -37,17 +37,23 @@ from libc.string cimport memcpy, memset, strlen
 
 from fastsync.objects._pin import register_pinnable
 from fastsync.objects.atomics cimport (
-    FS_FOLD_ADD, FS_FOLD_MAX, FS_FOLD_MIN, FS_FOLD_SUB, FS_F32, FS_F64, FS_I8, FS_I16, FS_I32,
-    FS_I64, FS_SEQ_CST, FS_U8, FS_U16, FS_U32, FS_U64,
-    f32_from_bits, f32_narrow, f32_overflows, f32_widen, f64_bits, f64_from_bits, failure_order,
-    fold_f64, fold_float,
-    fs_atomic_i64, fs_atomic_u64, fs_fold, fs_word_cas, fs_word_exchange, fs_word_fetch_add, fs_word_fetch_and,
-    fs_word_fetch_max, fs_word_fetch_min, fs_word_fetch_nand, fs_word_fetch_or,
-    fs_word_fetch_sub, fs_word_fetch_xor, fs_word_load, fs_word_store,
-    _Exported, cas_word, check_shared, export_writable, get_writable, kind_size, load_order, notify_word, order_code, store_order,
-    to_bits, to_python, update_word, wait_word,
+    _Exported, cas_word, check_shared, export_writable, failure_order, fold_float, get_writable,
+    kind_size, load_order, notify_word, order_code, store_order, to_bits, to_python, update_word,
+    wait_word,
+)
+from fastsync.raw.c_atomic cimport fs_atomic_i64, fs_atomic_u64
+from fastsync.raw.c_atomic_float cimport (
+    f32_from_bits, f32_narrow, f32_overflows, f32_widen, f64_bits, f64_from_bits, fold_f64,
+    fs_fold, FS_FOLD_ADD, FS_FOLD_MAX, FS_FOLD_MIN, FS_FOLD_SUB,
+)
+from fastsync.raw.c_atomic_order cimport (
+    FS_F32, FS_F64, FS_I16, FS_I32, FS_I64, FS_I8, FS_SEQ_CST, FS_U16, FS_U32, FS_U64, FS_U8,
+    fs_word_cas, fs_word_exchange, fs_word_fetch_add, fs_word_fetch_and, fs_word_fetch_max,
+    fs_word_fetch_min, fs_word_fetch_nand, fs_word_fetch_or, fs_word_fetch_sub, fs_word_fetch_xor,
+    fs_word_load, fs_word_store,
 )
 from fastsync.raw.c_python cimport fs_small_int
+from fastsync.objects._slots cimport publish
 
 cdef extern from "Python.h":
     void PyObject_GC_UnTrack(PyObject*) noexcept
@@ -1011,3 +1017,4 @@ cdef object raw_item(const char* data, int kind, int size, Py_ssize_t i):
 
 
 register_pinnable(AtomicArray)
+publish((AtomicArray,))

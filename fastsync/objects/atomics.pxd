@@ -1,84 +1,12 @@
-"""Atomics for Cython: words to embed, and the words inside Python's atomics.
-
-    from fastsync.objects.atomics cimport fs_atomic_i64, fs_i64_fetch_add, fs_i64_wait, word_notify_all
-
-The operations are those of c_atomic_order.pxd and c_atomic_float.pxd, which this
-module passes on.  Everything here is ``noexcept nogil`` and inline, but for
-the waits: their slow path is in the one parking table.
-"""
-from libc.stdint cimport (
-    int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t,
-)
-from libc.string cimport memcpy
+"""Python's atomics, and the words inside them, for Cython code that is handed one."""
 cimport cython
+from libc.stdint cimport int64_t, uint64_t, uint8_t
+from libc.string cimport memcpy
 
-from fastsync.raw.c_atomic cimport *
-from fastsync.raw.c_atomic_float cimport *
-from fastsync.raw.c_atomic_order cimport *
-from fastsync.raw.c_wait cimport FS_FOREVER
-from fastsync.raw.parking cimport (
-    FS_ACQUIRED, FS_ERROR, FS_PLAIN, FS_SIGNALS, FS_TIMEOUT, deadline_after,
-)
 from fastsync.raw cimport c_version  # so that versions are compared
-
-
-# -- wait and notify ---------------------------------------------------------
-#
-# A wait returns FS_ACQUIRED (1) once the word differs from `expected`,
-# FS_TIMEOUT (0) at the deadline (nanoseconds of time.monotonic()'s clock; 0: do
-# not wait; FS_FOREVER), FS_ERROR (-1) when a signal handler raised (only with
-# FS_SIGNALS).  A notify without a change does not end it.  Change the word
-# first, then notify; any order of the change will do, because both sides go
-# through the bucket lock of the word's address.
-
-# A word of any type.  Its C name carries the API's series: see fs_key in parking.pxd.
-ctypedef void* fs_word "fastsync_0_1_word"
-
-cdef int word_wait(
-    fs_word word, int kind, uint64_t expected, int order, int64_t deadline, int flags,
-) noexcept nogil
-cdef bint word_notify_one(fs_word word) noexcept nogil    # whether there was one
-cdef size_t word_notify_all(fs_word word) noexcept nogil  # how many there were
-
-cdef inline int fs_i8_wait(fs_atomic_i8* a, int8_t expected, int64_t deadline, int flags) noexcept nogil:
-    return word_wait(a, FS_I8, <uint64_t><int64_t>expected, FS_SEQ_CST, deadline, flags)
-
-cdef inline int fs_i16_wait(fs_atomic_i16* a, int16_t expected, int64_t deadline, int flags) noexcept nogil:
-    return word_wait(a, FS_I16, <uint64_t><int64_t>expected, FS_SEQ_CST, deadline, flags)
-
-cdef inline int fs_i32_wait(fs_atomic_i32* a, int32_t expected, int64_t deadline, int flags) noexcept nogil:
-    return word_wait(a, FS_I32, <uint64_t><int64_t>expected, FS_SEQ_CST, deadline, flags)
-
-cdef inline int fs_i64_wait(fs_atomic_i64* a, int64_t expected, int64_t deadline, int flags) noexcept nogil:
-    return word_wait(a, FS_I64, <uint64_t>expected, FS_SEQ_CST, deadline, flags)
-
-cdef inline int fs_u8_wait(fs_atomic_u8* a, uint8_t expected, int64_t deadline, int flags) noexcept nogil:
-    return word_wait(a, FS_U8, expected, FS_SEQ_CST, deadline, flags)
-
-cdef inline int fs_u16_wait(fs_atomic_u16* a, uint16_t expected, int64_t deadline, int flags) noexcept nogil:
-    return word_wait(a, FS_U16, expected, FS_SEQ_CST, deadline, flags)
-
-cdef inline int fs_u32_wait(fs_atomic_u32* a, uint32_t expected, int64_t deadline, int flags) noexcept nogil:
-    return word_wait(a, FS_U32, expected, FS_SEQ_CST, deadline, flags)
-
-cdef inline int fs_u64_wait(fs_atomic_u64* a, uint64_t expected, int64_t deadline, int flags) noexcept nogil:
-    return word_wait(a, FS_U64, expected, FS_SEQ_CST, deadline, flags)
-
-cdef inline int fs_ptr_wait(fs_atomic_ptr* a, void* expected, int64_t deadline, int flags) noexcept nogil:
-    return word_wait(a, FS_U64 if sizeof(void*) == 8 else FS_U32, <uintptr_t>expected,
-                     FS_SEQ_CST, deadline, flags)
-
-cdef inline int fs_uptr_wait(fs_atomic_uptr* a, uintptr_t expected, int64_t deadline, int flags) noexcept nogil:
-    return fs_ptr_wait(<fs_atomic_ptr*>a, <void*>expected, deadline, flags)
-
-cdef inline int fs_bool_wait(fs_atomic_bool* a, bint expected, int64_t deadline, int flags) noexcept nogil:
-    return word_wait(a, FS_BOOL, expected, FS_SEQ_CST, deadline, flags)
-
-cdef inline int fs_f64_wait(fs_atomic_f64* a, double expected, int64_t deadline, int flags) noexcept nogil:
-    return word_wait(a, FS_F64, f64_bits(expected), FS_SEQ_CST, deadline, flags)
-
-cdef inline int fs_f32_wait(fs_atomic_f32* a, float expected, int64_t deadline, int flags) noexcept nogil:
-    return word_wait(a, FS_F32, f32_bits(expected), FS_SEQ_CST, deadline, flags)
+from fastsync.raw.c_atomic cimport fs_atomic_i64, fs_atomic_u32, fs_atomic_u64, fs_atomic_u8
+from fastsync.raw.c_atomic_float cimport fs_atomic_bool, fs_atomic_f32, fs_atomic_f64, fs_fold
+from fastsync.raw.c_atomic_order cimport fs_atomic_i16, fs_atomic_i32, fs_atomic_i8, fs_atomic_u16
 
 
 # -- Python's types ----------------------------------------------------------

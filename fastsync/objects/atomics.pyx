@@ -17,6 +17,11 @@ the C operation as it is, so what it pairs with is the caller's to say; the
 relaxed loads in here are said to be so where they stand.
 """
 cimport cython
+from libc.stdint cimport (
+    INT16_MAX, INT16_MIN, INT32_MAX, INT32_MIN, INT64_MAX, INT64_MIN, int64_t, INT8_MAX, INT8_MIN,
+    UINT16_MAX, UINT32_MAX, uint32_t, UINT64_MAX, uint64_t, UINT8_MAX, uintptr_t,
+)
+from libc.string cimport memcpy, memset
 from cpython.bool cimport PyBool_FromLong
 from cpython.buffer cimport (
     PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer,
@@ -28,23 +33,36 @@ from cpython.long cimport (
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
 from cpython.number cimport PyNumber_Index
 from cpython.object cimport PyObject
-from libc.stdint cimport (
-    INT8_MAX, INT8_MIN, INT16_MAX, INT16_MIN, INT32_MAX, INT32_MIN, INT64_MAX, INT64_MIN,
-    UINT8_MAX, UINT16_MAX, UINT32_MAX, UINT64_MAX,
-    int64_t, uint32_t, uint64_t, uintptr_t,
-)
-from libc.string cimport memcpy, memset
 
-from fastsync.objects._pin import register_pinnable
+from fastsync.objects._slots cimport forbid_instances, publish
+from fastsync.objects._timeouts cimport deadline_for
+from fastsync.raw cimport c_version  # so that versions are compared
+from fastsync.raw.c_atomic cimport fs_atomic_i64, fs_pause
+from fastsync.raw.c_atomic_float cimport (
+    f32_bits, f32_from_bits, f32_narrow, f32_overflows, f32_widen, f64_bits, f64_from_bits,
+    fs_atomic_bool, fs_atomic_f32, fs_atomic_f64, fs_bool_fetch_and_order,
+    fs_bool_fetch_nand_order, fs_bool_fetch_not_order, fs_bool_fetch_or_order,
+    fs_bool_fetch_xor_order, fs_f32_fold_order, fs_f64_fold_order, fs_fold, FS_FOLD_ADD,
+    FS_FOLD_MAX, FS_FOLD_MIN, FS_FOLD_SUB,
+)
+from fastsync.raw.c_atomic_order cimport (
+    FS_ACQ_REL, FS_ACQUIRE, FS_BOOL, fs_compiler_fence, FS_F32, FS_F64, fs_fence, FS_I16, FS_I32,
+    FS_I64, fs_i64_exchange_order, fs_i64_fetch_add, fs_i64_fetch_add_order, fs_i64_fetch_sub,
+    fs_i64_load_order, FS_I8, FS_KINDS, FS_RELAXED, FS_RELEASE, FS_SEQ_CST, FS_U16, FS_U32, FS_U64,
+    FS_U8, fs_word_cas, fs_word_cas_weak, fs_word_exchange, fs_word_fetch_add, fs_word_fetch_and,
+    fs_word_fetch_max, fs_word_fetch_min, fs_word_fetch_nand, fs_word_fetch_or, fs_word_fetch_sub,
+    fs_word_fetch_xor, fs_word_load, fs_word_store,
+)
 from fastsync.raw.c_python cimport fs_make_immortal, fs_small_int
 from fastsync.raw.c_wait cimport FS_FOREVER, fs_now
 from fastsync.raw.parking cimport (
-    FS_ACQUIRED, FS_ERROR, FS_PARK_INTERRUPTED, FS_PARKS_SHARED, FS_SIGNALS,
-    FS_SPIN, FS_TIMEOUT, FS_TOKEN_NORMAL, park, park_shared, unpark_all, unpark_one,
-    unpark_shared,
+    FS_ACQUIRED, FS_ERROR, FS_PARK_INTERRUPTED, FS_PARKS_SHARED, FS_SIGNALS, FS_TIMEOUT,
+    park_shared, unpark_shared,
 )
-from fastsync.objects._slots cimport forbid_instances
-from fastsync.objects._timeouts cimport deadline_for
+from fastsync.raw.word cimport word_notify_all, word_notify_one, word_wait
+
+from fastsync.objects._pin import register_pinnable
+
 
 cdef extern from "fastsync/thread_index.h" nogil:
     uint32_t fs_thread_index() noexcept
@@ -345,49 +363,6 @@ cdef uint64_t fold_float(
             <fs_atomic_f64*>word, f64_from_bits(v), fold, order))
     return f32_bits(fs_f32_fold_order(
         <fs_atomic_f32*>word, f32_from_bits(<uint32_t>v), fold, order))
-
-
-# -- wait and notify ---------------------------------------------------------
-
-cdef struct wait_call:
-    void* word
-    int kind
-    uint64_t expected
-
-
-cdef bint still_expected(void* ctx) noexcept nogil:
-    cdef wait_call* call = <wait_call*>ctx
-    return fs_word_load(call.word, call.kind, FS_SEQ_CST) == call.expected
-
-
-cdef int word_wait(
-    fs_word word, int kind, uint64_t expected, int order, int64_t deadline, int flags,
-) noexcept nogil:
-    """As described in atomics.pxd."""
-    cdef wait_call call
-    cdef int result
-    call.word = word
-    call.kind = kind
-    call.expected = expected
-    while True:
-        if fs_word_load(word, kind, order) != expected:
-            return FS_ACQUIRED
-        if deadline == 0:
-            return FS_TIMEOUT
-        result = park(<uintptr_t>word, still_expected, NULL, NULL, &call, 0,
-                      deadline, flags | FS_SPIN, NULL)
-        if result == FS_PARK_INTERRUPTED:
-            return FS_ERROR
-        if deadline != FS_FOREVER and fs_now() >= deadline:
-            deadline = 0  # look once more
-
-
-cdef bint word_notify_one(fs_word word) noexcept nogil:
-    return unpark_one(<uintptr_t>word, NULL, NULL) != 0
-
-
-cdef size_t word_notify_all(fs_word word) noexcept nogil:
-    return unpark_all(<uintptr_t>word, FS_TOKEN_NORMAL)
 
 
 cdef int wait_shared(
@@ -1309,4 +1284,4 @@ for cls in (_Atomic, _AtomicInt, _AtomicFloat):
     forbid_instances(cls)  # they have no kind
 del cls
 register_pinnable(Counter, *TYPES)
-
+publish((Ordering, Counter, *TYPES))

@@ -7,7 +7,7 @@ objects there is fs_atomic_ptr in atomics.pxd.
 from cpython.object cimport PyObject
 cimport cython
 
-from fastsync.objects.atomics cimport fs_atomic_i64, fs_atomic_uptr
+from fastsync.raw.c_atomic cimport fs_atomic_i64, fs_atomic_uptr
 
 # A new reference, or NULL when the word is empty.
 cdef PyObject* ref_load(fs_atomic_uptr* word) noexcept

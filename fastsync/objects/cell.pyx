@@ -85,18 +85,21 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
 
 from fastsync.objects._pin import register_pinnable
 from fastsync.objects.atomics cimport (
-    FS_SEQ_CST, failure_order, fs_i64_cas, fs_i64_fetch_add, fs_i64_load,
-    fs_ptr_cas, fs_ptr_load, fs_atomic_ptr, fs_uptr_cas, fs_uptr_exchange,
-    fs_uptr_load, load_order, order_code, raise_or_bool, store_order, wait_deadline,
+    failure_order, load_order, order_code, raise_or_bool, store_order, wait_deadline,
+)
+from fastsync.raw.c_atomic_order cimport (
+    fs_atomic_ptr, fs_i64_cas, fs_i64_fetch_add, fs_i64_load, fs_ptr_cas, fs_ptr_load, FS_SEQ_CST,
+    fs_uptr_cas, fs_uptr_exchange, fs_uptr_load,
 )
 from fastsync.raw.c_python cimport (
-    FS_FREE_THREADED, fs_free_object, fs_given, fs_is_immortal, fs_keep_exception,
+    fs_free_object, FS_FREE_THREADED, fs_given, fs_is_immortal, fs_keep_exception,
 )
-from fastsync.raw.c_wait cimport FS_FOREVER, fs_at_fork, fs_now, fs_yield
+from fastsync.raw.c_wait cimport fs_at_fork, FS_FOREVER, fs_now, fs_yield
 from fastsync.raw.parking cimport (
-    FS_ACQUIRED, FS_ERROR, FS_PARK_INTERRUPTED, FS_SIGNALS,
-    FS_SPIN, FS_TIMEOUT, FS_TOKEN_NORMAL, park, unpark_all, unpark_one,
+    FS_ACQUIRED, FS_ERROR, FS_PARK_INTERRUPTED, FS_SIGNALS, FS_SPIN, FS_TIMEOUT, FS_TOKEN_NORMAL,
+    park, unpark_all, unpark_one,
 )
+from fastsync.objects._slots cimport publish
 
 cdef extern from "fastsync/thread_index.h" nogil:
     uint32_t fs_thread_index() noexcept
@@ -1291,3 +1294,4 @@ general_cell_store = enter(AtomicCell.store, enter_cell_store)
 
 GenericAlias = type(list[int])
 register_pinnable(AtomicRef, AtomicCell, Arc, Weak)
+publish((Arc, AtomicCell, AtomicRef, Weak))

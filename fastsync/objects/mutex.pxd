@@ -2,9 +2,11 @@
 from libc.stdint cimport uint32_t, uint64_t, uintptr_t
 from cpython.object cimport PyObject
 
-from fastsync.raw.c_atomic cimport fs_atomic_u8, fs_atomic_u32, fs_atomic_uptr
-from fastsync.raw.locks cimport fs_condvar, fs_mutex, fs_remutex
 from fastsync.objects._slots cimport fs_call
+from fastsync.raw.c_atomic cimport fs_atomic_u32, fs_atomic_u8, fs_atomic_uptr
+from fastsync.raw.condvar cimport fs_condvar
+from fastsync.raw.mutex cimport fs_mutex
+from fastsync.raw.remutex cimport fs_remutex
 
 
 # What a guard of a Mutex or FairMutex knows of its hold: see mutex.pyx.
@@ -21,7 +23,7 @@ cdef struct fs_levels:
 
 
 cdef class _Mutex:
-    cdef fs_call call          # what `with` calls: see slots.pyx
+    cdef fs_call call          # what `with` calls: see _slots.pyx
     cdef object __weakref__
     cdef fs_mutex word
     cdef bint fair

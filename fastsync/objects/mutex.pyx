@@ -1,7 +1,7 @@
 """Mutex, FairMutex, ReentrantMutex, their guards, and Condvar.
 
 A mutex owns a value, and the thread that locks it gets a guard: the only way to the
-value.  The raw lock is one byte (locks.pxd).  Its mark says for whom it is locked:
+value.  The raw lock is one byte (raw/mutex.pxd).  Its mark says for whom it is locked:
 
     0               C code, or a hold whose guard was leaked
     `here`          a thread of this process: its guard, or one about to be alive or
@@ -68,28 +68,37 @@ from cpython.exc cimport PyErr_Clear, PyErr_Fetch, PyErr_Occurred, PyErr_SetStri
 from cpython.object cimport PyObject, visitproc
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 
-from fastsync.raw.c_atomic cimport (
-    fs_atomic_u8, fs_pause, fs_u8_cas_acq_rel, fs_u8_cas_acquire, fs_u8_cas_release,
-    fs_u8_exchange_acq_rel, fs_u8_load_acquire, fs_u8_load_relaxed, fs_u8_store_release,
-    fs_u8_store_relaxed, fs_u32_exchange_acquire, fs_u32_fetch_add_release,
-    fs_u32_load_relaxed, fs_uptr_cas_acq_rel, fs_uptr_exchange_acq_rel,
-    fs_uptr_load_acquire, fs_uptr_load_relaxed, fs_uptr_store_release,
-    fs_uptr_store_relaxed,
-)
-from fastsync.raw.c_python cimport FS_FREE_THREADED
-from fastsync.raw.c_wait cimport FS_FOREVER, fs_at_fork, fs_thread_id
-from fastsync.raw.locks cimport *
-from fastsync.raw.parking cimport FS_ERROR, FS_PLAIN, FS_SIGNALS, deadline_after, park, parked_count
-from fastsync.objects._slots cimport (
-    allocate, collect_by, discard, forbid_instances, fs_call, fs_traverse,
-    make_context_manager, make_recycled, retire, reuse,
-)
-from fastsync.objects._timeouts cimport deadline_for, deadline_until
 from fastsync._watch.trace cimport (
     FS_BLOCK, FS_EXCLUSIVE, FS_REENTRANT, fs_section, fs_wait, trace_block, trace_changed,
     trace_condition, trace_disowned, trace_lock, trace_made, trace_notified, trace_release,
     trace_released, trace_relock, tracing,
 )
+from fastsync.objects._slots cimport (
+    allocate, collect_by, discard, forbid_instances, fs_call, fs_traverse, make_context_manager,
+    make_recycled, publish, retire, reuse,
+)
+from fastsync.objects._timeouts cimport deadline_for, deadline_until
+from fastsync.raw.c_atomic cimport (
+    fs_atomic_u8, fs_atomic_uptr, fs_pause, fs_u32_exchange_acquire, fs_u32_fetch_add_release,
+    fs_u32_load_relaxed, fs_u8_cas_acq_rel, fs_u8_cas_acquire, fs_u8_cas_release,
+    fs_u8_exchange_acq_rel, fs_u8_load_acquire, fs_u8_load_relaxed, fs_u8_store_relaxed,
+    fs_u8_store_release, fs_uptr_cas_acq_rel, fs_uptr_exchange_acq_rel, fs_uptr_load_acquire,
+    fs_uptr_load_relaxed, fs_uptr_store_relaxed, fs_uptr_store_release,
+)
+from fastsync.raw.c_python cimport FS_FREE_THREADED
+from fastsync.raw.c_wait cimport fs_at_fork, FS_FOREVER, fs_thread_id
+from fastsync.raw.condvar cimport (
+    condvar_notify_all, condvar_notify_one, condvar_wait, fs_condvar, FS_CONDVAR_BAD_MUTEX,
+    FS_CONDVAR_TIMEOUT,
+)
+from fastsync.raw.mutex cimport (
+    fs_mutex, FS_MUTEX_LOCKED, FS_MUTEX_MARK, FS_MUTEX_PARKED, mutex_change_mark, mutex_is_locked,
+    mutex_lock_until, mutex_marked, mutex_unlock_slow,
+)
+from fastsync.raw.parking cimport (
+    deadline_after, FS_ACQUIRED, FS_ERROR, FS_PLAIN, FS_SIGNALS, FS_TIMEOUT, park, parked_count,
+)
+from fastsync.raw.remutex cimport remutex_count, remutex_is_mine, remutex_own, remutex_set_count
 
 from types import GenericAlias
 
@@ -1891,3 +1900,7 @@ cdef int set_up() except -1:
 
 set_up()
 check_sizes()
+publish((
+    Condvar, FairMutex, MappedMutexGuard, Mutex, MutexGuard, ReentrantMutex,
+    ReentrantMutexGuard,
+))

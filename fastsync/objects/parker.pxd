@@ -1,6 +1,6 @@
 """Parker and WaitGroup, for Cython code that is handed one."""
 from fastsync.raw.c_atomic cimport fs_atomic_u8, fs_atomic_uptr
-from fastsync.raw.locks cimport fs_event
+from fastsync.raw.event cimport fs_event
 
 
 cdef class Parker:

@@ -2,18 +2,15 @@
 cimport cython
 from libc.stdint cimport int64_t, uint8_t, uintptr_t
 
+from fastsync.objects._slots cimport forbid_instances, publish
+from fastsync.objects._timeouts cimport deadline_for, deadline_until
 from fastsync.raw.c_atomic cimport (
     fs_u8_cas_acq_rel, fs_u8_cas_acquire, fs_u8_load_relaxed, fs_u8_store_relaxed,
-    fs_uptr_cas_relaxed, fs_uptr_fetch_sub_acq_rel, fs_uptr_load_relaxed,
-    fs_uptr_store_relaxed,
+    fs_uptr_cas_relaxed, fs_uptr_fetch_sub_acq_rel, fs_uptr_load_relaxed, fs_uptr_store_relaxed,
 )
 from fastsync.raw.c_wait cimport FS_FOREVER
-from fastsync.raw.locks cimport (
-    FS_EVENT_SET, event_is_set, event_set, event_wait_until,
-)
+from fastsync.raw.event cimport event_is_set, event_set, event_wait_until, FS_EVENT_SET
 from fastsync.raw.parking cimport FS_ERROR, FS_SIGNALS, FS_TIMEOUT
-from fastsync.objects._slots cimport forbid_instances
-from fastsync.objects._timeouts cimport deadline_for, deadline_until
 
 
 cdef int refuse_pickling(object self) except -1:
@@ -237,3 +234,4 @@ cdef int raise_set() except -1:
 
 
 forbid_instances(Unparker)  # only a Parker makes one
+publish((Parker, Unparker, WaitGroup))

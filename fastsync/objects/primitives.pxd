@@ -1,14 +1,17 @@
 """The native types of the `threading` drop-in, for Cython code that is handed one."""
 from libc.stdint cimport uint32_t
 
-from fastsync.raw.locks cimport (
-    fs_barrier, fs_condvar, fs_event, fs_mutex, fs_remutex, fs_semaphore,
-)
 from fastsync.objects._slots cimport fs_call
+from fastsync.raw.barrier cimport fs_barrier
+from fastsync.raw.condvar cimport fs_condvar
+from fastsync.raw.event cimport fs_event
+from fastsync.raw.mutex cimport fs_mutex
+from fastsync.raw.remutex cimport fs_remutex
+from fastsync.raw.semaphore cimport fs_semaphore
 
 
 cdef class Lock:
-    cdef fs_call call         # what `with` calls: see slots.pyx
+    cdef fs_call call         # what `with` calls: see _slots.pyx
     cdef object __weakref__
     cdef fs_mutex mutex
 

@@ -3,7 +3,7 @@
 # name where only a heap type has room for it.
 """The native types behind fastsync.threading.
 
-Veneers: each method parses its arguments, calls a raw lock of locks.pxd and
+Veneers: each method parses its arguments, calls a raw lock and
 raises what `threading` raises, in its words.  docs/migrating.md lists every
 difference.  A call that must wait drops the thread state and runs signal
 handlers in the main thread; an exception from one leaves the wait with
@@ -20,25 +20,43 @@ from cpython.object cimport (
 )
 from cpython.ref cimport Py_INCREF, Py_XDECREF
 
-from fastsync.raw.c_atomic cimport (
-    fs_uptr_load_relaxed, fs_uptr_store_relaxed,
-)
-from fastsync.raw.c_atomic_order cimport FS_SEQ_CST, fs_fence
-from fastsync.raw.c_python cimport fs_small_int
-from fastsync.raw.c_wait cimport FS_FOREVER, fs_now, fs_thread_id
-from fastsync.raw.locks cimport *
-from fastsync.raw.parking cimport FS_SIGNALS, parked_count
-from fastsync.objects._slots cimport (
-    finish_type, forbid_instances, fs_call, fs_method, make_constructor,
-    make_context_manager, make_lazy_dict, rename_type, set_metaclass, share_layout,
-    shorten, version_tag, weakrefs_offset,
-)
 from fastsync._watch.trace cimport (
-    FS_BLOCK, FS_EXCLUSIVE, FS_PERMIT, FS_REENTRANT, FS_SIGNAL, fs_section, fs_wait,
+    FS_BLOCK, FS_EXCLUSIVE, FS_PERMIT, FS_REENTRANT, fs_section, FS_SIGNAL, fs_wait,
     trace_condition, trace_disowned, trace_lock, trace_made, trace_notified, trace_release,
     trace_release_all, trace_released, trace_relock, trace_signal, trace_signalled, tracing,
 )
+from fastsync.objects._slots cimport (
+    finish_type, forbid_instances, fs_call, fs_method, make_constructor, make_context_manager,
+    make_lazy_dict, rename_type, set_metaclass, share_layout, shorten, version_tag,
+    weakrefs_offset,
+)
 from fastsync.objects._timeouts cimport lock_deadline, wait_deadline
+from fastsync.raw.barrier cimport (
+    barrier_abort, barrier_arrive, barrier_init, barrier_is_broken, barrier_open, barrier_reinit,
+    barrier_reset, barrier_waiting, FS_BARRIER_BROKEN, FS_BARRIER_LAST, FS_BARRIER_PASSED,
+)
+from fastsync.raw.c_atomic cimport fs_uptr_load_relaxed, fs_uptr_store_relaxed
+from fastsync.raw.c_atomic_order cimport fs_fence, FS_SEQ_CST
+from fastsync.raw.c_python cimport fs_small_int
+from fastsync.raw.c_wait cimport FS_FOREVER, fs_now, fs_thread_id
+from fastsync.raw.condvar cimport (
+    condvar_has_waiters, condvar_notify_some, condvar_reset, condvar_wait, FS_CONDVAR_BAD_MUTEX,
+)
+from fastsync.raw.event cimport (
+    event_clear, event_is_set, event_reset, event_set, event_wait_until, fs_event,
+)
+from fastsync.raw.mutex cimport (
+    fs_mutex, mutex_is_locked, mutex_lock, mutex_lock_until, mutex_reset, mutex_unlock,
+)
+from fastsync.raw.parking cimport FS_ACQUIRED, FS_SIGNALS, parked_count
+from fastsync.raw.remutex cimport (
+    fs_remutex, remutex_count, remutex_is_mine, remutex_lock_until, remutex_own, remutex_set_count,
+    remutex_unlock,
+)
+from fastsync.raw.semaphore cimport (
+    fs_semaphore, semaphore_acquire_until, semaphore_init, semaphore_max, semaphore_release,
+    semaphore_set_value, semaphore_value,
+)
 
 import _thread
 import copyreg

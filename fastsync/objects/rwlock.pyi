@@ -6,7 +6,6 @@ _T = TypeVar("_T")
 _R = TypeVar("_R")
 _Part = TypeVar("_Part")
 
-__pyx_capi__: dict[str, object]
 __test__: dict[str, str]
 
 class _Guard(Generic[_T]):

@@ -1,517 +1,49 @@
-"""The reader-writer lock: slow paths of the raw word, RwLock, ShardedLock, guards.
-
-The word's state table stands in rwlock.pxd.
-
-Reading is one CAS each way.  A writer gets the lock in two steps: it claims it
-(WRITER), which stops new readers, then waits for the present ones to leave.
-So a stream of readers cannot starve it.  Waiters of all kinds share one queue,
-and who lets the lock go wakes, in the queue's order, readers and at most one
-writer or upgradable reader, nobody behind a writer.
-"""
+"""RwLock, ShardedLock, their guards and views: veneers over raw/rwlock and raw/sharded."""
 cimport cython
 from libc.stdint cimport int64_t, uintptr_t
 from libc.string cimport memset
 from cpython.object cimport PyObject, visitproc
 from cpython.ref cimport Py_INCREF, Py_XDECREF
 
-from fastsync.raw.c_atomic cimport (
-    fs_pause, fs_u8_cas_acq_rel, fs_u8_exchange_acq_rel, fs_u8_load_acquire,
-    fs_u8_store_release, fs_uptr_cas_acq_rel, fs_uptr_cas_release,
-    fs_uptr_cas_relaxed, fs_uptr_cas_acquire, fs_uptr_exchange_acq_rel,
-    fs_uptr_fetch_add_acquire,
-    fs_uptr_fetch_and_relaxed, fs_uptr_load_acquire, fs_uptr_load_relaxed,
-    fs_uptr_store_release,
-)
-from fastsync.raw.c_python cimport (
-    PyThreadState, fs_attach, fs_check_signals, fs_detach, fs_may_spin,
-)
-from fastsync.raw.c_slot cimport fs_slot_get, fs_slot_set
-from fastsync.raw.parking cimport (
-    FS_ASK, FS_FIRST, FS_PARK_INTERRUPTED, FS_PARK_SIGNALLED, FS_PARK_TIMED_OUT,
-    FS_PARK_UNPARKED, FS_SKIP, FS_SPIN_LOOKS, FS_STOP, FS_TOKEN_HANDOFF,
-    FS_TOKEN_NORMAL, FS_UNPARK, fs_unpark_result, is_past, park, runs_handlers,
-    spin_end, spin_round, unpark_all, unpark_filter, unpark_one,
+from fastsync._watch.trace cimport (
+    FS_BLOCK, FS_EXCLUSIVE, fs_section, FS_SHARED, FS_SHARED_RECURSIVE, FS_UPGRADABLE, FS_UPGRADE,
+    trace_block, trace_changed, trace_disowned, trace_lock, trace_made, trace_release,
+    trace_released, tracing,
 )
 from fastsync.objects._slots cimport (
-    collect_by, forbid_instances, fs_call, fs_traverse, make_context_manager,
+    collect_by, forbid_instances, fs_traverse, make_context_manager, publish,
 )
 from fastsync.objects._timeouts cimport deadline_for, deadline_until, lock_deadline
-from fastsync._watch.trace cimport (
-    FS_BLOCK, FS_EXCLUSIVE, FS_SHARED, FS_SHARED_RECURSIVE, FS_UPGRADABLE, FS_UPGRADE,
-    fs_section, trace_block, trace_changed, trace_disowned, trace_lock, trace_made,
-    trace_release, trace_released, tracing,
+from fastsync.raw.c_atomic cimport (
+    fs_atomic_u8, fs_u8_cas_acq_rel, fs_u8_exchange_acq_rel, fs_u8_load_acquire,
+    fs_u8_store_release, fs_uptr_cas_acq_rel, fs_uptr_exchange_acq_rel, fs_uptr_load_acquire,
+    fs_uptr_load_relaxed,
+)
+from fastsync.raw.c_slot cimport fs_slot_get, fs_slot_set
+from fastsync.raw.c_wait cimport FS_FOREVER
+from fastsync.raw.parking cimport FS_ACQUIRED, FS_SIGNALS
+from fastsync.raw.rwlock cimport (
+    fs_rwlock, FS_RWLOCK_FULL, FS_RWLOCK_PARKED, FS_RWLOCK_WRITER, rwlock_downgrade,
+    rwlock_downgrade_to_upgradable, rwlock_downgrade_upgradable, rwlock_is_locked,
+    rwlock_is_locked_exclusive, rwlock_read_recursive_until, rwlock_read_until, rwlock_readers,
+    rwlock_reset, rwlock_try_read, rwlock_try_write, rwlock_unlock_read, rwlock_unlock_upgradable,
+    rwlock_unlock_upgradable_fair, rwlock_unlock_write, rwlock_unlock_write_fair,
+    rwlock_upgradable_read_until, rwlock_upgrade_until, rwlock_write_until,
+)
+from fastsync.raw.sharded cimport (
+    fs_sharded, FS_SHARDS, sharded_has_readers, sharded_is_locked, sharded_is_locked_exclusive,
+    sharded_mine, sharded_unlock_read, sharded_unlock_write, sharded_write_until,
 )
 
 from fastsync.objects._mapping import Part, record
 from fastsync.objects._pin import register_pinnable
 
-cdef extern from "fastsync/thread_index.h":
-    unsigned int fs_thread_index() noexcept nogil
 
 cdef extern from "Python.h":
     PyObject* Py_True
     PyObject* Py_None
     PyObject* Py_NewRef(PyObject*) noexcept
     size_t PyVectorcall_NARGS(size_t) noexcept
-
-cdef extern from *:
-    """
-    typedef char fs_rwlock_is_one_word[sizeof(fs_atomic_uptr) == sizeof(void *) ? 1 : -1];
-    """
-
-
-# How a thread that finds the lock held looks again before it parks: as spin_round(),
-# but with looks that are closer together than a mutex's (its own gave three quarters
-# of the throughput in rwlock.mixed_long with one reader): from a writer's claim until
-# it notices that the readers have left, nobody uses the lock.
-cdef enum:
-    CLOSE_LOOKS = 30
-    CLOSE_PAUSES = 20
-
-
-cdef inline bint look_round(int round, int64_t until) noexcept nogil:
-    """Wait a little; False when it is time to park.  Only detached."""
-    cdef int i
-    if round >= CLOSE_LOOKS:
-        return spin_round(FS_SPIN_LOOKS + round - CLOSE_LOOKS, until)
-    if is_past(until):
-        return False
-    for i in range(CLOSE_PAUSES):
-        fs_pause()
-    return True
-
-
-# -- waiting -----------------------------------------------------------------
-
-cdef struct turn_call:
-    fs_rwlock* rw
-    uintptr_t blockers  # bits that keep us out
-    bint recursive      # not while others read
-
-
-cdef inline bint is_blocked(const turn_call* call, uintptr_t seen) noexcept nogil:
-    return (seen & call.blockers
-            and not (call.recursive and seen >= FS_RWLOCK_READER))
-
-
-cdef bint still_blocked(void* ctx) noexcept nogil:
-    # relaxed: the bucket lock orders it against every clearing of PARKED
-    cdef uintptr_t seen = fs_uptr_load_relaxed(&(<turn_call*>ctx).rw.state)
-    return seen & FS_RWLOCK_PARKED and is_blocked(<turn_call*>ctx, seen)
-
-
-cdef void turn_ended(void* ctx, uintptr_t key, bint was_last) noexcept nogil:
-    # The last waiter leaves unserved: nobody is parked any more.
-    if was_last:
-        clear_parked((<turn_call*>ctx).rw)
-
-
-cdef inline void clear_parked(fs_rwlock* rw) noexcept nogil:
-    # relaxed: the bit only says whether to look under the bucket lock
-    fs_uptr_fetch_and_relaxed(&rw.state, ~<uintptr_t>FS_RWLOCK_PARKED)
-
-
-cdef void spin_blocked(const turn_call* call, int64_t deadline) noexcept nogil:
-    """Look, detached, for a while, until the lock can be had."""
-    cdef PyThreadState* state = fs_detach()
-    cdef int64_t until = spin_end(deadline)
-    cdef uintptr_t seen
-    cdef int round = 0
-    while look_round(round, until):
-        round += 1
-        seen = fs_uptr_load_relaxed(&call.rw.state)  # relaxed: the CAS decides
-        if not is_blocked(call, seen):
-            break
-    fs_attach(state)
-
-
-cdef inline int enter(const turn_call* call, uintptr_t want, uintptr_t* seen) noexcept nogil:
-    """FS_ACQUIRED, FS_RWLOCK_FULL, or FS_TIMEOUT while blocked."""
-    while not is_blocked(call, seen[0]):
-        if want != FS_RWLOCK_WRITER and seen[0] > rwlock_last_entry():
-            return FS_RWLOCK_FULL
-        # acquire: pairs with the release of whoever let the lock go
-        if fs_uptr_cas_acquire(&call.rw.state, seen, seen[0] + want):
-            return FS_ACQUIRED
-    return FS_TIMEOUT
-
-
-cdef int wait_turn(
-    fs_rwlock* rw, uintptr_t want, bint recursive, int64_t deadline, int flags,
-) noexcept nogil:
-    """Add `want` to the word: a reader, an upgradable reader, or a writer's claim."""
-    cdef turn_call call
-    cdef bint spin = fs_may_spin()
-    cdef int result
-    cdef uintptr_t token
-    cdef uintptr_t seen = fs_uptr_load_relaxed(&rw.state)  # relaxed: the CAS decides
-    call.rw = rw
-    call.recursive = recursive
-    call.blockers = FS_RWLOCK_WRITER
-    if want != FS_RWLOCK_READER:
-        call.blockers |= FS_RWLOCK_UPGRADABLE
-    while True:
-        # Free for us: in, even past a queue.
-        result = enter(&call, want, &seen)
-        if result != FS_TIMEOUT or is_past(deadline):
-            return result
-        if spin:
-            # Blocked.  Also when others are parked, as for a mutex.
-            spin = False
-            spin_blocked(&call, deadline)
-            seen = fs_uptr_load_relaxed(&rw.state)
-            continue
-        if not seen & FS_RWLOCK_PARKED:
-            # relaxed: announces us; park() validates under the bucket lock
-            if not fs_uptr_cas_relaxed(&rw.state, &seen, seen | FS_RWLOCK_PARKED):
-                continue
-        result = park(<uintptr_t>rw, still_blocked, NULL, turn_ended, &call, want,
-                      deadline, flags, &token)
-        if result == FS_PARK_UNPARKED:
-            if token == FS_TOKEN_HANDOFF:
-                # The waker added `want` for us, and the wake-up orders its
-                # section before ours.
-                return FS_ACQUIRED
-            flags |= FS_FIRST  # overtaken, perhaps; our place is at the head
-        elif result == FS_PARK_TIMED_OUT:
-            return FS_TIMEOUT
-        elif result == FS_PARK_INTERRUPTED:
-            return FS_ERROR
-        elif result == FS_PARK_SIGNALLED:
-            return DUE
-        spin = fs_may_spin()
-        seen = fs_uptr_load_relaxed(&rw.state)
-
-
-cdef int rwlock_read_slow(
-    fs_rwlock* rw, uintptr_t want, bint recursive, int64_t deadline, int flags,
-) noexcept nogil:
-    return wait_turn(rw, want, recursive, deadline, flags)
-
-
-# What a writer has while it waits keeps others out: its claim new readers, and the
-# shards of a sharded lock everybody.  A signal handler of its own thread would wait
-# for it in vain.  So these waits do not run handlers (FS_ASK) but answer DUE; who
-# asked lets all go, runs them, and starts over.
-cdef enum:
-    DUE = -2
-
-
-cdef int rwlock_write_slow(fs_rwlock* rw, int64_t deadline, int flags) noexcept nogil:
-    if is_past(deadline):
-        return FS_ACQUIRED if rwlock_try_write(rw) else FS_TIMEOUT
-    return write_after_readers(rw, 0, deadline, flags)
-
-
-cdef int rwlock_upgrade_slow(fs_rwlock* rw, int64_t deadline, int flags) noexcept nogil:
-    if is_past(deadline):
-        return FS_TIMEOUT
-    return write_after_readers(rw, FS_RWLOCK_UPGRADABLE_READER, deadline, flags)
-
-
-cdef int write_after_readers(
-    fs_rwlock* rw, uintptr_t held, int64_t deadline, int flags,
-) noexcept nogil:
-    """Both steps of writing, and signal handlers outside of the second.
-
-    `held` is what the claim is made from: nothing, or the upgradable reader's part.
-    """
-    cdef bint asked = flags & FS_ASK
-    cdef bint asks = asked or runs_handlers(flags)
-    cdef int result
-    while True:
-        result = claim(rw, held, deadline, flags)
-        if result == FS_ACQUIRED:
-            result = wait_for_readers(rw, held, deadline, flags | FS_ASK if asks else flags)
-        if asked or result != DUE:
-            return result
-        if fs_check_signals() < 0:
-            return FS_ERROR
-
-
-cdef int claim(fs_rwlock* rw, uintptr_t held, int64_t deadline, int flags) noexcept nogil:
-    """The first step: WRITER.  An upgradable reader need not wait for that."""
-    if not held:
-        return wait_turn(rw, FS_RWLOCK_WRITER, False, deadline, flags)
-    # acquire: as wait_for_readers, should they all have left by now
-    fs_uptr_fetch_add_acquire(&rw.state, <uintptr_t>FS_RWLOCK_WRITER - held)
-    return FS_ACQUIRED
-
-
-# -- the claimant waits for readers ------------------------------------------
-
-cdef bint still_readers(void* ctx) noexcept nogil:
-    # relaxed: the bucket lock orders it against every clearing of WRITER_PARKED
-    cdef uintptr_t seen = fs_uptr_load_relaxed(&(<fs_rwlock*>ctx).state)
-    return seen >= FS_RWLOCK_READER and seen & FS_RWLOCK_WRITER_PARKED
-
-
-cdef inline void clear_writer_parked(fs_rwlock* rw) noexcept nogil:
-    # relaxed: the bit only says whether to look under the bucket lock
-    fs_uptr_fetch_and_relaxed(&rw.state, ~<uintptr_t>FS_RWLOCK_WRITER_PARKED)
-
-
-cdef void readers_wait_ended(void* ctx, uintptr_t key, bint was_last) noexcept nogil:
-    clear_writer_parked(<fs_rwlock*>ctx)
-
-
-cdef void spin_readers(fs_rwlock* rw, int64_t deadline) noexcept nogil:
-    """Look, detached, for a while, until the readers have left."""
-    cdef PyThreadState* state = fs_detach()
-    cdef int64_t until = spin_end(deadline)
-    cdef int round = 0
-    while look_round(round, until):
-        round += 1
-        # relaxed: wait_for_readers loads it again
-        if fs_uptr_load_relaxed(&rw.state) < FS_RWLOCK_READER:
-            break
-    fs_attach(state)
-
-
-cdef int wait_for_readers(
-    fs_rwlock* rw, uintptr_t restore, int64_t deadline, int flags,
-) noexcept nogil:
-    """The second step of writing, WRITER being ours.
-
-    `restore` is what we hold again when it fails: nothing, or the upgradable
-    reader's part.  DUE: that too, see there.
-    """
-    cdef bint spin = fs_may_spin()
-    cdef int result
-    # acquire, here and below: pairs with the release in rwlock_unlock_read
-    cdef uintptr_t seen = fs_uptr_load_acquire(&rw.state)
-    while seen >= FS_RWLOCK_READER:
-        if spin:
-            spin = False
-            spin_readers(rw, deadline)
-        # relaxed: announces us; park() validates under the bucket lock
-        elif seen & FS_RWLOCK_WRITER_PARKED or fs_uptr_cas_relaxed(
-                &rw.state, &seen, seen | FS_RWLOCK_WRITER_PARKED):
-            result = park(<uintptr_t>rw + 1, still_readers, NULL, readers_wait_ended,
-                          rw, FS_RWLOCK_WRITER, deadline, flags, NULL)
-            if result == FS_PARK_TIMED_OUT:
-                return FS_TIMEOUT if withdraw(rw, restore) else FS_ACQUIRED
-            if result == FS_PARK_SIGNALLED:
-                return DUE if withdraw(rw, restore) else FS_ACQUIRED
-            # Woken or refused.  Look again: a reader that was the last before
-            # another claim was given up may have woken us.
-        seen = fs_uptr_load_acquire(&rw.state)
-    return FS_ACQUIRED
-
-
-cdef bint withdraw(fs_rwlock* rw, uintptr_t restore) noexcept nogil:
-    """Give WRITER up and wake whom it kept out; False: the readers have left after
-    all, WRITER is kept."""
-    cdef uintptr_t seen = fs_uptr_load_acquire(&rw.state)  # acquire: as wait_for_readers
-    while True:
-        if seen < FS_RWLOCK_READER:
-            return False
-        # acq_rel: as wait_for_readers when it fails and comes round, and as an unlock
-        if fs_uptr_cas_acq_rel(&rw.state, &seen, seen - FS_RWLOCK_WRITER + restore):
-            break
-        seen = fs_uptr_load_acquire(&rw.state)
-    if seen & FS_RWLOCK_PARKED:
-        rwlock_wake_parked(rw, restore)
-    return True
-
-
-cdef uintptr_t claimant_woken(void* ctx, fs_unpark_result* result) noexcept nogil:
-    clear_writer_parked(<fs_rwlock*>ctx)
-    return FS_TOKEN_NORMAL
-
-
-cdef void rwlock_wake_claimant(fs_rwlock* rw) noexcept nogil:
-    """The last reader has left."""
-    unpark_one(<uintptr_t>rw + 1, claimant_woken, rw)
-
-
-# -- waking ------------------------------------------------------------------
-
-cdef struct wake_call:
-    fs_rwlock* rw
-    uintptr_t sum    # what the caller keeps, and what the woken want, in all
-    uintptr_t drop   # what the caller lets go: WRITER, UPGRADABLE_READER or nothing
-    bint fair
-    bint refused     # there was nothing to let go
-
-
-cdef int choose_woken(void* ctx, uintptr_t want) noexcept nogil:
-    """All readers and one writer or upgradable reader, but nobody behind a writer."""
-    cdef wake_call* call = <wake_call*>ctx
-    if call.sum & FS_RWLOCK_WRITER:
-        return FS_STOP
-    if want != FS_RWLOCK_READER and call.sum & FS_RWLOCK_UPGRADABLE:
-        return FS_SKIP
-    if call.sum > rwlock_last_entry():
-        return FS_SKIP
-    call.sum += want
-    return FS_UNPARK
-
-
-cdef uintptr_t woken_while_held(void* ctx, fs_unpark_result* result) noexcept nogil:
-    if not result.have_more:
-        clear_parked((<wake_call*>ctx).rw)
-    return FS_TOKEN_NORMAL
-
-
-cdef void rwlock_wake_parked(fs_rwlock* rw, uintptr_t held) noexcept nogil:
-    """Wake those who can enter beside `held`, which the caller keeps."""
-    cdef wake_call call
-    call.rw = rw
-    call.sum = held
-    unpark_filter(<uintptr_t>rw, choose_woken, woken_while_held, &call)
-
-
-cdef inline bint holds(uintptr_t seen, uintptr_t part) noexcept nogil:
-    if part == FS_RWLOCK_WRITER:
-        return seen & FS_RWLOCK_WRITER and seen < FS_RWLOCK_READER
-    return seen & FS_RWLOCK_UPGRADABLE
-
-
-cdef uintptr_t woken_by_unlock(void* ctx, fs_unpark_result* result) noexcept nogil:
-    cdef wake_call* call = <wake_call*>ctx
-    cdef bint hand_over = result.unparked and (call.fair or result.be_fair)
-    cdef uintptr_t seen = fs_uptr_load_relaxed(&call.rw.state)  # relaxed: the CAS decides
-    cdef uintptr_t after
-    while True:
-        call.refused = not holds(seen, call.drop)
-        if call.refused:
-            # Two threads unlocked at once, and the other one did it.
-            return woken_while_held(ctx, result)
-        after = seen - call.drop
-        if call.drop == FS_RWLOCK_WRITER:
-            after = 0  # no reader, so no claimant on the other queue either
-        if hand_over and call.sum > rwlock_last_entry() - after:
-            hand_over = False  # too many readers: let each try for itself
-        if hand_over:
-            # Held on behalf of those we wake, readers and at most one other.
-            after += call.sum
-        after &= ~<uintptr_t>FS_RWLOCK_PARKED
-        if result.have_more:
-            after |= FS_RWLOCK_PARKED
-        # release: pairs with the acquire of whoever enters next; to those who
-        # are handed the lock the wake-up carries it
-        if fs_uptr_cas_release(&call.rw.state, &seen, after):
-            return FS_TOKEN_HANDOFF if hand_over else FS_TOKEN_NORMAL
-
-
-cdef int let_go_and_wake(fs_rwlock* rw, uintptr_t drop, bint fair) noexcept nogil:
-    cdef wake_call call
-    call.rw = rw
-    call.sum = 0
-    call.drop = drop
-    call.fair = fair
-    call.refused = False
-    unpark_filter(<uintptr_t>rw, choose_woken, woken_by_unlock, &call)
-    return -1 if call.refused else 0
-
-
-cdef int rwlock_unlock_write_slow(fs_rwlock* rw, bint fair) noexcept nogil:
-    """The word was not simply WRITER: somebody is parked, or it is not held."""
-    cdef uintptr_t seen = fs_uptr_load_relaxed(&rw.state)  # relaxed: the CAS decides
-    while holds(seen, FS_RWLOCK_WRITER):
-        if seen & FS_RWLOCK_PARKED:
-            return let_go_and_wake(rw, FS_RWLOCK_WRITER, fair)
-        # WRITER_PARKED is left over.
-        # release: as rwlock_unlock_write
-        if fs_uptr_cas_release(&rw.state, &seen, 0):
-            return 0
-    return -1
-
-
-cdef int rwlock_unlock_upgradable_slow(fs_rwlock* rw, bint fair) noexcept nogil:
-    """Somebody is parked, or there is no upgradable reader."""
-    # relaxed: woken_by_unlock looks again
-    if not holds(fs_uptr_load_relaxed(&rw.state), FS_RWLOCK_UPGRADABLE_READER):
-        return -1
-    return let_go_and_wake(rw, FS_RWLOCK_UPGRADABLE_READER, fair)
-
-
-cdef void rwlock_reset(fs_rwlock* rw) noexcept nogil:
-    """Free, whoever held it.  Those who are parked look again."""
-    fs_uptr_store_release(&rw.state, 0)  # release: as an unlock
-    unpark_all(<uintptr_t>rw, FS_TOKEN_NORMAL)
-    unpark_all(<uintptr_t>rw + 1, FS_TOKEN_NORMAL)
-
-
-# -- sharded -----------------------------------------------------------------
-
-cdef fs_rwlock* sharded_mine(fs_sharded* s) noexcept nogil:
-    """The word that this thread reads under."""
-    return &s.shard[fs_thread_index() % FS_SHARDS].lock
-
-
-cdef int sharded_write_until(fs_sharded* s, int64_t deadline, int flags) noexcept nogil:
-    """As rwlock_write_until."""
-    cdef bint asks = runs_handlers(flags)
-    cdef int result
-    while True:
-        result = write_shards(s, deadline, flags | FS_ASK if asks else flags)
-        if result != DUE:
-            return result
-        if fs_check_signals() < 0:
-            return FS_ERROR
-
-
-cdef int write_shards(fs_sharded* s, int64_t deadline, int flags) noexcept nogil:
-    """All of them, in order; nothing is held unless FS_ACQUIRED."""
-    cdef int result, i
-    for i in range(FS_SHARDS):
-        result = rwlock_write_until(&s.shard[i].lock, deadline, flags)
-        if result != FS_ACQUIRED:
-            release_shards(s, i, False)
-            return result
-    return FS_ACQUIRED
-
-
-cdef void release_shards(fs_sharded* s, int count, bint fair) noexcept nogil:
-    """The last one first: who waits for the first then meets nobody on the others."""
-    while count > 0:
-        count -= 1
-        if fair:
-            rwlock_unlock_write_fair(&s.shard[count].lock)
-        else:
-            rwlock_unlock_write(&s.shard[count].lock)
-
-
-cdef int sharded_unlock_write(fs_sharded* s, bint fair) noexcept nogil:
-    """As rwlock_unlock_write."""
-    cdef int last = FS_SHARDS - 1
-    # The last shard decides: it is taken last, so who holds it holds all.
-    if (rwlock_unlock_write_fair(&s.shard[last].lock) if fair
-            else rwlock_unlock_write(&s.shard[last].lock)) < 0:
-        return -1
-    release_shards(s, last, fair)
-    return 0
-
-
-cdef int sharded_unlock_read(fs_sharded* s, fs_rwlock* first) noexcept nogil:
-    """Let one reader go, on `first` if it counts any: 0, or -1 when nobody reads."""
-    cdef int i
-    if rwlock_unlock_read(first) == 0:
-        return 0
-    # Taken by another thread, or somebody else's reader was let go here.  Twice,
-    # because a reader may come and go behind our back during the first look.
-    for i in range(2 * FS_SHARDS):
-        if rwlock_unlock_read(&s.shard[i % FS_SHARDS].lock) == 0:
-            return 0
-    return -1
-
-
-cdef bint sharded_has_readers(fs_sharded* s) noexcept nogil:
-    cdef int i
-    for i in range(FS_SHARDS):
-        if rwlock_readers(&s.shard[i].lock) != 0:
-            return True
-    return False
-
-
-cdef bint sharded_is_locked(fs_sharded* s) noexcept nogil:
-    return sharded_has_readers(s) or sharded_is_locked_exclusive(s)
-
-
-cdef bint sharded_is_locked_exclusive(fs_sharded* s) noexcept nogil:
-    return rwlock_is_locked_exclusive(&s.shard[FS_SHARDS - 1].lock)
 
 
 # -- taking and letting go, seen from Python ---------------------------------
@@ -1559,3 +1091,7 @@ cdef int set_up() except -1:
 
 
 set_up()
+publish((
+    LockView, MappedReadGuard, MappedWriteGuard, ReadGuard, RwLock, ShardedLock,
+    ShardedWriteGuard, UpgradableReadGuard, WriteGuard,
+))

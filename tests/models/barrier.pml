@@ -1,4 +1,4 @@
-/* fs_barrier of locks.pyx: three threads, as many parties, two arrivals each.  MAIN gets a
+/* fs_barrier of raw/barrier.pyx: three threads, as many parties, two arrivals each.  MAIN gets a
  * signal while it waits, whose handler may abort the barrier, and may raise: then MAIN leaves
  * the round.  SLACK has a deadline, and resets a barrier that broke.  The action of whoever
  * arrives last may raise.

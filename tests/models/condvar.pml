@@ -1,4 +1,4 @@
-/* fs_condvar of locks.pyx over an fs_mutex: two waiters and a notifier, who notifies
+/* fs_condvar of raw/condvar.pyx over an fs_mutex: two waiters and a notifier, who notifies
  * one or all, with the mutex held or without.  A waiter is moved to the mutex's queue when
  * the mutex is held.  MAIN has a deadline, and gets a signal while it waits, whose handler
  * takes the mutex and may raise.

@@ -1,4 +1,4 @@
-/* fs_event of locks.pyx: two waiters, MAIN with a deadline in its second wait and a signal
+/* fs_event of raw/event.pyx: two waiters, MAIN with a deadline in its second wait and a signal
  * during a wait, whose handler may set the event or look whether it is set, and may raise;
  * and a thread that sets and clears it.
  *

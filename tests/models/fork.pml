@@ -1,5 +1,5 @@
 /* The lock of a bucket in the child of a fork: fs_bucket_lock in posix.h, with the look of
- * lock_this() in parking.pyx at what it answers.
+ * lock_this() in raw/parking.pyx at what it answers.
  *
  * The fork came at any moment: the lock may have been free, held, or held and slept on, by
  * threads that do not exist here, and the queue is half changed.  Three threads of the child

@@ -1,4 +1,4 @@
-/* The once byte of once.pyx: MAIN waits until it has run, with a deadline, or runs it, and
+/* The once byte of raw/once.pyx: MAIN waits until it has run, with a deadline, or runs it, and
  * gets a signal meanwhile, whose handler runs it or waits for the run of another, and may
  * raise; a second thread runs it, or waits for a run; the third runs it and again if
  * that failed, and takes back what it made once.  Runs may fail: for good, which poisons, or

@@ -1,4 +1,4 @@
-/* fs_rwlock of rwlock.pyx: both queues, timeouts and signals in both steps of writing,
+/* fs_rwlock of raw/rwlock.pyx: both queues, timeouts and signals in both steps of writing,
  * hand-over, upgrade, and downgrade in all three ways.  MAIN writes, with a deadline, and
  * gets a signal while it waits, whose handler reads and may raise; the second
  * thread reads upgradably and upgrades, with a deadline; the third reads, once or twice

@@ -1,4 +1,4 @@
-/* fs_semaphore of locks.pyx: MAIN takes one unit, with a deadline or without, and gets a
+/* fs_semaphore of raw/semaphore.pyx: MAIN takes one unit, with a deadline or without, and gets a
  * signal while it waits, whose handler takes a unit, gives it back, and may raise.  Another
  * thread takes two, one after the other.  The third gives three, in one, two or three parts,
  * so that there is one for each and no more.

@@ -10,15 +10,7 @@ one acquire that nothing else backs up, so that a weakened one shows at once.
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memset
 
-from fastsync.objects.atomics cimport *
-from fastsync.raw.c_wait cimport FS_FOREVER, fs_now, fs_yield
-from fastsync.raw.locks cimport *
-from fastsync.objects.once cimport *
-from fastsync.raw.parking cimport (
-    FS_ACQUIRED, FS_PARK_TIMED_OUT, FS_PARK_UNPARKED, FS_PLAIN, fs_unpark_result, park,
-    unpark_one,
-)
-from fastsync.objects.rwlock cimport *
+from fastsync.words cimport *
 
 import threading
 

@@ -317,7 +317,7 @@ FS_INLINE int fs_condvar_wait_for(fs_condvar *c, fs_mutex *m, int64_t ns) {
 }
 
 FS_INLINE int fs_condvar_has_waiters(const fs_condvar *c) {
-    /* relaxed: the waiters' mutex orders it, see locks.pxd */
+    /* relaxed: the waiters' mutex orders it, see raw/condvar.pxd */
     return fs_uptr_load_relaxed(&c->mutex) != 0;
 }
 

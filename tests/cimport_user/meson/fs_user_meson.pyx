@@ -2,7 +2,7 @@
 """Counts under a raw lock."""
 import threading
 
-from fastsync.raw.locks cimport fs_mutex, mutex_lock, mutex_unlock
+from fastsync.words cimport fs_mutex, mutex_lock, mutex_unlock
 
 cdef fs_mutex mutex
 cdef long long total = 0

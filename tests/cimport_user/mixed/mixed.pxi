@@ -2,22 +2,19 @@
 """Words that pass between Cython and a C library, and odd arguments."""
 from libc.stdint cimport int64_t, uint64_t, uintptr_t
 
-from fastsync.objects.atomics cimport FS_FOREVER, FS_PLAIN, FS_SIGNALS, i64_word, fs_i64_fetch_add
-from fastsync.objects.atomics cimport AtomicI64, fs_atomic_u32, fs_u32_fetch_sub, fs_u32_load, fs_u32_store
-from fastsync.objects.atomics cimport fs_u32_wait, word_notify_all
-from fastsync.raw.locks cimport (
-    fs_condvar, fs_mutex, fs_semaphore, condvar_wait, mutex_lock, mutex_lock_until,
-    mutex_try_lock, mutex_unlock, semaphore_init, semaphore_max, semaphore_release,
-    semaphore_set_value, semaphore_value,
-)
 from fastsync.objects.array cimport item_word  # these three only to be compiled, as C++ too
+from fastsync.objects.atomics cimport AtomicI64, i64_word
+from fastsync.objects.mutex cimport Mutex, mutex_word
 from fastsync.objects.once cimport once_word
 from fastsync.objects.primitives cimport lock_word
-from fastsync.objects.mutex cimport Mutex, mutex_word
-from fastsync.raw.parking cimport (
-    FS_TOKEN_NORMAL, deadline_after, fs_unpark_result, park, parked_count, unpark_all, unpark_one,
-)
 from fastsync.objects.rwlock cimport RwLock, rwlock_word
+from fastsync.words cimport (
+    condvar_wait, deadline_after, fs_atomic_u32, fs_condvar, FS_FOREVER, fs_i64_fetch_add,
+    fs_mutex, FS_PLAIN, fs_semaphore, FS_SIGNALS, FS_TOKEN_NORMAL, fs_u32_fetch_sub, fs_u32_load,
+    fs_u32_store, fs_u32_wait, fs_unpark_result, mutex_lock, mutex_lock_until, mutex_try_lock,
+    mutex_unlock, park, parked_count, semaphore_init, semaphore_max, semaphore_release,
+    semaphore_set_value, semaphore_value, unpark_all, unpark_one, word_notify_all,
+)
 
 cdef extern from "clib.h" nogil:
     ctypedef struct clib_box:

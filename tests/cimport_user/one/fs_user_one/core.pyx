@@ -5,18 +5,14 @@
 """
 from libc.stdint cimport int64_t, uintptr_t
 
-from fastsync.raw.c_atomic cimport (
-    fs_atomic_i64, fs_atomic_uptr, fs_i64_fetch_add_relaxed, fs_i64_load,
-    fs_i64_load_relaxed, fs_i64_store_relaxed, fs_uptr_load_acquire, fs_uptr_store_release,
-)
-from fastsync.raw.c_atomic_order cimport (
-    FS_I64, FS_SEQ_CST, fs_fence, fs_i64_fetch_add, fs_i64_store, fs_word_load, fs_word_store,
-)
-from fastsync.raw.c_wait cimport FS_FOREVER, fs_now, fs_yield
-from fastsync.raw.parking cimport (
-    FS_FIRST, FS_PARK_INVALID, FS_PARK_TIMED_OUT, FS_PARK_UNPARKED, FS_PLAIN, FS_REQUEUE_ABORT,
-    FS_REQUEUE_ALL, FS_REQUEUE_UNPARK_ONE_REST, FS_SKIP, FS_STOP, FS_UNPARK, deadline_after,
-    fs_unpark_result, park, parked_count, unpark_all, unpark_filter, unpark_one, unpark_requeue,
+from fastsync.words cimport (
+    deadline_after, fs_atomic_i64, fs_atomic_uptr, fs_fence, FS_FIRST, FS_FOREVER, FS_I64,
+    fs_i64_fetch_add, fs_i64_fetch_add_relaxed, fs_i64_load, fs_i64_load_relaxed, fs_i64_store,
+    fs_i64_store_relaxed, fs_now, FS_PARK_INVALID, FS_PARK_TIMED_OUT, FS_PARK_UNPARKED, FS_PLAIN,
+    FS_REQUEUE_ABORT, FS_REQUEUE_ALL, FS_REQUEUE_UNPARK_ONE_REST, FS_SEQ_CST, FS_SKIP, FS_STOP,
+    FS_UNPARK, fs_unpark_result, fs_uptr_load_acquire, fs_uptr_store_release, fs_word_load,
+    fs_word_store, fs_yield, park, parked_count, unpark_all, unpark_filter, unpark_one,
+    unpark_requeue,
 )
 
 

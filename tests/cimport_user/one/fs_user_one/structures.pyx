@@ -3,13 +3,10 @@
 from libc.stdint cimport int64_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc
 
-from fastsync.raw.c_atomic cimport fs_atomic_i64, fs_i64_fetch_add_relaxed, fs_i64_store_relaxed
-from fastsync.raw.locks cimport (
-    FS_FOREVER, FS_PLAIN, fs_condvar, fs_mutex, condvar_notify_one, condvar_wait, mutex_lock,
-    mutex_unlock,
-)
-from fastsync.objects.rwlock cimport (
-    fs_rwlock, rwlock_downgrade, rwlock_read, rwlock_unlock_read, rwlock_unlock_upgradable,
+from fastsync.words cimport (
+    condvar_notify_one, condvar_wait, fs_atomic_i64, fs_condvar, FS_FOREVER,
+    fs_i64_fetch_add_relaxed, fs_i64_store_relaxed, fs_mutex, FS_PLAIN, fs_rwlock, mutex_lock,
+    mutex_unlock, rwlock_downgrade, rwlock_read, rwlock_unlock_read, rwlock_unlock_upgradable,
     rwlock_upgradable_read, rwlock_upgrade,
 )
 

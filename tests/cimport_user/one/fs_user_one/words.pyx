@@ -2,17 +2,7 @@
 """One of each raw lock, held against those who want it, and what its word says."""
 from libc.stdint cimport int64_t, uint8_t, uintptr_t
 
-from fastsync.objects.atomics cimport fs_atomic_i32, fs_i32_load, fs_i32_store
-from fastsync.raw.c_wait cimport FS_FOREVER, fs_yield
-from fastsync.raw.locks cimport *
-from fastsync.objects.once cimport FS_ONCE_DONE, fs_once, once_begin, once_end, once_wait
-from fastsync.raw.parking cimport (
-    FS_PLAIN, FS_SIGNALS, deadline_after, fs_unpark_result, parked_count, unpark_filter, FS_STOP,
-)
-from fastsync.objects.rwlock cimport (
-    fs_rwlock, rwlock_read_until, rwlock_reset, rwlock_unlock_read, rwlock_unlock_write,
-    rwlock_write, rwlock_write_until,
-)
+from fastsync.words cimport *
 
 KINDS = ("mutex", "reader", "writer", "semaphore", "event", "once", "condvar", "call")
 

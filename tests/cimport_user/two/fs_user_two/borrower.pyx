@@ -2,14 +2,13 @@
 """Takes locks that live in somebody else's struct."""
 from libc.stdint cimport int64_t, uintptr_t
 
-from fastsync.objects.atomics cimport AtomicI64, fs_atomic_i64, fs_i64_fetch_add, i64_word
-from fastsync.raw.locks cimport (
-    fs_mutex, mutex_is_locked, mutex_lock, mutex_try_lock, mutex_try_lock_for, mutex_unlock,
-)
+from fastsync.objects.atomics cimport AtomicI64, i64_word
 from fastsync.objects.mutex cimport Mutex, mutex_word
 from fastsync.objects.primitives cimport Lock, lock_word
-from fastsync.objects.rwlock cimport (
-    RwLock, fs_rwlock, rwlock_unlock_write, rwlock_word, rwlock_write,
+from fastsync.objects.rwlock cimport RwLock, rwlock_word
+from fastsync.words cimport (
+    fs_atomic_i64, fs_i64_fetch_add, fs_mutex, fs_rwlock, mutex_is_locked, mutex_lock,
+    mutex_try_lock, mutex_try_lock_for, mutex_unlock, rwlock_unlock_write, rwlock_write,
 )
 
 
