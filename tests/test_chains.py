@@ -10,7 +10,7 @@ from conftest import run_python
 LINKS = 100_000
 
 PROGRAM = """
-import sys, threading
+import gc, sys, threading
 from fastsync import *
 
 def arc(x): return Arc(x)
@@ -30,6 +30,30 @@ def once_failed(x): new = once(Owner(x, ValueError(x))); swallow(new); return ne
 def once_attribute(x): new = once(len); new.x = x; return new
 def lazy_prop(x): return lazy_property(Owner(x))
 def unparker(x): return Parker().unparker()
+def mutex(x): return Mutex(x)
+def fair_mutex(x): return FairMutex(x)
+def reentrant(x): return ReentrantMutex(x)
+def rwlock(x): return RwLock(x)
+def sharded(x): return ShardedLock(x)
+def guard(x): return Mutex(x).lock()
+def block(x): return FairMutex(x).__enter__()
+def mapped(x): return Mutex([x]).lock().map(part)
+def unlocked(x): return lent(Mutex(x).lock())
+def reentrant_guard(x): return ReentrantMutex(x).lock()
+def reentrant_block(x): return ReentrantMutex(x).__enter__()
+def reentrant_mapped(x): return ReentrantMutex([x]).lock().map(part)
+def reentrant_unlocked(x): return lent(ReentrantMutex(x).lock())
+def read_guard(x): return RwLock(x).read()
+def write_guard(x): return RwLock(x).write()
+def upgradable_guard(x): return RwLock(x).upgradable_read()
+def sharded_guard(x): return ShardedLock(x).write()
+def mapped_read(x): return ShardedLock([x]).read().map(part)
+def mapped_write(x): return RwLock([x]).write().map(part)
+def rwlock_unlocked(x): return lent(RwLock(x).write())
+def view(x): return RwLock(x).reader
+
+def part(value): return value[0]
+def lent(guard): block = guard.unlocked(); block.__enter__(); return block
 
 class Owner:
     __slots__ = ("owned", "error")
@@ -53,6 +77,7 @@ def work():
     if len(sys.argv) > 3:
         x.drop()
     del x
+    gc.collect()  # of what is in cycles with its mutex: the guard of a block, a view
     print("freed", flush=True)
 
 threading.stack_size(1 << 20)
@@ -62,10 +87,16 @@ thread.join()
 """
 
 ONE_KIND = """arc arc_on_drop arc_calls_drop arc_drops_in_python weak_on_drop ref cell
-once_lock lazy_pending""".split()
+once_lock lazy_pending mutex fair_mutex reentrant rwlock sharded guard block mapped unlocked
+reentrant_guard reentrant_block reentrant_mapped reentrant_unlocked read_guard write_guard
+upgradable_guard sharded_guard mapped_read mapped_write rwlock_unlocked view""".split()
 MIXED = [
     "arc ref once_lock",
     "weak_on_drop once_lock arc_calls_drop arc",
+    "mutex guard unlocked mapped reentrant_guard reentrant_mapped fair_mutex block reentrant_unlocked",
+    "rwlock read_guard mapped_write sharded mapped_read rwlock_unlocked view arc guard ref",
+    "arc mutex",
+    "guard arc once_lock",
 ]
 
 

@@ -153,7 +153,7 @@ def use_mutexes():
             guard.value = WRAPPED
             guard.bump()
             with guard.unlocked(): pass
-            with guard.map(part) as mapped: mapped.value = 1
+        with mutex.lock().map(part) as mapped: mapped.value = 1
         mutex.try_lock_for(0).unlock_fair()
     with mutexes[0] as guard:
         condvar.wait_for(guard, 0)

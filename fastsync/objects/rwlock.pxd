@@ -7,7 +7,7 @@ from fastsync.raw.sharded cimport fs_sharded
 
 cdef class _Valued:
     cdef object __weakref__
-    cdef list cell             # the value: see c_slot.pxd
+    cdef object value
     cdef fs_atomic_uptr views[2]  # references, 0 until needed: see view()
 
 
@@ -31,11 +31,13 @@ cdef class LockView:
 #   HELD   it holds the lock in its own way and may be used
 #   AWAY   it holds nothing for the moment, or its holding is being changed
 #   DEAD   it holds nothing and never will
-# Only HELD -> AWAY and HELD -> DEAD may race, and one thread wins.
+# With HELD, BUSY: a thread is reading or replacing the value, and the guard cannot
+# end meanwhile.  Only steps out of HELD may race, and one thread wins.
 cdef enum:
     FS_GUARD_DEAD = 0
     FS_GUARD_HELD = 1
     FS_GUARD_AWAY = 2
+    FS_GUARD_BUSY = 4
 
 
 cdef class _Guard:

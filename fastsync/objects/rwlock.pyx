@@ -15,13 +15,14 @@ from fastsync.objects._slots cimport (
 )
 from fastsync.objects._timeouts cimport deadline_for, deadline_until, lock_deadline
 from fastsync.raw.c_atomic cimport (
-    fs_atomic_u8, fs_u8_cas_acq_rel, fs_u8_exchange_acq_rel, fs_u8_load_acquire,
+    fs_atomic_u8, fs_pause, fs_u8_cas_acq_rel, fs_u8_cas_acquire, fs_u8_exchange_acq_rel,
+    fs_u8_load_acquire,
     fs_u8_store_release, fs_uptr_cas_acq_rel, fs_uptr_exchange_acq_rel, fs_uptr_load_acquire,
     fs_uptr_load_relaxed,
 )
-from fastsync.raw.c_slot cimport fs_slot_get, fs_slot_set
+from fastsync.raw.c_python cimport FS_FREE_THREADED
 from fastsync.raw.c_wait cimport FS_FOREVER
-from fastsync.raw.parking cimport FS_ACQUIRED, FS_SIGNALS
+from fastsync.raw.parking cimport FS_ACQUIRED, FS_PLAIN, FS_SIGNALS, deadline_after, park
 from fastsync.raw.rwlock cimport (
     fs_rwlock, FS_RWLOCK_FULL, FS_RWLOCK_PARKED, FS_RWLOCK_WRITER, rwlock_downgrade,
     rwlock_downgrade_to_upgradable, rwlock_downgrade_upgradable, rwlock_is_locked,
@@ -150,14 +151,53 @@ cdef bint is_held(_Valued lock, int way) noexcept:
 
 # -- guards ------------------------------------------------------------------
 
+cdef int wait_a_little(int tries) noexcept:
+    """For another thread to leave BUSY; that takes it instructions, if it runs."""
+    if tries < 100:
+        fs_pause()
+    else:
+        # It was preempted.  Detached and asleep we are in the way of neither the
+        # collector nor a thread of a lower priority.
+        park(<uintptr_t>&tries, NULL, NULL, NULL, NULL, 0, deadline_after(50_000), FS_PLAIN, NULL)
+    return tries + 1
+
+
 cdef inline bint become(_Guard guard, unsigned char before, unsigned char after) noexcept:
+    cdef unsigned char seen = before
+    cdef int tries = 0
     # acq_rel: what the guard's user did before happens before what the next does
-    return fs_u8_cas_acq_rel(&guard.life, &before, after)
+    while not fs_u8_cas_acq_rel(&guard.life, &seen, after):
+        if seen != (before | FS_GUARD_BUSY):
+            return False
+        tries = wait_a_little(tries)
+        seen = before
+    return True
 
 
 cdef inline bint is_live(_Guard guard) noexcept:
     # acquire: pairs with the release in hold()
-    return fs_u8_load_acquire(&guard.life) == FS_GUARD_HELD
+    return fs_u8_load_acquire(&guard.life) & FS_GUARD_HELD
+
+
+cdef inline int begin_access(_Guard guard) except -1:
+    """The guard holds the lock until end_access(), and nothing runs Python before that."""
+    cdef unsigned char seen = FS_GUARD_HELD
+    cdef int tries = 0
+    if not FS_FREE_THREADED:
+        return check(guard)
+    # acquire: pairs with the releases in end_access and hold
+    while not fs_u8_cas_acquire(&guard.life, &seen, FS_GUARD_HELD | FS_GUARD_BUSY):
+        if seen != FS_GUARD_HELD | FS_GUARD_BUSY:
+            return refuse_dead(guard)
+        tries = wait_a_little(tries)
+        seen = FS_GUARD_HELD
+    return 0
+
+
+cdef inline void end_access(_Guard guard) noexcept:
+    if FS_FREE_THREADED:
+        # release: pairs with the acquires in begin_access and become
+        fs_u8_store_release(&guard.life, FS_GUARD_HELD)
 
 
 cdef int refuse_dead(_Guard guard) except -1:
@@ -361,8 +401,10 @@ cdef object unlocked(_Guard guard, bint fair):
 
 
 cdef object whole_value(_Guard guard):
-    check(guard)
-    return fs_slot_get(guard.lock.cell)
+    begin_access(guard)
+    value = guard.lock.value
+    end_access(guard)
+    return value
 
 
 cdef object mapped(_Guard guard, _Mapped result, object function, bint required):
@@ -376,7 +418,7 @@ cdef object mapped(_Guard guard, _Mapped result, object function, bint required)
             raise TypeError("the function must return a part of its argument, not None")
         return None
     if steps:
-        whole = fs_slot_get(guard.lock.cell) if part is None else part.get()
+        whole = whole_value(guard) if part is None else part.get()
         part = Part(whole, steps)
     result.part = part
     begin(guard, FS_GUARD_DEAD)
@@ -443,8 +485,11 @@ cdef class ReadGuard(_Direct):
 
 
 cdef inline int change_value(_Guard guard, object value) except -1:
-    check(guard)
-    return fs_slot_set(guard.lock.cell, value)
+    begin_access(guard)
+    old = guard.lock.value  # so that nothing is freed before end_access
+    guard.lock.value = value
+    end_access(guard)
+    return 0
 
 
 @cython.no_gc_clear
@@ -846,17 +891,17 @@ cdef object value_of_free(_Valued lock):
     if not take_untraced(lock, FS_EXCLUSIVE, 0, &word):
         raise RuntimeError("the lock is held")
     try:
-        return fs_slot_get(lock.cell)
+        return lock.value
     finally:
         let_go_untraced(lock, FS_EXCLUSIVE, word, False)
 
 
-@cython.no_gc_clear  # a cycle ends in the cell, and views and guards need the word
+@cython.no_gc_clear  # see clear_lock
 cdef class _Valued:
     """What RwLock and ShardedLock have in common."""
 
     def __cinit__(self, value=None):
-        self.cell = [value]
+        self.value = value
         if tracing():
             trace_made(self)
 
@@ -932,6 +977,7 @@ cdef class _Valued:
 
 @cython.final
 @cython.no_gc_clear
+@cython.trashcan(True)  # a chain of them is dropped without a deep stack
 cdef class RwLock(_Valued):
     """RwLock(value=None)
 --
@@ -990,6 +1036,7 @@ ordering).  One machine word of state; as parking_lot's RwLock."""
 
 @cython.final
 @cython.no_gc_clear
+@cython.trashcan(True)
 cdef class ShardedLock(_Valued):
     """ShardedLock(value=None)
 --
@@ -1064,9 +1111,15 @@ cdef int clear_views(PyObject* self) noexcept:
     return 0
 
 
+cdef int clear_lock(PyObject* self) noexcept:
+    clear_views(self)
+    (<_Valued>self).value = None
+    return 0
+
+
 def _pinned_parts(_Valued lock):
     """What pin() makes immortal with a lock."""
-    return lock.cell, lock.reader, lock.writer
+    return lock.reader, lock.writer
 
 
 # -- set-up ------------------------------------------------------------------
@@ -1082,8 +1135,8 @@ cdef int set_up() except -1:
         make_context_manager(cls, offset)
         forbid_instances(cls)
     make_context_manager(LockView, <char*>&reader.call - <char*><PyObject*>reader)
-    traverse_the_rest = collect_by(RwLock, traverse_lock, clear_views)
-    collect_by(ShardedLock, traverse_lock, clear_views)
+    traverse_the_rest = collect_by(RwLock, traverse_lock, clear_lock)
+    collect_by(ShardedLock, traverse_lock, clear_lock)
     register_pinnable(RwLock, ShardedLock, parts=_pinned_parts)
     for cls in (LockView, _Unlocked, _Valued, _Guard, _Direct, _Writing, _Mapped):
         forbid_instances(cls)
