@@ -16,7 +16,16 @@ import weakref
 import pytest
 from conftest import background, run_threads, wait_until
 
-from fastsync import FairMutex, MappedMutexGuard, Mutex, MutexGuard, ReentrantMutex
+from fastsync import (
+    Condvar,
+    FairMutex,
+    MappedMutexGuard,
+    Mutex,
+    MutexGuard,
+    ReentrantMutex,
+    is_pinned,
+    pin,
+)
 from fastsync.objects.mutex import _waiters
 
 BOTH = pytest.mark.parametrize("kind", [Mutex, FairMutex])
@@ -1742,3 +1751,27 @@ def test_unlocking_takes_off_what_another_thread_has_dropped():
         inner.clear()
     outer.unlock()
     assert is_free_for_others(mutex)
+
+
+# -- pin() ---------------------------------------------------------------------------------------
+
+
+@ALL
+def test_a_pinned_mutex_works_and_stays(kind, run_threads):
+    m = pin(kind(0))
+    if not is_pinned(m):  # not before Python 3.12
+        return
+    before = sys.getrefcount(m)
+
+    def add():
+        for _ in range(200):
+            with m as guard:
+                guard.value += 1
+            with m.lock() as guard, guard.unlocked():
+                pass
+
+    run_threads([add, add])
+    gc.collect()
+    assert sys.getrefcount(m) == before
+    assert m.into_inner() == 400
+    assert is_pinned(pin(Condvar()))

@@ -15,6 +15,7 @@ from fastsync.objects.rwlock import (
     MappedReadGuard,
     MappedWriteGuard,
     ReadGuard,
+    RwLock,
     ShardedLock,
     ShardedWriteGuard,
 )
@@ -251,6 +252,18 @@ def test_pin_reaches_the_views():
         assert guard.value == 1
     with lock.writer:
         assert lock.is_locked_exclusive()
+
+
+@pytest.mark.parametrize("kind", [RwLock, ShardedLock])
+@pytest.mark.parametrize("name", ["reader", "writer"])
+def test_pinning_a_side_pins_the_lock(kind, name):
+    lock = kind(1)
+    side = pin(getattr(lock, name))
+    if is_pinned(side):  # not before Python 3.12
+        assert is_pinned(lock) and is_pinned(lock.reader) and is_pinned(lock.writer)
+    with side:
+        assert lock.is_locked()
+    assert not lock.is_locked()
 
 
 def test_collection():

@@ -147,13 +147,44 @@ array, ref, cell = f.AtomicArray("int64", 2), f.AtomicRef(OLD), f.AtomicCell(OLD
 counter, arc, group, lock = f.Counter(), f.Arc(OLD), f.WaitGroup(), f.OnceLock()
 rw.reader, rw.writer, sharded.reader, sharded.writer
 
+# Without closures: stock Python does not survive an allocation that fails in making one.
+def fails(call, *arguments):
+    try: call(*arguments)
+    except (RuntimeError, TypeError, ValueError, KeyError): return
+    raise AssertionError(call)
+
 def use_mutexes():
     for mutex in mutexes:
+        fails(mutex.__exit__, None, None, None)
+        fails(mutex.force_unlock)
+        fails(mutex.force_unlock_fair)
+        fails(mutex.try_lock_for, "x")
+        fails(mutex.try_lock_until, None)
         with mutex as guard:
             guard.value = WRAPPED
             guard.bump()
             with guard.unlocked(): pass
-        with mutex.lock().map(part) as mapped: mapped.value = 1
+            for call in (guard.unlock, guard.leak, guard.__enter__, mutex.force_unlock, guard.__exit__,
+                         guard.unlocked().__exit__): fails(call)
+            fails(guard.map, part)
+        for call in (guard.unlock, guard.bump, guard.unlocked, guard.leak): fails(call)
+        fails(guard.map, part)
+        fails(getattr, guard, "value")
+        fails(setattr, guard, "value", 1)
+        with mutex.lock().map(part) as mapped:
+            mapped.value = 1
+            for wrong in (no, same, part): fails(mapped.map, wrong)
+            repr(mapped), mapped.try_map(no)
+        fails(mapped.unlock)
+        fails(mapped.map, part)
+        fails(getattr, mapped, "value")
+        leaked = mutex.lock()
+        leaked.leak()
+        while mutex.is_locked():
+            try: mutex.force_unlock()
+            except MemoryError: pass
+        repr(mutex), repr(leaked), mutex.into_inner(), mutex.lock().unlock_fair()
+        with mutex.lock() as guard, guard.unlocked_fair(): pass
         mutex.try_lock_for(0).unlock_fair()
     with mutexes[0] as guard:
         condvar.wait_for(guard, 0)
@@ -216,6 +247,12 @@ for use in (use_mutexes, use_rwlocks, use_atomics, use_others):
             use()
             whole += 1
         except MemoryError:
+            failures += 1
+        except SystemError as error:
+            # Stock Python's, when there is no memory for the frame of a function in Python.
+            end = error.__traceback__
+            while end.tb_next: end = end.tb_next
+            if end.tb_frame.f_code is fails.__code__ and "<function " not in str(error): raise
             failures += 1
         finally:
             _testcapi.remove_mem_hooks()

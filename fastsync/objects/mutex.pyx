@@ -103,6 +103,7 @@ from fastsync.raw.remutex cimport remutex_count, remutex_is_mine, remutex_own, r
 from types import GenericAlias
 
 from fastsync.objects._mapping import Part, record
+from fastsync.objects._pin import register_pinnable
 
 cdef extern from "Python.h":
     PyObject* Py_None
@@ -475,6 +476,7 @@ cdef bint peek_value(_Mutex m, PyObject** value) noexcept:
     return True
 
 
+@cython.trashcan(True)  # a chain of them is dropped without a deep stack
 cdef class _Mutex:
     """What Mutex and FairMutex have in common."""
 
@@ -569,7 +571,6 @@ cdef class _Mutex:
 
 
 @cython.final
-@cython.trashcan(True)  # a chain of them is dropped without a deep stack
 cdef class Mutex(_Mutex):
     """Mutex(value=None)
 --
@@ -587,7 +588,6 @@ Origin: parking_lot's Mutex."""
 
 
 @cython.final
-@cython.trashcan(True)
 cdef class FairMutex(_Mutex):
     """FairMutex(value=None)
 --
@@ -1895,6 +1895,7 @@ cdef int set_up() except -1:
         forbid_instances(cls)
     if fs_at_fork(nothing, nothing, after_fork_in_child) != 0:
         raise MemoryError("pthread_atfork failed")
+    register_pinnable(Mutex, FairMutex, ReentrantMutex, Condvar)
     return 0
 
 

@@ -897,6 +897,7 @@ cdef object value_of_free(_Valued lock):
 
 
 @cython.no_gc_clear  # see clear_lock
+@cython.trashcan(True)  # a chain of them is dropped without a deep stack
 cdef class _Valued:
     """What RwLock and ShardedLock have in common."""
 
@@ -977,7 +978,6 @@ cdef class _Valued:
 
 @cython.final
 @cython.no_gc_clear
-@cython.trashcan(True)  # a chain of them is dropped without a deep stack
 cdef class RwLock(_Valued):
     """RwLock(value=None)
 --
@@ -1036,7 +1036,6 @@ ordering).  One machine word of state; as parking_lot's RwLock."""
 
 @cython.final
 @cython.no_gc_clear
-@cython.trashcan(True)
 cdef class ShardedLock(_Valued):
     """ShardedLock(value=None)
 --
@@ -1117,9 +1116,14 @@ cdef int clear_lock(PyObject* self) noexcept:
     return 0
 
 
-def _pinned_parts(_Valued lock):
+def _pinned_with_lock(_Valued lock):
     """What pin() makes immortal with a lock."""
     return lock.reader, lock.writer
+
+
+def _pinned_with_view(LockView view):
+    """What pin() makes immortal with one side of a lock."""
+    return view.lock, view.lock.reader, view.lock.writer
 
 
 # -- set-up ------------------------------------------------------------------
@@ -1137,7 +1141,8 @@ cdef int set_up() except -1:
     make_context_manager(LockView, <char*>&reader.call - <char*><PyObject*>reader)
     traverse_the_rest = collect_by(RwLock, traverse_lock, clear_lock)
     collect_by(ShardedLock, traverse_lock, clear_lock)
-    register_pinnable(RwLock, ShardedLock, parts=_pinned_parts)
+    register_pinnable(RwLock, ShardedLock, parts=_pinned_with_lock)
+    register_pinnable(LockView, parts=_pinned_with_view)
     for cls in (LockView, _Unlocked, _Valued, _Guard, _Direct, _Writing, _Mapped):
         forbid_instances(cls)
     return 0
