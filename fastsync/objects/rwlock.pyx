@@ -323,6 +323,7 @@ cdef bint has_waiters(_Guard guard) noexcept:
 
 
 @cython.no_gc_clear  # what a guard holds must outlive it
+@cython.trashcan(True)  # as _Valued
 cdef class _Guard:
     """What guards of RwLock and ShardedLock have in common."""
 
@@ -374,6 +375,7 @@ cdef object alias(object cls, object item):
 
 @cython.final
 @cython.no_gc_clear
+@cython.trashcan(True)
 cdef class _Unlocked:
     """What unlocked() gives: its block runs with the lock released."""
     cdef _Guard guard
@@ -653,6 +655,7 @@ cdef inline object mapped_value(_Mapped self):
 
 
 @cython.no_gc_clear
+@cython.trashcan(True)
 cdef class _Mapped(_Guard):
     """A guard of a part of the value."""
 
@@ -803,6 +806,7 @@ cdef object make_view(_Valued lock, int which):
 
 @cython.final
 @cython.no_gc_clear
+@cython.trashcan(True)
 cdef class LockView:
     """The reading or the writing side of a lock, used as a `threading.Lock` is.
 
