@@ -1,13 +1,14 @@
 """Long chains: what owns the next one, and so on, is freed without a deep stack.
 
-Each chain is dropped in a child process, by a thread with a small stack: a deallocator that calls
-the next one's needs a hundred bytes of it for each link at the least, and would run out.
+Each chain is dropped in a child process, by a thread with the usual stack: a deallocator that calls
+the next one's needs a hundred bytes of it for each link at the least, and would run out.  Ten
+thousand levels, as many as the interpreter lets its own deallocators go, fit.
 """
 
 import pytest
 from conftest import run_python
 
-LINKS = 100_000
+LINKS = 200_000
 
 PROGRAM = """
 import gc, sys, threading
@@ -29,7 +30,6 @@ def once_pending(x): return once(Owner(x))
 def once_failed(x): new = once(Owner(x, ValueError(x))); swallow(new); return new
 def once_attribute(x): new = once(len); new.x = x; return new
 def lazy_prop(x): return lazy_property(Owner(x))
-def unparker(x): return Parker().unparker()
 def mutex(x): return Mutex(x)
 def fair_mutex(x): return FairMutex(x)
 def reentrant(x): return ReentrantMutex(x)
@@ -80,20 +80,26 @@ def work():
     gc.collect()  # of what is in cycles with its mutex: the guard of a block, a view
     print("freed", flush=True)
 
-threading.stack_size(1 << 20)
+threading.stack_size(8 << 20)
 thread = threading.Thread(target=work)
 thread.start()
 thread.join()
 """
 
-ONE_KIND = """arc arc_on_drop arc_calls_drop arc_drops_in_python weak_on_drop ref cell
-once_lock lazy_pending mutex fair_mutex reentrant rwlock sharded guard block mapped unlocked
-reentrant_guard reentrant_block reentrant_mapped reentrant_unlocked read_guard write_guard
-upgradable_guard sharded_guard mapped_read mapped_write rwlock_unlocked view""".split()
+ONE_KIND = """
+arc arc_on_drop arc_calls_drop arc_drops_in_python weak_on_drop ref cell once_lock lazy
+lazy_pending lazy_failed once_of once_pending once_failed once_attribute lazy_prop mutex
+fair_mutex reentrant rwlock sharded guard block mapped unlocked reentrant_guard reentrant_block
+reentrant_mapped reentrant_unlocked read_guard write_guard upgradable_guard sharded_guard
+mapped_read mapped_write rwlock_unlocked view
+""".split()
 MIXED = [
     "arc ref once_lock",
-    "weak_on_drop once_lock arc_calls_drop arc",
-    "mutex guard unlocked mapped reentrant_guard reentrant_mapped fair_mutex block reentrant_unlocked",
+    "arc lazy once_of cell",
+    "weak_on_drop once_lock lazy_pending arc_calls_drop arc",
+    "once_failed lazy_failed lazy_prop once_attribute arc_on_drop",
+    "mutex guard unlocked mapped reentrant_guard reentrant_mapped",
+    "fair_mutex block reentrant_unlocked",
     "rwlock read_guard mapped_write sharded mapped_read rwlock_unlocked view arc guard ref",
     "arc mutex",
     "guard arc once_lock",

@@ -1,8 +1,7 @@
 """One-time initialization: Once, OnceLock, LazyLock, @once, lazy_property."""
 cimport cython
 from libc.stdint cimport int64_t, uint8_t, uintptr_t
-from cpython.object cimport PyObject, PyTypeObject
-from cpython.ref cimport Py_XINCREF
+from cpython.object cimport PyObject, PyObject_Call, PyTypeObject
 from cpython.type cimport PyType_Modified
 
 from fastsync._watch.trace cimport (
@@ -86,6 +85,8 @@ cdef int start(_Once self, bint force) except -1:
     return outcome
 
 
+# Always in a `finally`: Cython does not get to an `except` when there is no memory for
+# the traceback, and then the run would never end.
 cdef void finish(_Once self, uint8_t outcome) noexcept:
     cdef fs_section section
     cdef bint traced = tracing()
@@ -111,6 +112,57 @@ cdef int wait_done(_Once self) except -1:
 cdef object alias(object cls, object item):
     from types import GenericAlias
     return GenericAlias(cls, item)
+
+
+# -- exceptions that are kept
+#
+# Raising an exception writes its traceback, without a lock; reading it is not safe meanwhile.  So
+# what is kept is a copy that is never raised, and every later caller gets a copy of that.
+
+cdef enum:
+    HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE
+
+from types import GetSetDescriptorType, MemberDescriptorType
+
+cdef tuple DESCRIPTORS = (GetSetDescriptorType, MemberDescriptorType)
+
+
+cdef int copy_attribute(object descriptor, object error, object copy) except -1:
+    try:
+        value = descriptor.__get__(error, type(error))
+        if value is not None:  # as it is in the copy; and what reads as None may be unset
+            descriptor.__set__(copy, value)
+    except (AttributeError, TypeError):
+        pass  # unset, or read-only
+    return 0
+
+
+cdef object copy_error(object error):
+    """Another exception of the same class, with the same arguments, attributes, notes, cause,
+    context and traceback.  Runs no code of the class: what it would do again is not known."""
+    cdef type cls = type(error)
+    base = next(c for c in cls.__mro__ if not c.__flags__ & HEAP_TYPE)
+    copy = base.__new__(cls, *BaseException.args.__get__(error))
+    for c in cls.__mro__:
+        for name, attribute in c.__dict__.items():
+            if type(attribute) in DESCRIPTORS and name not in ("__dict__", "__weakref__"):
+                copy_attribute(attribute, error, copy)
+    # Once more: setting the cause has changed it.
+    copy_attribute(BaseException.__suppress_context__, error, copy)
+    copy.__dict__.update(error.__dict__)
+    if "__notes__" in copy.__dict__:
+        copy.__dict__["__notes__"] = list(copy.__dict__["__notes__"])
+    return copy
+
+
+cdef object kept_copy(object error):
+    """What to keep of an error that was raised; None when there is no memory for it."""
+    try:
+        return copy_error(error)
+    except MemoryError:
+        return None
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}, which cannot be raised again")
 
 
 cdef str address(object self):
@@ -194,12 +246,12 @@ cdef int refuse_poisoned() except -1:
 
 
 cdef int run_or_poison(Once self, object function, tuple arguments) except -1:
+    cdef uint8_t outcome = FS_ONCE_POISON
     try:
         function(*arguments)
-    except BaseException:
-        finish(self, FS_ONCE_POISON)
-        raise
-    finish(self, FS_ONCE_DONE)
+        outcome = FS_ONCE_DONE
+    finally:
+        finish(self, outcome)
     return 0
 
 
@@ -273,15 +325,15 @@ cdef inline object value_or_empty(OnceLock self):
 
 cdef object get_or_init(OnceLock self, object function):
     cdef object value = value_or_empty(self)
+    cdef uint8_t outcome = FS_ONCE_NEW
     while value is EMPTY:
         if start(self, False) == FS_ONCE_RUN:
             try:
                 value = function()
                 fs_slot_set(self.cell, value)
-            except BaseException:
-                finish(self, FS_ONCE_NEW)
-                raise
-            finish(self, FS_ONCE_DONE)
+                outcome = FS_ONCE_DONE
+            finally:
+                finish(self, outcome)
         else:
             value = value_or_empty(self)
     return value
@@ -293,6 +345,7 @@ cdef object or_none(object value):
 
 @cython.final
 @cython.no_gc_clear  # a cycle ends in the cell
+@cython.trashcan(True)
 cdef class OnceLock(_Once):
     """OnceLock()
 --
@@ -322,10 +375,14 @@ returns it (release / acquire ordering).  As std's OnceLock."""
         Waits while another thread initializes.  RuntimeError when called from within
         the initialization.
         """
+        cdef uint8_t outcome = FS_ONCE_NEW
         if once_is_done(&self.once) or start(self, False) != FS_ONCE_RUN:
             return False
-        fs_slot_set(self.cell, value)
-        finish(self, FS_ONCE_DONE)
+        try:
+            fs_slot_set(self.cell, value)
+            outcome = FS_ONCE_DONE
+        finally:
+            finish(self, outcome)
         return True
 
     def get_or_init(self, function, /):
@@ -346,9 +403,11 @@ returns it (release / acquire ordering).  As std's OnceLock."""
         cdef object value
         if not once_retract(&self.once):
             return None
-        value = fs_slot_get(self.cell)
-        fs_slot_set(self.cell, EMPTY)
-        once_end(&self.once, FS_ONCE_NEW)
+        try:
+            value = fs_slot_get(self.cell)
+            fs_slot_set(self.cell, EMPTY)
+        finally:
+            once_end(&self.once, FS_ONCE_NEW)
         return value
 
     def into_inner(self):
@@ -367,19 +426,28 @@ returns it (release / acquire ordering).  As std's OnceLock."""
 
 # -- LazyLock ----------------------------------------------------------------
 
+cdef object first_force(LazyLock self):
+    cdef uint8_t outcome = FS_ONCE_POISON
+    function = self.function
+    try:
+        self.result = function()
+        outcome = FS_ONCE_DONE
+    except BaseException as error:
+        self.error = kept_copy(error)
+        raise
+    finally:
+        self.function = None
+        finish(self, outcome)
+    return self.result
+
+
 cdef object force_slow(LazyLock self):
     cdef int outcome = start(self, False)
-    if outcome == FS_ONCE_POISON:
-        raise RuntimeError(
-            "this LazyLock is poisoned: its function has raised") from self.error
     if outcome == FS_ONCE_RUN:
-        try:
-            self.result = self.function()
-        except BaseException as error:
-            self.error = error
-            finish(self, FS_ONCE_POISON)
-            raise
-        finish(self, FS_ONCE_DONE)
+        return first_force(self)
+    if outcome == FS_ONCE_POISON:
+        raise RuntimeError("this LazyLock is poisoned: its function has raised") from (
+            copy_error(self.error) if self.error is not None else None)
     return self.result
 
 
@@ -388,15 +456,16 @@ cdef inline object force(LazyLock self):
 
 
 @cython.final
+@cython.trashcan(True)  # long chains are freed without a deep stack
 cdef class LazyLock(_Once):
     """LazyLock(function, /)
 --
 
 A value that function() makes when it is first asked for.
 
-Whoever asks meanwhile waits.  An exception poisons it for good: the first
-caller gets it, later ones a RuntimeError from it.  Ordering as OnceLock's; as
-std's LazyLock."""
+Threads that ask meanwhile wait.  An exception poisons it for good: the first
+caller gets it, later ones a RuntimeError whose cause is a copy of it.  The
+function is dropped when it has run.  Ordering as OnceLock's; as std's LazyLock."""
 
     def __cinit__(self, function, /):
         if not callable(function):
@@ -423,22 +492,24 @@ std's LazyLock."""
 # -- @once -------------------------------------------------------------------
 
 @cython.final
+@cython.trashcan(True)
 cdef class once(_Once):
     """once(function, /)
 --
 
 Decorator: the function runs one time in the process.
 
-The first call runs it, with its arguments; everybody else waits for that and
-gets the same result, or the same exception, whatever their arguments.  An
-exception that is no Exception (KeyboardInterrupt, SystemExit) is not kept: the
-next call tries again.  RuntimeError when called from within the function."""
+The first call runs it, with its arguments; all other calls wait for that and
+get the same result, whatever their arguments.  When it raises, each later call
+raises a copy of the exception: of the same class, with the same arguments and
+attributes.  An exception that is no Exception (KeyboardInterrupt, SystemExit) is
+not kept: the next call tries again.  RuntimeError when called from within the
+function."""
     cdef fs_call call         # what a call calls: see _slots.pyx
     cdef dict __dict__
     cdef object function
     cdef object result
-    cdef object error          # None, or what it raised
-    cdef object traceback      # of the error when it left the function
+    cdef object error          # None, or a copy of what it raised, which is never raised
 
     def __cinit__(self, function, /):
         if not callable(function):
@@ -453,7 +524,8 @@ next call tries again.  RuntimeError when called from within the function."""
                 setattr(self, name, getattr(function, name))
 
     def __call__(self, *args, **kwargs):
-        raise NotImplementedError  # make_callable() puts `call` in its place
+        # For a call by this name: make_callable() has put `call` in its place.
+        return PyObject_Call(self, args, kwargs)
 
     @classmethod
     def __class_getitem__(cls, item, /):
@@ -473,34 +545,37 @@ next call tries again.  RuntimeError when called from within the function."""
         return f"<once {self.function!r}>"
 
 
-cdef int raise_kept(once self) except -1:
-    """The exception once more, with the traceback that it had, not the one that
-    the last caller left in it."""
+cdef int raise_copy(object kept) except -1:
+    """Raise a copy as the kept exception left the function: with its traceback and context."""
+    error = copy_error(kept)
     cdef PyObject* traceback = NULL
-    Py_XINCREF(<PyObject*>Py_TYPE(self.error))
-    Py_XINCREF(<PyObject*>self.error)
-    if self.traceback is not None:
-        traceback = <PyObject*>self.traceback
-        Py_XINCREF(traceback)
-    PyErr_Restore(<PyObject*>Py_TYPE(self.error), <PyObject*>self.error, traceback)
+    if error.__traceback__ is not None:
+        traceback = Py_NewRef(<PyObject*>error.__traceback__)
+    PyErr_Restore(
+        Py_NewRef(<PyObject*>Py_TYPE(error)), Py_NewRef(<PyObject*>error), traceback)
     return -1
+
+
+cdef object run_once(once self, PyObject** args, size_t nargsf, PyObject* names):
+    cdef uint8_t outcome = FS_ONCE_NEW
+    try:
+        self.result = PyObject_Vectorcall(self.function, args, nargsf, names)
+        outcome = FS_ONCE_DONE
+    except Exception as error:
+        self.error = kept_copy(error)
+        if self.error is not None:
+            outcome = FS_ONCE_DONE
+        raise
+    finally:
+        finish(self, outcome)
+    return self.result
 
 
 cdef object first_call(once self, PyObject** args, size_t nargsf, PyObject* names):
     if start(self, False) == FS_ONCE_RUN:
-        try:
-            self.result = PyObject_Vectorcall(self.function, args, nargsf, names)
-        except Exception as error:
-            self.error = error
-            self.traceback = error.__traceback__
-            finish(self, FS_ONCE_DONE)
-            raise
-        except BaseException:
-            finish(self, FS_ONCE_NEW)
-            raise
-        finish(self, FS_ONCE_DONE)
+        return run_once(self, args, nargsf, names)
     if self.error is not None:
-        raise_kept(self)
+        raise_copy(self.error)
     return self.result
 
 
@@ -521,7 +596,7 @@ cdef class _Pending(_Once):
     """The run that makes one instance's value."""
 
 
-cdef dict attributes_of(object instance, str name):
+cdef object attributes_of(object instance, str name):
     try:
         return instance.__dict__
     except AttributeError:
@@ -530,7 +605,7 @@ cdef dict attributes_of(object instance, str name):
             "instances: add '__dict__' to their __slots__") from None
 
 
-cdef object make_value(lazy_property self, object instance, dict attributes):
+cdef object make_value(lazy_property self, object instance, object attributes):
     """The value, by whoever comes first; `attributes` had none."""
     cdef _Pending pending
     # The instance is alive throughout, so its address is its own.
@@ -556,6 +631,7 @@ cdef object make_value(lazy_property self, object instance, dict attributes):
 
 
 @cython.final
+@cython.trashcan(True)
 cdef class lazy_property:
     """lazy_property(function, /)
 --
@@ -599,7 +675,7 @@ tries again.  RuntimeError when the function asks for its own value."""
             return self
         if self.name is None:
             raise TypeError("this lazy_property has no name: __set_name__() was not called")
-        cdef dict attributes = attributes_of(instance, self.name)
+        attributes = attributes_of(instance, self.name)
         value = attributes.get(self.name, EMPTY)
         return make_value(self, instance, attributes) if value is EMPTY else value
 

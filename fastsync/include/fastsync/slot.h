@@ -8,12 +8,13 @@
 #include <Python.h>
 #include "atomic.h"
 
-/* A new reference to what is there. */
+/* A new reference to what is there; NULL with an exception set, if another program has found
+ * the list (gc.get_referents) and emptied it. */
 FS_INLINE PyObject *fs_slot_get(PyObject *cell) {
 #if PY_VERSION_HEX >= 0x030D0000
     return PyList_GetItemRef(cell, 0);
 #else
-    return Py_NewRef(PyList_GET_ITEM(cell, 0));
+    return Py_XNewRef(PyList_GetItem(cell, 0));
 #endif
 }
 
