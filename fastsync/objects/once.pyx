@@ -23,6 +23,7 @@ from fastsync.objects._pin import register_pinnable
 
 cdef extern from "Python.h":
     PyObject* Py_NewRef(PyObject*) noexcept
+    int PyDict_DelItem(PyObject*, PyObject*) noexcept
     size_t PyVectorcall_NARGS(size_t) noexcept
     object PyObject_Vectorcall(object, PyObject**, size_t, PyObject*)
     void PyErr_Restore(PyObject*, PyObject*, PyObject*) noexcept
@@ -620,8 +621,9 @@ cdef object make_value(lazy_property self, object instance, object attributes):
                     value = self.function(instance)
                     attributes[self.name] = value
             finally:
-                # First out of the table, then the end: who comes later starts anew.
-                self.pending.pop(key, None)
+                # First out of the table, then the end: later threads start anew.  A method
+                # of the dict would need memory, and could fail.
+                PyDict_DelItem(<PyObject*>self.pending, <PyObject*>key)
                 finish(pending, FS_ONCE_DONE)
             return value
         value = attributes.get(self.name, EMPTY)
