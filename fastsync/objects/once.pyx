@@ -23,7 +23,6 @@ from fastsync.objects._pin import register_pinnable
 
 cdef extern from "Python.h":
     PyObject* Py_NewRef(PyObject*) noexcept
-    int PyDict_DelItem(PyObject*, PyObject*) noexcept
     size_t PyVectorcall_NARGS(size_t) noexcept
     object PyObject_Vectorcall(object, PyObject**, size_t, PyObject*)
     void PyErr_Restore(PyObject*, PyObject*, PyObject*) noexcept
@@ -609,8 +608,9 @@ cdef object attributes_of(object instance, str name):
 cdef object make_value(lazy_property self, object instance, object attributes):
     """The value, by whoever comes first; `attributes` had none."""
     cdef _Pending pending
-    # The instance is alive throughout, so its address is its own.
-    key = <uintptr_t><PyObject*>instance
+    # The instance is alive throughout, so its address is its own.  Made once: it is
+    # needed at the end, where there may be no memory for it.
+    cdef object key = <uintptr_t><PyObject*>instance
     while True:
         pending = self.pending.setdefault(key, _Pending.__new__(_Pending))
         if start(pending, False) == FS_ONCE_RUN:
@@ -621,9 +621,8 @@ cdef object make_value(lazy_property self, object instance, object attributes):
                     value = self.function(instance)
                     attributes[self.name] = value
             finally:
-                # First out of the table, then the end: later threads start anew.  A method
-                # of the dict would need memory, and could fail.
-                PyDict_DelItem(<PyObject*>self.pending, <PyObject*>key)
+                # First out of the table, then the end: later threads start anew.
+                self.pending.pop(key, None)
                 finish(pending, FS_ONCE_DONE)
             return value
         value = attributes.get(self.name, EMPTY)
