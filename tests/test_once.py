@@ -8,7 +8,7 @@ import traceback
 import weakref
 
 import pytest
-from conftest import interrupted, run_threads, wait_until
+from conftest import interrupted
 
 from fastsync.objects.once import LazyLock, Once, OnceLock, OnceState, lazy_property, once
 
@@ -590,7 +590,7 @@ def test_an_error_that_cannot_be_copied_is_told_all_the_same():
 
 
 @pytest.mark.parametrize("kind", [once, LazyLock])
-def test_kept_errors_raised_by_many_threads(kind):
+def test_kept_errors_raised_by_many_threads(kind, run_threads):
     # each caller's traceback is its own: one that threads share crashes a free-threaded build
     def fail():
         raise ConnectionError("refused")

@@ -141,7 +141,9 @@ cdef object copy_error(object error):
     """Another exception of the same class, with the same arguments, attributes, notes, cause,
     context and traceback.  Runs no code of the class: what it would do again is not known."""
     cdef type cls = type(error)
-    base = next(c for c in cls.__mro__ if not c.__flags__ & HEAP_TYPE)
+    for base in cls.__mro__:
+        if not base.__flags__ & HEAP_TYPE:
+            break  # its own __new__ is what makes the object
     copy = base.__new__(cls, *BaseException.args.__get__(error))
     for c in cls.__mro__:
         for name, attribute in c.__dict__.items():
