@@ -25,7 +25,7 @@ import time
 import weakref
 
 from fastsync import Arc, AtomicCell, AtomicI64, AtomicRef, LazyLock, OnceLock, once
-from fastsync.once import lazy_property
+from fastsync.objects.once import lazy_property
 
 WORDS = 12
 OPERATIONS = 400  # of a thread in a round, each a burst
