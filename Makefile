@@ -5,7 +5,7 @@ ARGS ?=
 SECONDS ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help venvs venv venv-gil demo test test-parallel test-pthread test-cpython test-versions test-here sdist wheels docs lint-workflows stress bench bench-quick \
+.PHONY: help litmus venvs venv venv-gil demo test test-parallel test-pthread test-cpython test-versions test-here sdist wheels docs lint-workflows stress bench bench-quick \
 	bench-peers bench-report bench-native headers-check models mutants levels tsan asan lint format clean
 
 help: ## list the targets
@@ -80,6 +80,10 @@ headers-check: venv ## compile the extensions against the headers of 3.14t and 3
 
 models: ## check the Promela models of the locks, and that their mutants fail
 	@tools/check_models.py $(ARGS)
+
+litmus: ## check the locks' orders on weak memory models, and that each is needed (herd7)
+	@tools/get_herd.sh
+	@tools/check_litmus.py $(ARGS)
 
 levels: venv ## ten million operations of each kind and 100,000 threads: nothing grows
 	@.venv/bin/python tools/levels.py $(ARGS)
