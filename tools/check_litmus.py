@@ -79,12 +79,12 @@ class Protocol:
         self.variables = sorted({o.variable for o in self.operations})
 
     def changes(self):
-        """(operation, weaker order, whether the outcome must be there then)."""
+        """(operation, weaker order, "" or why it could do as well)."""
         for operation in self.operations:
             for order in operation.needed:
-                yield operation, order, True
-            for order, _ in operation.spare:
-                yield operation, order, False
+                yield operation, order, ""
+            for order, why in operation.spare:
+                yield operation, order, why.strip()
 
     def registers(self, thread):
         found = [item.register for _, item in self.threads[thread] if isinstance(item, Operation)]
@@ -131,9 +131,9 @@ class C11:
             text += [f"  int r{name} = {UNSET};" for name in protocol.registers(thread)]
             nested(
                 body,
-                lambda item: text.append(f"  if (r{item[1]} == {item[2]}) {{"),
-                lambda: text.append("  }"),
-                lambda operation: text.extend(self.operation(operation, order_of(operation))),
+                lambda item, text=text: text.append(f"  if (r{item[1]} == {item[2]}) {{"),
+                lambda text=text: text.append("  }"),
+                lambda o, text=text: text.extend(self.operation(o, order_of(o))),
             )
             text.append("}")
         text.append(f"exists ({protocol.condition(lambda _, register: 'r' + register)})")
@@ -153,13 +153,16 @@ class C11:
         return [f"  r{o.register} = {call}({o.variable}, {o.numbers[0]}, {order});"]
 
 
+# The instructions of AArch64 for each order.
+LOADS = {"relaxed": "LDR", "acquire": "LDAPR", "seq_cst": "LDAR"}
+STORES = {"relaxed": "STR", "release": "STLR", "seq_cst": "STLR"}
+SUFFIX = {"relaxed": "", "acquire": "A", "release": "L", "acq_rel": "AL", "seq_cst": "AL"}
+
+
 class AArch64:
     """As compilers translate C11 for ARMv8.1 and later, with the weakest of what they may use."""
 
     model, label = "aarch64.cat", "AArch64"
-    LOADS = {"relaxed": "LDR", "acquire": "LDAPR", "seq_cst": "LDAR"}
-    STORES = {"relaxed": "STR", "release": "STLR", "seq_cst": "STLR"}
-    SUFFIX = {"relaxed": "", "acquire": "A", "release": "L", "acq_rel": "AL", "seq_cst": "AL"}
 
     def write(self, protocol, order_of):
         init = [f"{name}={value};" for name, value in protocol.init.items()]
@@ -201,11 +204,11 @@ class AArch64:
 
     def operation(self, o, order):
         at, value = f"[{self.addresses[o.variable]}]", self.values[o.register]
-        suffix, spare = self.SUFFIX[order], self.spare
+        suffix, spare = SUFFIX[order], self.spare
         if o.op == "store":
-            return [f"MOV W{spare},#{o.numbers[0]}", f"{self.STORES[order]} W{spare},{at}"]
+            return [f"MOV W{spare},#{o.numbers[0]}", f"{STORES[order]} W{spare},{at}"]
         if o.op == "load":
-            return [f"{self.LOADS[order]} W{value},{at}"]
+            return [f"{LOADS[order]} W{value},{at}"]
         if o.op == "cas":
             lines = [f"MOV W{value},#{o.numbers[0]}", f"MOV W{spare},#{o.numbers[1]}"]
             return [*lines, f"CAS{suffix} W{value},W{spare},{at}"]
@@ -256,17 +259,17 @@ def check(herd, protocol):
         if possible(herd, language, protocol):
             complaints.append(f"{protocol.name}: the outcome can be on {language.label}")
     for change in protocol.changes():
-        operation, order, must_show = change
+        operation, order, why = change
         shown = [
             language.label
             for language in (C11, AArch64)
             if possible(herd, language, protocol, change)
         ]
         place = f"{operation.op} {operation.variable[2:]}: {operation.order} as {order}"
-        if bool(shown) != must_show:
-            verb = "is missed" if must_show else f"matters on {', '.join(shown)}"
+        if bool(shown) == bool(why):
+            verb = f"matters on {', '.join(shown)}" if why else "is missed"
             complaints.append(f"{protocol.name}: {place} {verb}")
-        rows.append((place, " and ".join(shown) or "no: stronger than needed"))
+        rows.append((place, " and ".join(shown) or f"no: {why}"))
     return complaints, rows
 
 
