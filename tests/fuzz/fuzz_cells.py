@@ -327,8 +327,7 @@ def wait_freed():
         raise Wrong(f"{Count.made.load()} values of Arcs, of which {ends} ended")
 
 
-def one_round(seed, threads, kinds, end, errors):
-    shared = Shared(random.Random(seed))
+def use_by_a_crowd(shared, seed, threads, kinds, end, errors):
     operations = [operation for kind in kinds for operation in KINDS[kind]]
     role = [load_words, store_words]
 
@@ -356,7 +355,10 @@ def one_round(seed, threads, kinds, end, errors):
         cell.store(None)
     for arc in shared.arcs:
         arc.drop()
-    del shared, arc, cell, crowd, work
+
+
+def one_round(seed, threads, kinds, end, errors):
+    use_by_a_crowd(Shared(random.Random(seed)), seed, threads, kinds, end, errors)
     if not errors:
         wait_freed()
 
