@@ -5,7 +5,7 @@ ARGS ?=
 SECONDS ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help litmus venvs venv venv-gil demo test test-parallel test-pthread test-cpython test-versions test-here sdist wheels docs lint-workflows stress bench bench-quick \
+.PHONY: help litmus venvs venv venv-gil demo test test-parallel test-pthread test-cpython test-cpython-all test-versions test-here sdist wheels docs lint-workflows stress bench bench-quick \
 	bench-peers bench-report bench-native headers-check models mutants levels tsan asan lint format clean
 
 help: ## list the targets
@@ -37,6 +37,10 @@ test-parallel: ## run the suite on 3.13t with each test in four threads at once
 test-cpython: venvs ## run CPython's own tests on fastsync, on both builds
 	@status=0; for venv in .venv .venv-gil; do \
 	$$venv/bin/python tools/run_cpython_tests.py $(ARGS) || status=1; done; exit $$status
+
+test-cpython-all: venvs ## run all of CPython's tests, stock against fastsync; goes on where it was ended
+	@status=0; for venv in .venv .venv-gil; do \
+	$$venv/bin/python tools/run_cpython_tests.py --all $(ARGS) || status=1; done; exit $$status
 
 test-versions: ## run the suite and CPython's own tests on 3.11 to 3.15 (ARGS="3.14 3.15" for some)
 	@tools/test_versions.sh $(ARGS)

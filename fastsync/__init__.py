@@ -7,8 +7,15 @@ changes nothing: `install()` is what swaps the locks inside `threading`.
 import _thread
 
 # At once, and not from the first of our modules: Cython's own check lets the first interpreter in,
-# whichever that is, and no other. From 3.13 on the interpreter can be asked.
-if hasattr(_thread, "_is_main_interpreter") and not _thread._is_main_interpreter():
+# whichever that is, and no other. So one that fails in another interpreter would lock the main one
+# out.
+if hasattr(_thread, "_is_main_interpreter"):  # 3.13
+    _is_main = _thread._is_main_interpreter()
+else:
+    import _xxsubinterpreters
+
+    _is_main = _xxsubinterpreters.get_current() == _xxsubinterpreters.get_main()
+if not _is_main:
     raise ImportError("fastsync works in the main interpreter only")
 
 __version__ = "0.1.0"
@@ -42,6 +49,7 @@ _HOME |= dict.fromkeys(
     ["LazyLock", "Once", "OnceLock", "OnceState", "lazy_property", "once"], "objects.once"
 )
 _HOME |= dict.fromkeys(["Parker", "Unparker", "WaitGroup"], "objects.parker")
+_HOME["holding"] = "objects.primitives"
 _SUBMODULES = frozenset({"deadlock", "threading"})
 
 __all__ = sorted(["__version__", "get_include", *_HOME])

@@ -42,6 +42,7 @@ from fastsync.objects.once import (
     once,
 )
 from fastsync.objects.parker import Parker, Unparker, WaitGroup
+from fastsync.objects.primitives import holding
 from fastsync.objects.rwlock import (
     LockView,
     MappedReadGuard,
@@ -102,6 +103,7 @@ __all__ = [
     "compiler_fence",
     "fence",
     "get_include",
+    "holding",
     "install",
     "installed",
     "is_pinned",

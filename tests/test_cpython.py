@@ -31,3 +31,15 @@ def test_exclusions_are_few_and_reasoned():
     lines = [line for line in tool.EXCLUSIONS.read_text().splitlines() if line[:1] not in "#"]
     assert len(tool.exclusions()) <= len(lines) < 5
     assert all(len(line.partition(":")[2]) > 20 for line in lines)
+
+
+def test_a_run_of_everything_goes_on_where_it_was_ended(tmp_path, monkeypatch):
+    files = pytest.importorskip("test.libregrtest.findtests") and tool.all_files()
+    assert len(files) > 300 and "test_threading" in files
+    ran = []
+    monkeypatch.setattr(tool, "LOGS", tmp_path)
+    monkeypatch.setattr(tool, "run", lambda *item: ran.append(item) or {"passed": len(ran)})
+    assert tool.Kept(False).run("test_a", "stock") == {"passed": 1}
+    assert tool.Kept(False).run("test_a", "patched") == {"passed": 2}
+    assert tool.Kept(False).run("test_a", "stock") == {"passed": 1}
+    assert tool.Kept(True).run("test_a", "stock") == {"passed": 3}

@@ -463,3 +463,96 @@ def test_the_descriptors_of_with_are_nobodys_else():
         _ = Stranger()._value
     with pytest.raises(TypeError):
         Stranger()._value = 1
+
+
+# -- second calls of __init__() ----------------------------------------------
+
+
+def two_values(kind):
+    if kind is ours.Barrier:
+        return [(2, print, 1), (3, len, None)]
+    if kind is ours.Condition:
+        return [(ours.Lock(),), (ours.RLock(),)]
+    if kind in (ours.Semaphore, ours.BoundedSemaphore):
+        return [(3,), (7,)]
+    return [(), ()]
+
+
+@pytest.mark.parametrize(
+    "name", ["Lock", "RLock", "Condition", "Semaphore", "BoundedSemaphore", "Event", "Barrier"]
+)
+def test_two_threads_initialize_one_object(name, run_threads):
+    kind = getattr(ours, name)
+    values = two_values(kind)
+    for _ in range(300):
+        thing = kind(*values[0])
+        run_threads([lambda v=v, t=thing: t.__init__(*v) for v in values])
+        repr(thing)
+        if name == "BoundedSemaphore":
+            assert thing._value == thing._initial_value in (3, 7)
+        elif name == "Semaphore":
+            assert thing._value in (3, 7)
+        elif name == "Condition":
+            assert thing._lock in (values[0][0], values[1][0])
+            with thing:
+                thing.notify_all()
+        elif name == "Barrier":
+            assert (thing._action, thing._timeout) in ((print, 1), (len, None))
+            assert thing.parties in (2, 3)
+
+
+def test_an_init_that_raises_changes_nothing():
+    class Index:
+        calls = 0
+
+        def __index__(self):
+            self.calls += 1
+            return 3
+
+        def __int__(self):
+            raise AssertionError("converted by __int__()")
+
+    index = Index()
+    semaphore = ours.BoundedSemaphore(index)
+    assert (semaphore._value, semaphore._initial_value, index.calls) == (3, 3, 1)
+    for wrong in (1.5, -1, 10**30, "x"):
+        for thing in (semaphore, ours.Barrier(3)):
+            before = repr(thing).partition(":")[2]
+            with pytest.raises((TypeError, ValueError, OverflowError)):
+                thing.__init__(wrong)
+            assert repr(thing).partition(":")[2] == before
+
+
+def nested_barrier_timeouts(inner):
+    return ours.Barrier(1, None, inner)
+
+
+def nested_barrier_actions(inner):
+    return ours.Barrier(1, inner and inner.wait)
+
+
+def nested_attributes(inner):
+    event = ours.Event()
+    event.inner = inner
+    return event
+
+
+def nested_conditions(inner):
+    return ours.Condition(inner)
+
+
+@pytest.mark.parametrize(
+    "makers",
+    [
+        [nested_barrier_timeouts],
+        [nested_barrier_actions],
+        [nested_attributes],
+        [nested_conditions],
+        [nested_barrier_timeouts, nested_attributes],
+    ],
+)
+def test_a_long_chain_is_dropped(makers):
+    chain = None
+    for index in range(300_000):
+        chain = makers[index % len(makers)](chain)
+    del chain

@@ -1,10 +1,13 @@
 """Run CPython's own threading tests on fastsync and compare the counts with stock threading.
 
-    python tools/run_cpython_tests.py [--quick] [--form FORM] [--fresh] [FILE ...]
+    python tools/run_cpython_tests.py [--quick] [--all] [--form FORM] [--fresh] [FILE ...]
 
 Each file runs in two forms: `patched` (the primitives in `threading` are swapped) and `replaced`
 (`fastsync.threading` takes the module's place). Stock threading's counts on the same interpreter
 are kept in the cache folder. A failure, or fewer tests passed than stock, ends with status 1.
+
+With --all it is every file of CPython's suite, some 480. That takes hours, so each result is kept
+in build/cpython as it comes, and a run that was ended goes on there; --fresh begins anew.
 """
 
 import argparse
@@ -16,6 +19,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -36,6 +40,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 # The slowest first, so that no worker is left alone with one of them at the end.
 FILES = [
+    *(
+        f"test_multiprocessing_{start}.test_{part}"
+        for start in ("spawn", "forkserver", "fork")
+        for part in ("processes", "manager", "threads", "misc")
+    ),
     "test_concurrent_futures.test_shutdown",
     "test_threading",
     "test_concurrent_futures.test_process_pool",
@@ -91,6 +100,34 @@ def existing(files):
         elif file == "test_concurrent_futures.test_shutdown":
             found.append("test_concurrent_futures")  # one file before 3.12
     return found
+
+
+def all_files():
+    """Return every test file of this Python, the large folders file by file."""
+    from test.libregrtest.findtests import findtests
+
+    return sorted({name.removeprefix("test.") for name in findtests()})
+
+
+class Kept:
+    """What a run with --all has so far, in a file."""
+
+    def __init__(self, fresh):
+        self.path = LOGS / version() / "all.json"
+        self.results = {}
+        self.lock = threading.Lock()
+        if self.path.exists() and not fresh:
+            self.results = json.loads(self.path.read_text())
+
+    def run(self, file, form):
+        key = f"{form} {file}"
+        if key not in self.results:
+            counts = run(file, form)
+            with self.lock:
+                self.results[key] = counts
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self.path.write_text(json.dumps(self.results, indent=1))
+        return self.results[key]
 
 
 def exclusions():
@@ -219,6 +256,7 @@ def options():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("files", nargs="*", metavar="FILE", help="as in test_threading")
     parser.add_argument("--quick", action="store_true", help="the quick files, patched only")
+    parser.add_argument("--all", action="store_true", help="every file; goes on where it was ended")
     parser.add_argument("--form", choices=FORMS, help="one form only")
     parser.add_argument("--fresh", action="store_true", help="run stock threading again")
     return parser.parse_args()
@@ -226,20 +264,25 @@ def options():
 
 def main():
     chosen = options()
-    files = existing(chosen.files or (QUICK if chosen.quick else FILES))
+    if chosen.all:
+        files = chosen.files or all_files()
+    else:
+        files = existing(chosen.files or (QUICK if chosen.quick else FILES))
     if not files:
         print(f"{version()}: this Python comes without its test suite, so nothing was run")
         return 0
     forms = [chosen.form] if chosen.form else FORMS[:1] if chosen.quick else FORMS
-    baseline = load_baseline(chosen.fresh)
+    baseline = {} if chosen.all else load_baseline(chosen.fresh)
+    one = Kept(chosen.fresh).run if chosen.all else run
     todo = [(file, "stock") for file in files if file not in baseline]
     todo += [(file, form) for file in files for form in forms]
     todo.sort(key=lambda item: files.index(item[0]))
     with ThreadPoolExecutor(WORKERS) as pool:
-        results = dict(zip(todo, pool.map(lambda item: run(*item), todo), strict=True))
+        results = dict(zip(todo, pool.map(lambda item: one(*item), todo), strict=True))
 
     baseline.update({file: counts for (file, form), counts in results.items() if form == "stock"})
-    save_baseline(baseline)
+    if not chosen.all:
+        save_baseline(baseline)
     results.update({(file, "stock"): baseline[file] for file in files})
     print_table(files, forms, results)
 

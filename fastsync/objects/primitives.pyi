@@ -1,6 +1,6 @@
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Protocol, Self, SupportsIndex, TypeVar, final, overload
+from typing import Any, Protocol, Self, TypeVar, final, overload
 
 from typing_extensions import deprecated  # warnings has it from 3.13 on
 
@@ -11,6 +11,17 @@ __test__: dict[str, str]
 class _AnyLock(Protocol):
     def acquire(self, blocking: bool = ..., timeout: float = ..., /) -> bool: ...
     def release(self) -> object: ...
+
+@final
+class holding:
+    def __new__(cls, lock: _AnyLock, timeout: float | None) -> Self: ...
+    def __enter__(self) -> Any: ...  # the lock
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None: ...
 
 @final
 class Lock:

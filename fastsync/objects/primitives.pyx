@@ -1509,6 +1509,50 @@ before a wait() happens before everything after any other wait() of the round.""
                 f"waiters={barrier_waiting(&self.barrier)}/{self.barrier.parties}>")
 
 
+# -- holding -----------------------------------------------------------------
+
+@cython.final
+cdef class holding:
+    """holding(lock, timeout)
+--
+
+A `with` block under a lock that gives up after a time.
+
+    with holding(lock, timeout=2):
+        ...
+
+lock: anything with acquire(blocking, timeout) and release(), of this library or not.
+timeout: seconds; not positive: does not wait.  None waits without a limit.  `as` gives
+the lock.  TimeoutError when it was not acquired in time; the block does not run then.
+One object may be used again, and by several threads.  Ordering: the lock's."""
+    cdef object lock
+    cdef object timeout
+
+    def __cinit__(self, lock, timeout):
+        self.lock = lock
+        self.timeout = timeout
+
+    def __enter__(self):
+        if self.timeout is None:
+            acquired = self.lock.acquire()
+        elif not self.timeout <= 0:  # also what is not a number, which acquire() refuses
+            acquired = self.lock.acquire(True, self.timeout)
+        else:
+            acquired = self.lock.acquire(False)
+        if acquired is not None and not acquired:  # some locks answer nothing when they are taken
+            raise TimeoutError(f"the lock was not acquired within {self.timeout} seconds")
+        return self.lock
+
+    def __exit__(self, exc_type=None, exc_value=None, traceback=None):
+        self.lock.release()
+
+    def __reduce_ex__(self, protocol):
+        refuse_pickling(self)
+
+    def __repr__(self):
+        return f"holding({self.lock!r}, timeout={self.timeout!r})"
+
+
 # -- short ways: the plain calls of the most used methods, see shorten() -----
 
 cdef fs_method usual_lock_acquire
