@@ -26,6 +26,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from fastsync.raw.c_atomic cimport (
     fs_atomic_u32, fs_u32_fetch_add_relaxed, fs_u32_load_relaxed, fs_u32_store_relaxed,
 )
+from fastsync.raw.c_python cimport PyThreadState, fs_attach, fs_detach
 from fastsync.raw.c_wait cimport (
     fs_bucket_lock, fs_bucket_lock_acquire, fs_bucket_lock_release,
     fs_now, fs_thread_id, fs_yield,
@@ -37,8 +38,6 @@ import os
 import threading as _threading
 
 cdef extern from "Python.h":
-    ctypedef struct PyThreadState:
-        pass
     PyThreadState* PyThreadState_Get() noexcept
     uint64_t PyThreadState_GetID(PyThreadState*) noexcept
 
@@ -270,7 +269,8 @@ cdef void contention_released(fs_release* release) noexcept:
 
 # -- adding up ---------------------------------------------------------------
 #
-# One thread at a time, with `draining` set; the dicts are for it, and for the report.
+# The dicts, and the names that they have here, are for the one thread that has set `draining`:
+# a name that is bound anew while another thread reads it would give it a dict that is freed.
 
 cdef dict known_origins = {}   # number -> Origin
 cdef dict known_threads = {}   # number -> (name, identifier)
@@ -399,33 +399,60 @@ cdef int add_to_slots(
 
 cdef int drain() except -1:
     """Add up what has ended, unless another thread is at it."""
-    global ended, ended_count, draining
-    cdef fs_waited* kept
-    cdef fs_waited* next
+    if begin_draining():
+        try:
+            drain_all()
+        finally:
+            draining_ended()
+    return 0
+
+
+cdef bint begin_draining() noexcept:
+    """Whether this thread is the one now."""
+    global draining
     cdef bint mine
     fs_bucket_lock_acquire(&books, fork_epoch())
     mine = not draining
     draining = True
-    kept = ended if mine else NULL
-    if mine:
-        ended = NULL
-        ended_count = 0
     fs_bucket_lock_release(&books, fork_epoch())
-    if not mine:
-        return 0
-    try:
-        while kept != NULL:
-            next = kept.next
-            try:
-                await_releasers(&kept.wait)
-                add_up(&kept.wait, kept.duration)
-            finally:
-                forget_shares(&kept.wait)
-                Py_DECREF(<object>kept.wait.origin)
-                free(kept)
-            kept = next
-    finally:
-        draining = False
+    return mine
+
+
+cdef void draining_ended() noexcept:
+    global draining
+    fs_bucket_lock_acquire(&books, fork_epoch())
+    draining = False
+    fs_bucket_lock_release(&books, fork_epoch())
+
+
+cdef void await_draining() noexcept:
+    """Become the one, whoever it is now."""
+    cdef PyThreadState* state
+    while not begin_draining():
+        state = fs_detach()
+        fs_yield()
+        fs_attach(state)
+
+
+cdef int drain_all() except -1:
+    global ended, ended_count
+    cdef fs_waited* kept
+    cdef fs_waited* next
+    fs_bucket_lock_acquire(&books, fork_epoch())
+    kept = ended
+    ended = NULL
+    ended_count = 0
+    fs_bucket_lock_release(&books, fork_epoch())
+    while kept != NULL:
+        next = kept.next
+        try:
+            await_releasers(&kept.wait)
+            add_up(&kept.wait, kept.duration)
+        finally:
+            forget_shares(&kept.wait)
+            Py_DECREF(<object>kept.wait.origin)
+            free(kept)
+        kept = next
     return 0
 
 
@@ -455,13 +482,17 @@ def start(rate):
 
 cdef int clear() except -1:
     global waits, holders, pairs, slots, slot_ns, locks, started, kept_count
-    drain()
-    known_origins.clear()
-    known_stacks.clear()
-    locks, waits, holders, pairs, slots = {}, {}, {}, {}, {}
-    slot_ns = FIRST_SLOT_NS
-    started = fs_now()
-    kept_count = 0
+    await_draining()
+    try:
+        drain_all()
+        known_origins.clear()
+        known_stacks.clear()
+        locks, waits, holders, pairs, slots = {}, {}, {}, {}, {}
+        slot_ns = FIRST_SLOT_NS
+        started = fs_now()
+        kept_count = 0
+    finally:
+        draining_ended()
     return 0
 
 
@@ -509,14 +540,22 @@ cdef list going_on():
 
 def recorded():
     """All there is, as plain objects: see fastsync.profile."""
-    drain()
-    open_waits = going_on()
+    await_draining()
+    try:
+        drain_all()
+        return copy_recorded()
+    finally:
+        draining_ended()
+
+
+cdef dict copy_recorded():
+    cdef list open_waits = going_on()
     return {
         "elapsed": fs_now() - started,
         "kept": kept_count,
-        "locks": {key: lock.as_tuple() for key, lock in list(locks.items())},
-        "waits": {key: tuple(value) for key, value in list(waits.items())},
-        "holders": {key: tuple(value) for key, value in list(holders.items())},
+        "locks": {key: (<_Lock>lock).as_tuple() for key, lock in locks.items()},
+        "waits": {key: tuple(value) for key, value in waits.items()},
+        "holders": {key: tuple(value) for key, value in holders.items()},
         "pairs": dict(pairs),
         "slots": dict(slots),
         "slot": slot_ns,
@@ -524,7 +563,7 @@ def recorded():
         "origins": dict(known_origins),
         "threads": dict(known_threads),
         "stacks": {number: stack_lines(<const fs_stack*><uintptr_t>address)
-                   for number, address in list(known_stacks.items())},
+                   for number, address in known_stacks.items()},
     }
 
 

@@ -26,7 +26,7 @@ cdef class Origin:
     cdef fs_stack* made        # where the lock was made; NULL: before anybody looked
     cdef bint ignored          # by the deadlock detector: it changes hands
     cdef bint dead             # the lock is gone
-    cdef dict after            # locks that were taken while this one was held
+    cdef dict after            # locks that were taken while this one was held; never rebound
 
 
 # Its Origin, made if need be; it may only be called outside of all internal locks.

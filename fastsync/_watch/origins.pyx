@@ -211,7 +211,7 @@ cdef int forget_dead() except -1:
         origin = each
         if origin.reference() is None:
             origin.dead = True
-            origin.after = {}
+            origin.after.clear()  # not another dict: a thread may be looking at this one
             origins.pop(key, None)
     for each in list(origins.values()):
         origin = each

@@ -242,7 +242,8 @@ table("locks", [
     tr.after(detail);
     const cell = element(detail, "td", {colspan: 8, class: "text"});
     const columns = element(cell, "div", {class: "columns"});
-    for (const [heading, places] of [["waited at", row.waiting], ["held at (the end of the section)", row.holding]]) {
+    const sides = [["waited at", row.waiting], ["held at (the end of the section)", row.holding]];
+    for (const [heading, places] of sides) {
       const column = element(columns, "div");
       element(column, "b", {}, heading);
       for (const [where, who, seconds, share] of places) {

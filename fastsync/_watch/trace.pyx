@@ -1055,7 +1055,7 @@ def switch(on, raises=False, function=None):
     if on:
         for each in _origins.all_origins():
             origin = each
-            origin.after = {}
+            origin.after.clear()
             origin.ignored = False
         violations.clear()
         known_violations.clear()
