@@ -433,7 +433,7 @@ def test_a_load_that_was_granted_counts_once(times):
     def leave_and_return():
         for _ in range(times):
             one.store(None)
-            one.store(value)
+            one.store(value)  # noqa: F821 (deleted later)
 
     (result,) = cell._preempted_load(one, lambda: None, leave_and_return)
     assert result is value
