@@ -5,7 +5,8 @@ ARGS ?=
 SECONDS ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help litmus venvs venv venv-gil demo test test-parallel test-pthread test-cpython test-cpython-all test-versions test-here sdist wheels docs lint-workflows stress bench bench-quick \
+.PHONY: help litmus venvs venv venv-gil dev check demo test test-long \
+	test-parallel test-pthread test-cpython test-cpython-all test-versions test-here sdist wheels docs lint-workflows stress bench bench-quick \
 	bench-peers bench-report bench-native headers-check models mutants levels tsan asan lint format clean
 
 help: ## list the targets
@@ -22,9 +23,18 @@ venvs: venv venv-gil ## make or update both environments: .venv (3.13t) and .ven
 demo: venv ## run one program on threading and, unchanged, on fastsync
 	@tools/demo.sh .venv
 
+dev: ## make or update .venv-dev: an editable debug build, for editors and a quick loop
+	@FASTSYNC_DEBUG=1 tools/environment.sh .venv-dev free editable
+
+check: venvs ## before a commit: style, types and the fast tests of what has changed
+	@.venv-gil/bin/python tools/check.py $(ARGS)
+
 test: venvs ## run all checks and the suite on both builds (ARGS="..." goes to pytest)
 	@status=0; tools/lint.sh .venv-gil || status=1; \
-	tools/run_tests.sh .venv .venv-gil -- $(ARGS) || status=1; exit $$status
+	tools/run_tests.sh .venv .venv-gil -- -m "not slow" $(ARGS) || status=1; exit $$status
+
+test-long: venvs ## run the tests that take long, on both builds
+	@LABEL=test-long tools/run_tests.sh .venv .venv-gil -- -m slow $(ARGS)
 
 test-pthread: ## run the suite on 3.13t with the pthread wait backend
 	@FASTSYNC_WAIT=pthread tools/environment.sh .venv-pthread free
@@ -108,4 +118,4 @@ format: venv-gil ## let ruff format the Python files
 	@.venv-gil/bin/ruff check -q --fix . ; .venv-gil/bin/ruff format -q .
 
 clean: ## remove the environments and everything built (the cached interpreter stays)
-	rm -rf .venv .venv-gil .venv-3* .venv-pthread .venv-parallel .venv-optimized build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf .venv .venv-gil .venv-dev .venv-3* .venv-pthread .venv-parallel .venv-optimized build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Bring a virtual environment up to date: its interpreter, its packages, fastsync itself.
 #
-#   tools/environment.sh FOLDER free|gil|optimized|VERSION
+#   tools/environment.sh FOLDER free|gil|optimized|VERSION [editable]
 #
-# VERSION is 3.14 or 3.14t, for example.
+# VERSION is 3.14 or 3.14t, for example. `editable` builds the extensions in the checkout, for editors
+# and for a quick loop of edit, build and test.
 #
 # Each step leaves a stamp that says what it was made from, so a second run has nothing to do.
 # The build switches of setup.py (FASTSYNC_WAIT and so on) are taken from the environment.
@@ -107,6 +108,19 @@ install_package() {
     printf '%s\n' "$wanted" >"$folder/.package"
 }
 
+# The checkout itself is what gets imported; only what has changed is compiled.
+install_editable() {
+    local wanted log=build/$(basename "$folder").log packages
+    wanted=$(source_state)
+    if is_current package "$wanted"; then return; fi
+    exclusive build/lock
+    : >"$log"
+    logged "$log" "building in the checkout" "$python" setup.py build_ext --inplace || exit 1
+    packages=$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+    printf '%s\n' "$PWD" >"$packages/fastsync-checkout.pth"
+    printf '%s\n' "$wanted" >"$folder/.package"
+}
+
 make_venv
 install_requirements
-install_package
+if [ "${3:-}" = editable ]; then install_editable; else install_package; fi

@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # Style, Cython's own warnings, and the type stubs against the compiled modules.
-#   tools/lint.sh ENVIRONMENT
+#   tools/lint.sh ENVIRONMENT [CHECK...]     ruff, cython, stubtest; else all
 set -uo pipefail
 cd "$(dirname "$0")/.."
 . tools/common.sh
 
 bin=$PWD/${1:-.venv-gil}/bin
 failed=0
+shift
+wanted=${*:-ruff cython stubtest}
 #   check LABEL COMMAND...
 check() {
     local label=$1
@@ -25,8 +27,15 @@ stubtest() {
     return $status
 }
 
-check "ruff" "$bin/ruff" check -q .
-check "ruff format" "$bin/ruff" format -q --check .
-check "cython" "$bin/python" tools/check_cython.py
-check "stubtest" stubtest
+for name in $wanted; do
+    case $name in
+        ruff)
+            check "ruff" "$bin/ruff" check -q .
+            check "ruff format" "$bin/ruff" format -q --check .
+            ;;
+        cython) check "cython" "$bin/python" tools/check_cython.py ;;
+        stubtest) check "stubtest" stubtest ;;
+        *) die "no such check: $name" ;;
+    esac
+done
 exit $failed

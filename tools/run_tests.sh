@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # Run the checks and the whole suite on each environment; end with one line for each.
 #   tools/run_tests.sh ENVIRONMENT... [-- PYTEST ARGUMENTS]
+# LABEL, "test" without it, begins the names of the logs in build/.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 . tools/common.sh
 
 root=$PWD
+suite=${LABEL:-test}
 environments=()
 while [ $# -gt 0 ] && [ "$1" != -- ]; do
     environments+=("$1")
@@ -40,7 +42,7 @@ PY
 
 # The suite in one environment; the closing line is added to `summary`.
 run_suite() {
-    local name=$1 label log=$root/build/test-$1.log folder status=0 start=$SECONDS closing
+    local name=$1 label log=$root/build/$suite-$1.log folder status=0 start=$SECONDS closing
     label="$(describe "$name")"
     case $name in .venv | .venv-gil) ;; *) label="$label ${name#.venv-}" ;; esac
     say "== $label"
@@ -61,5 +63,5 @@ for name in "${environments[@]}"; do
     run_suite "$name" || failed=1
 done
 printf '\n'
-printf '%s\n' "${summary[@]}" | tee build/test-summary.txt
+printf '%s\n' "${summary[@]}" | tee "build/$suite-summary.txt"
 exit $failed
