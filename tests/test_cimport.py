@@ -580,6 +580,50 @@ def test_requeue_that_is_called_off(core):
         thread.join(30)
 
 
+class UnparkResult(ctypes.Structure):
+    _fields_ = [
+        ("unparked", ctypes.c_size_t),
+        ("requeued", ctypes.c_size_t),
+        ("have_more", ctypes.c_int),
+        ("be_fair", ctypes.c_int),
+    ]
+
+
+def test_who_parks_again_is_first_and_is_handed_what_it_waits_for():
+    size, address = ctypes.c_size_t, ctypes.c_void_p
+    park = c_function(
+        "park", ctypes.c_int, size, *[address] * 4, size, ctypes.c_int64, ctypes.c_int, address
+    )
+    parked = c_function("parked_count", size, size)
+    callback = ctypes.PYFUNCTYPE(size, address, ctypes.POINTER(UnparkResult))
+    unpark_one = c_function("unpark_one", size, size, callback, address)
+    woken, fair = [], []
+    key = id(woken)
+
+    def wait(number, flags):
+        park(key, None, None, None, None, 0, 2**63 - 1, flags, None)
+        woken.append(number)
+
+    @callback
+    def unparked(context, result):
+        fair.append(result.contents.be_fair)
+        return 0
+
+    again = 8  # FS_FIRST
+    waits = [lambda n=n: wait(n, again if n else 0) for n in range(3)]
+    with background(waits[0]):
+        wait_until(lambda: parked(key) == 1)
+        with background(waits[1]):
+            wait_until(lambda: parked(key) == 2)
+            with background(waits[2]):
+                wait_until(lambda: parked(key) == 3)
+                for count in (1, 2):
+                    assert unpark_one(key, unparked, None) == 1
+                    wait_until(lambda count=count: len(woken) == count)
+        assert unpark_one(key, unparked, None) == 1
+    assert woken[2] == 0 and fair[:2] == [1, 1]
+
+
 def test_requeue_to_the_same_key_moves_nobody():
     size, address = ctypes.c_size_t, ctypes.c_void_p
     choose = ctypes.PYFUNCTYPE(ctypes.c_int, address)(lambda context: 2)

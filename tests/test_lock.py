@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import ctypes
 import gc
 import pickle
 import sys
@@ -10,7 +11,8 @@ import time
 import weakref
 
 import pytest
-from conftest import background, run_threads, wait_asleep, wait_until
+from c_door import c_function
+from conftest import DEADLINE, background, run_threads, wait_asleep, wait_until
 
 import fastsync.threading as fs
 from fastsync import RwLock, ShardedLock
@@ -409,3 +411,41 @@ def test_what_is_handed_over_and_released_before_its_owner_runs():
 
     run_threads([take, release])
     assert not lock.locked()
+
+
+def test_who_was_overtaken_is_handed_the_lock_next():
+    # However short its wait was: a thread that was woken for nothing once is not so twice.
+    size = ctypes.c_size_t
+    parked_count = c_function("parked_count", size, size)
+    lock, done = fs.Lock(), threading.Event()
+    key = c_function("object_word", size, ctypes.py_object, ctypes.c_int)(lock, 6)
+
+    def parks():
+        end = time.monotonic() + DEADLINE
+        while parked_count(key) == 0:  # without a sleep: whose wait was long is handed it anyway
+            assert time.monotonic() < end
+
+    served = 0
+
+    def take():
+        nonlocal served
+        while not done.is_set():
+            with lock:
+                served += 1
+
+    lock.acquire()
+    with background(take):
+        try:
+            for _ in range(100):
+                parks()
+                before = served
+                lock.release()
+                lock.acquire()
+                if served == before:
+                    parks()
+                    lock.release()
+                    lock.acquire()
+                    assert served > before, "overtaken twice"
+        finally:
+            done.set()
+            lock.release()

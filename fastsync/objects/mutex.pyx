@@ -581,8 +581,8 @@ A lock that owns what it protects: the way to the value is a guard.
     with m as guard:
         guard.value += 1
 
-One byte of state; not re-entrant.  A thread that has waited for about a
-millisecond gets it handed over.  An exception in the block does not poison it.
+One byte of state; not re-entrant.  A thread that waits is handed it in its turn,
+however often others lock it.  An exception in the block does not poison it.
 Unlocking happens before the next lock (release / acquire ordering).
 Origin: parking_lot's Mutex."""
 

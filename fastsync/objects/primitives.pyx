@@ -444,9 +444,9 @@ cdef class Lock:
 
 A mutual exclusion lock that is not re-entrant, as `threading.Lock`.
 
-Any thread may release it.  One byte of state; a thread that has waited about a
-millisecond gets it handed over.  release() happens before the acquire() that
-takes the lock next (release / acquire ordering)."""
+Any thread may release it.  One byte of state; a thread that waits is handed it
+in its turn, however often others take it.  release() happens before the acquire()
+that takes the lock next (release / acquire ordering)."""
 
     def __cinit__(self):
         self.call = lock_call

@@ -26,6 +26,7 @@ cdef extern from "fastsync/wait.h" nogil:
     void fs_waitword_destroy(fs_waitword*) noexcept
 
     int64_t fs_now() noexcept
+    int64_t fs_ticks() noexcept
     uintptr_t fs_thread_id() noexcept
     void fs_yield() noexcept
     int fs_at_fork(void (*before)() noexcept, void (*parent)() noexcept,

@@ -6,9 +6,10 @@ from fastsync.raw.c_atomic cimport (
     fs_u8_load_relaxed, fs_u8_store_release,
 )
 from fastsync.raw.c_python cimport fs_attach, fs_detach, fs_may_spin, PyThreadState
+from fastsync.raw.c_wait cimport fs_ticks
 from fastsync.raw.parking cimport (
     FS_ACQUIRED, FS_ERROR, FS_FIRST, FS_PARK_INTERRUPTED, FS_PARK_TIMED_OUT, FS_PARK_UNPARKED,
-    FS_TIMEOUT, FS_TOKEN_HANDOFF, FS_TOKEN_NORMAL, fs_unpark_result, is_past, park, spin_end,
+    FS_TIMEOUT, FS_TOKEN_HANDOFF, FS_TOKEN_NORMAL, fs_unpark_result, is_past, park_since, spin_end,
     spin_round, unpark_all, unpark_one,
 )
 
@@ -71,6 +72,7 @@ cdef int mutex_lock_slow(fs_mutex* m, int64_t deadline, int flags) noexcept nogi
     cdef uintptr_t token
     cdef uint8_t held = mutex_held_state(flags)
     cdef uint8_t seen = fs_u8_load_relaxed(&m.state)  # relaxed: the CAS decides
+    cdef int64_t since = fs_ticks()
     while True:
         if not seen & FS_MUTEX_LOCKED:
             # Free: take it, even past a queue.
@@ -92,15 +94,15 @@ cdef int mutex_lock_slow(fs_mutex* m, int64_t deadline, int flags) noexcept nogi
             # relaxed: announces us; park() validates under the bucket lock
             if not fs_u8_cas_relaxed(&m.state, &seen, seen | FS_MUTEX_PARKED):
                 continue
-        result = park(<uintptr_t>m, mutex_still_held, NULL, mutex_wait_ended,
-                      m, 0, deadline, flags, &token)
+        result = park_since(<uintptr_t>m, mutex_still_held, NULL, mutex_wait_ended,
+                            m, 0, deadline, flags, &token, since)
         if result == FS_PARK_UNPARKED:
             if token == FS_TOKEN_HANDOFF:
                 # It never became free: the unlocker left LOCKED set for us, and
                 # waking us ordered its section before ours.
                 mutex_set_mark(m, held)
                 return FS_ACQUIRED
-            flags |= FS_FIRST  # overtaken, perhaps; our place is at the head
+            flags |= FS_FIRST  # should it park again, it was overtaken
         elif result == FS_PARK_TIMED_OUT:
             return FS_TIMEOUT
         elif result == FS_PARK_INTERRUPTED:

@@ -35,7 +35,8 @@ cdef enum:
     FS_SIGNALS = 1  # run Python signal handlers while waiting (needs a thread state)
     FS_SPIN = 2     # poll a little, detached, before sleeping
     FS_KEEP_PLACE = 4  # stay queued while signal handlers run: see park()
-    FS_FIRST = 8    # park at the head: for who was woken there and overtaken
+    FS_FIRST = 8    # this waiter was woken and overtaken: it parks before all who came
+                    # later, and the next unlock that meets it hands over
     FS_ASK = 16     # do not run signal handlers: leave, and let the caller do it
     FS_NO_FORK = 32  # before_sleep() runs no code that could fork or park
 
@@ -67,7 +68,7 @@ cdef extern from "fastsync/words.h":
         size_t unparked
         size_t requeued
         bint have_more   # exact: somebody is still parked on this key
-        bint be_fair     # eventual fairness asks for a hand-over now: it waited long
+        bint be_fair     # eventual fairness asks for a hand-over now: it waited long enough
 
 # Under the bucket lock, before queueing: False refuses to park.
 ctypedef bint (*fs_validate)(void* ctx) noexcept nogil
@@ -162,6 +163,12 @@ cdef inline int64_t spin_end(int64_t deadline) noexcept nogil:
     return min(deadline, fs_now() + FS_SPIN_NS)
 
 
+# park() of a call that began at `since`, a value of fs_ticks(), and may have parked before.
+cdef int park_since(
+    fs_key key, fs_validate validate, fs_before_sleep before_sleep,
+    fs_timed_out timed_out, void* ctx, uintptr_t park_token,
+    int64_t deadline, int flags, uintptr_t* token, int64_t since,
+) noexcept nogil
 # Whether a wait with these flags runs signal handlers: in the main thread, with its
 # thread state attached.
 cdef bint runs_handlers(int flags) noexcept nogil

@@ -64,7 +64,7 @@ from fastsync.raw.c_wait cimport (
     FS_FOREVER, FS_WOKEN, FS_TIMED_OUT, FS_SIGNALLED, FS_WAIT_BACKEND,
     fs_bucket_lock, fs_bucket_lock_acquire, fs_bucket_lock_release, fs_waitword, fs_waitword_init, fs_waitword_woken,
     fs_waitword_wait, fs_waitword_wake, fs_waitword_destroy,
-    FS_FIRST_LOOK_NS, FS_LOOK_NS, fs_now, fs_thread_id, fs_at_fork, fs_yield,
+    FS_FIRST_LOOK_NS, FS_LOOK_NS, fs_now, fs_ticks, fs_thread_id, fs_at_fork, fs_yield,
 )
 from fastsync.raw.c_python cimport (
     FS_TELLS_OF_SIGNALS, PyThreadState, fs_attach, fs_attached, fs_check_interpreter,
@@ -86,11 +86,20 @@ cdef enum:
     BUCKET_BITS = 12
     BUCKETS = 4096
 
-# Eventual fairness: an unlock hands over to a first waiter that has been queued
-# for so long.  A hand-over is a context switch, 10 us or more: shorter would cost
-# sections that are long themselves, longer would let one thread keep the others
-# waiting.  docs/spin-policy.md has the numbers.
-cdef int64_t FAIR_NS = 200000
+# Eventual fairness: when an unlock hands over to the first waiter.  See is_due().
+#
+# FAIR_NS: not before its call has gone on for so long.  A hand-over is a context switch,
+# 10 us or more: shorter would cost sections that are long themselves.
+# PACE_NS: on average not sooner after the last one of this key, from 0 to twice that.
+# When many wait, all have waited long, and an unlock that always handed over would make
+# each section cost a context switch.  Not always the same time, lest it fall into step
+# with the sections.
+#
+# So of n threads that wait, the last one has the lock after FAIR_NS, and n times PACE_NS
+# with a section and a wake-up, on average.  docs/spin-policy.md has the numbers.
+cdef enum:
+    FAIR_NS = 200000
+    PACE_NS = 250000
 
 # How long a parked thread polls before it sleeps, when its caller expects a
 # quick answer (FS_SPIN): some 20 us, longer than a sleeper takes to run again,
@@ -114,7 +123,9 @@ cdef struct fs_waiter "fs_waiter":
     fs_waiter* tail      # of a head: the end of its queue
     uintptr_t park_token
     uintptr_t unpark_token
-    int64_t since        # when it was queued
+    int64_t since        # when its call began
+    bint overtaken       # it was woken in this call, and another thread was faster
+    int64_t fair_from    # of a head: not before then is it handed over to for its age
 
 cdef extern from *:
     """
@@ -192,6 +203,7 @@ cdef void enqueue(fs_bucket* bucket, uintptr_t key, fs_waiter* w) noexcept nogil
     if head == NULL:
         w.prev = NULL
         w.tail = w
+        w.fair_from = 0
         link[0] = w
     else:
         w.prev = head.tail
@@ -211,8 +223,28 @@ cdef void enqueue_first(fs_bucket* bucket, uintptr_t key, fs_waiter* w) noexcept
     w.next = head
     w.tail = head.tail
     w.sibling = head.sibling
+    w.fair_from = head.fair_from
     head.prev = w
     link[0] = w
+
+
+cdef void enqueue_by_age(fs_bucket* bucket, uintptr_t key, fs_waiter* w) noexcept nogil:
+    """Before all whose calls began later: of a waiter that was woken and overtaken."""
+    cdef fs_waiter* before = find(bucket, key)[0]
+    if before == NULL or before.since > w.since:
+        enqueue_first(bucket, key, w)
+        return
+    while before.next != NULL and before.next.since <= w.since:
+        before = before.next
+    if before.next == NULL:
+        enqueue(bucket, key, w)
+        return
+    fs_uptr_store_relaxed(&w.key, key)  # relaxed: see key_of
+    w.queued = True
+    w.prev = before
+    w.next = before.next
+    before.next.prev = w
+    before.next = w
 
 
 cdef void unlink(fs_bucket* bucket, fs_waiter* w) noexcept nogil:
@@ -235,11 +267,28 @@ cdef void unlink(fs_bucket* bucket, fs_waiter* w) noexcept nogil:
     heir.prev = NULL
     heir.tail = w.tail
     heir.sibling = w.sibling
+    heir.fair_from = w.fair_from
     link[0] = heir
 
 
-cdef inline bint has_waited_long(const fs_waiter* w) noexcept nogil:
-    return fs_now() - w.since >= FAIR_NS
+cdef bint is_due(fs_bucket* bucket, uintptr_t key, const fs_waiter* w) noexcept nogil:
+    """Whether `w`, the first of the key until now, shall be handed what it waits for.
+
+    One that was overtaken is: it cannot be so again, however late the system lets it run.
+    Else one that has waited long is, in turn with the others of its key.  So a waiter
+    is passed for ever by none (tests/models/fairness.pml): ahead of it are only calls that
+    began before its own, and each unlock either wakes the first of them, once, or serves it.
+    """
+    cdef int64_t now = fs_ticks()
+    cdef fs_waiter* heir
+    if not w.overtaken and (now - w.since < FAIR_NS or now < w.fair_from):
+        return False
+    heir = find(bucket, key)[0]
+    if heir != NULL:
+        # The clock's last digits are random enough.
+        heir.fair_from = now + <int64_t>(
+            (<uint64_t>now * <uint64_t>0x9E3779B97F4A7C15u >> 32) % (2 * PACE_NS))
+    return True
 
 
 cdef void wake_list(fs_waiter* w) noexcept nogil:
@@ -257,6 +306,16 @@ cdef int park(
     fs_key key, fs_validate validate, fs_before_sleep before_sleep,
     fs_timed_out timed_out, void* ctx, uintptr_t park_token,
     int64_t deadline, int flags, uintptr_t* token,
+) noexcept nogil:
+    """park_since() now, or with FS_FIRST before all others."""
+    return park_since(key, validate, before_sleep, timed_out, ctx, park_token,
+                      deadline, flags, token, 0 if flags & FS_FIRST else fs_ticks())
+
+
+cdef int park_since(
+    fs_key key, fs_validate validate, fs_before_sleep before_sleep,
+    fs_timed_out timed_out, void* ctx, uintptr_t park_token,
+    int64_t deadline, int flags, uintptr_t* token, int64_t since,
 ) noexcept nogil:
     """Sleep on `key` until woken, or until `deadline`.
 
@@ -299,12 +358,13 @@ cdef int park(
     fs_waitword_init(&self.word)
     self.thread = fs_thread_id()
     self.park_token = park_token
-    self.since = fs_now()
+    self.since = since
+    self.overtaken = flags & FS_FIRST
     self.unpark_token = FS_TOKEN_NORMAL
     self.away = (wait.signals and wait.stays) or (
         before_sleep != NULL and not flags & FS_NO_FORK)
     if flags & FS_FIRST:
-        enqueue_first(bucket, key, &self)
+        enqueue_by_age(bucket, key, &self)
     else:
         enqueue(bucket, key, &self)
     unlock_bucket(bucket)
@@ -536,7 +596,7 @@ cdef size_t unpark_one(fs_key key, fs_unparked callback, void* ctx) noexcept nog
         unlink(bucket, w)
         result.unparked = 1
         result.have_more = w.next != NULL
-        result.be_fair = has_waited_long(w)
+        result.be_fair = is_due(bucket, key, w)
         w.next = NULL
     if callback != NULL:
         token = callback(ctx, &result)
@@ -593,7 +653,7 @@ cdef size_t unpark_filter(
             result.unparked += 1
         w = next
     result.have_more = find(bucket, key)[0] != NULL
-    result.be_fair = woken != NULL and has_waited_long(woken)
+    result.be_fair = woken != NULL and is_due(bucket, key, woken)
     if callback != NULL:
         token = callback(ctx, &result)
     w = woken
@@ -649,7 +709,7 @@ cdef size_t unpark_requeue(
             enqueue(target, to_key, w)
             result.requeued += 1
     result.have_more = find(source, from_key)[0] != NULL
-    result.be_fair = woken != NULL and has_waited_long(woken)
+    result.be_fair = woken != NULL and is_due(source, from_key, woken)
     if callback != NULL:
         token = callback(ctx, &result)
     if woken != NULL:

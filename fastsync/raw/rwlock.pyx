@@ -16,11 +16,12 @@ from fastsync.raw.c_atomic cimport (
 from fastsync.raw.c_python cimport (
     fs_attach, fs_check_signals, fs_detach, fs_may_spin, PyThreadState,
 )
+from fastsync.raw.c_wait cimport fs_ticks
 from fastsync.raw.parking cimport (
     FS_ACQUIRED, FS_ASK, FS_ERROR, FS_FIRST, FS_PARK_INTERRUPTED, FS_PARK_SIGNALLED,
     FS_PARK_TIMED_OUT, FS_PARK_UNPARKED, FS_SKIP, FS_SPIN_LOOKS, FS_STOP, FS_TIMEOUT,
-    FS_TOKEN_HANDOFF, FS_TOKEN_NORMAL, FS_UNPARK, fs_unpark_result, is_past, park, runs_handlers,
-    spin_end, spin_round, unpark_all, unpark_filter, unpark_one,
+    FS_TOKEN_HANDOFF, FS_TOKEN_NORMAL, FS_UNPARK, fs_unpark_result, is_past, park, park_since,
+    runs_handlers, spin_end, spin_round, unpark_all, unpark_filter, unpark_one,
 )
 
 
@@ -115,6 +116,7 @@ cdef int wait_turn(
     cdef int result
     cdef uintptr_t token
     cdef uintptr_t seen = fs_uptr_load_relaxed(&rw.state)  # relaxed: the CAS decides
+    cdef int64_t since = fs_ticks()
     call.rw = rw
     call.recursive = recursive
     call.blockers = FS_RWLOCK_WRITER
@@ -135,14 +137,14 @@ cdef int wait_turn(
             # relaxed: announces us; park() validates under the bucket lock
             if not fs_uptr_cas_relaxed(&rw.state, &seen, seen | FS_RWLOCK_PARKED):
                 continue
-        result = park(<uintptr_t>rw, still_blocked, NULL, turn_ended, &call, want,
-                      deadline, flags, &token)
+        result = park_since(<uintptr_t>rw, still_blocked, NULL, turn_ended, &call, want,
+                            deadline, flags, &token, since)
         if result == FS_PARK_UNPARKED:
             if token == FS_TOKEN_HANDOFF:
                 # The waker added `want` for us, and the wake-up orders its
                 # section before ours.
                 return FS_ACQUIRED
-            flags |= FS_FIRST  # overtaken, perhaps; our place is at the head
+            flags |= FS_FIRST  # should it park again, it was overtaken
         elif result == FS_PARK_TIMED_OUT:
             return FS_TIMEOUT
         elif result == FS_PARK_INTERRUPTED:

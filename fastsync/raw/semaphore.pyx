@@ -6,10 +6,12 @@ from fastsync.raw.c_atomic cimport (
     fs_u64_load_relaxed,
 )
 from fastsync.raw.c_python cimport fs_may_spin
+from fastsync.raw.c_wait cimport fs_ticks
 from fastsync.raw.condvar cimport limited_call, limited_filter
 from fastsync.raw.parking cimport (
-    FS_ACQUIRED, FS_ERROR, FS_PARK_INTERRUPTED, FS_PARK_TIMED_OUT, FS_PARK_UNPARKED, FS_SPIN,
-    FS_TIMEOUT, FS_TOKEN_HANDOFF, FS_TOKEN_NORMAL, fs_unpark_result, is_past, park, unpark_filter,
+    FS_ACQUIRED, FS_ERROR, FS_FIRST, FS_PARK_INTERRUPTED, FS_PARK_TIMED_OUT, FS_PARK_UNPARKED,
+    FS_SPIN, FS_TIMEOUT, FS_TOKEN_HANDOFF, FS_TOKEN_NORMAL, fs_unpark_result, is_past, park_since,
+    unpark_filter,
 )
 
 
@@ -45,6 +47,7 @@ cdef int semaphore_acquire_slow(fs_semaphore* s, int64_t deadline, int flags) no
     cdef int result, i
     cdef uintptr_t token
     cdef uint64_t seen
+    cdef int64_t since = fs_ticks()
     while True:
         if semaphore_try_acquire(s):
             return FS_ACQUIRED
@@ -62,11 +65,12 @@ cdef int semaphore_acquire_slow(fs_semaphore* s, int64_t deadline, int flags) no
             # relaxed: announces us; park() validates under the bucket lock
             if not fs_u64_cas_relaxed(&s.state, &seen, seen | FS_SEMAPHORE_PARKED):
                 continue
-        result = park(<uintptr_t>s, semaphore_still_empty, NULL, semaphore_wait_ended,
-                      s, 0, deadline, flags | FS_SPIN, &token)
+        result = park_since(<uintptr_t>s, semaphore_still_empty, NULL, semaphore_wait_ended,
+                            s, 0, deadline, flags | FS_SPIN, &token, since)
         if result == FS_PARK_UNPARKED:
             if token == FS_TOKEN_HANDOFF:
                 return FS_ACQUIRED
+            flags |= FS_FIRST  # should it park again, it was overtaken
         elif result == FS_PARK_TIMED_OUT:
             return FS_TIMEOUT
         elif result == FS_PARK_INTERRUPTED:

@@ -18,6 +18,7 @@
  *     void fs_waitword_wake(w)              exactly once for each init
  *     void fs_waitword_destroy(w)
  *   int64_t fs_now(void)       monotonic nanoseconds, time.monotonic()'s clock
+ *   int64_t fs_ticks(void)     the same or a finer clock, for durations only
  *   uintptr_t fs_thread_id(void)            never 0; what threading.get_ident() says
  *   void fs_yield(void)
  *
