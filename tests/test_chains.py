@@ -87,9 +87,9 @@ thread.join()
 """
 
 ONE_KIND = """
-arc arc_on_drop arc_calls_drop arc_drops_in_python weak_on_drop ref cell
-once_lock lazy lazy_pending lazy_failed once_of once_pending once_failed once_attribute lazy_prop
-mutex fair_mutex reentrant rwlock sharded guard block mapped unlocked reentrant_guard reentrant_block
+arc arc_on_drop arc_calls_drop arc_drops_in_python weak_on_drop ref cell once_lock lazy
+lazy_pending lazy_failed once_of once_pending once_failed once_attribute lazy_prop mutex
+fair_mutex reentrant rwlock sharded guard block mapped unlocked reentrant_guard reentrant_block
 reentrant_mapped reentrant_unlocked read_guard write_guard upgradable_guard sharded_guard
 mapped_read mapped_write rwlock_unlocked view
 """.split()

@@ -164,8 +164,8 @@ def use_mutexes():
             guard.value = WRAPPED
             guard.bump()
             with guard.unlocked(): pass
-            for call in (guard.unlock, guard.leak, guard.__enter__, mutex.force_unlock, guard.__exit__,
-                         guard.unlocked().__exit__): fails(call)
+            for call in (guard.unlock, guard.leak, guard.__enter__, guard.__exit__,
+                         mutex.force_unlock, guard.unlocked().__exit__): fails(call)
             fails(guard.map, part)
         for call in (guard.unlock, guard.bump, guard.unlocked, guard.leak): fails(call)
         fails(guard.map, part)

@@ -53,7 +53,7 @@ def test_semaphore_whose_acquire_waits_for_the_condition(impl, wait_until):
 
 def test_semaphore_with_a_value_of_its_own(impl):
     class Counted(impl.BoundedSemaphore):
-        changes = []
+        changes: typing.ClassVar[list] = []
 
         @property
         def _value(self):
@@ -79,7 +79,7 @@ def test_semaphore_over_another_condition(impl):
     """As programs do that make their semaphores observable."""
 
     class Observed(impl.Condition):
-        notified = []
+        notified: typing.ClassVar[list] = []
 
         def notify(self, n=1):
             self.notified.append(n)
@@ -135,7 +135,7 @@ def test_condition_asks_an_overridden_is_owned(impl):
 
 def test_condition_that_overrides_release_save(impl, wait_until):
     class Sub(impl.Condition):
-        calls = []
+        calls: typing.ClassVar[list] = []
 
         def _release_save(self):
             self.calls.append("release")
@@ -224,7 +224,7 @@ def test_barrier_over_a_condition_and_a_state_of_its_own(impl):
 
 def test_barrier_that_overrides_a_step(impl):
     class Sub(impl.Barrier):
-        steps = []
+        steps: typing.ClassVar[list] = []
 
         def _release(self):
             self.steps.append("release")
@@ -385,7 +385,7 @@ def test_each_kind_of_lock_counts_as_the_other(native, stock):
         assert isinstance(lock, native)
         assert isinstance(lock, stock)
         assert isinstance(lock, native | None) and isinstance(lock, stock | int)
-        assert isinstance(lock, typing.Union[native, None])
+        assert isinstance(lock, typing.Union[native, None])  # noqa: UP007
         match lock:
             case native():
                 pass

@@ -1,14 +1,13 @@
 import sys
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol, SupportsFloat, SupportsIndex, TypeVar, final, overload
+from typing import Any, Protocol, Self, SupportsFloat, SupportsIndex, TypeVar, final, overload
 
 from fastsync.objects.atomics import Ordering
 
 if sys.version_info >= (3, 12):
     from collections.abc import Buffer
-    from typing import Self
 else:
-    from typing_extensions import Buffer, Self
+    from typing_extensions import Buffer
 
 __test__: dict[str, str]
 
