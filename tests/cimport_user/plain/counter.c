@@ -265,7 +265,8 @@ static PyObject *wake(PyObject *self, PyObject *how) {
     }
 #if FS_SHARED_WAIT /* that is, with futexes */
     else {
-        while (fs_futex(&sleeper.word, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 1, NULL) != 1) {
+        int op = FUTEX_WAKE | FUTEX_PRIVATE_FLAG;
+        while (fs_futex(&sleeper.word, op, 1, FS_FOREVER, 0) != 1) {
             fs_yield();
         }
     }
