@@ -50,7 +50,7 @@ _HOME |= dict.fromkeys(
 )
 _HOME |= dict.fromkeys(["Parker", "Unparker", "WaitGroup"], "objects.parker")
 _HOME["holding"] = "objects.primitives"
-_SUBMODULES = frozenset({"deadlock", "threading"})
+_SUBMODULES = frozenset({"deadlock", "queue", "threading"})
 
 __all__ = sorted(["__version__", "get_include", *_HOME])
 

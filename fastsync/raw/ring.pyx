@@ -1,0 +1,234 @@
+"""Waiting for a ring, and serving those who wait: ring.pxd has the states and the argument."""
+from libc.stdint cimport int64_t, uint32_t, uintptr_t
+from libc.string cimport memcpy
+
+from fastsync.raw.c_wait cimport FS_FOREVER
+from fastsync.raw.parking cimport (
+    FS_PARK_INTERRUPTED, FS_PARK_INVALID, FS_PARK_TIMED_OUT, FS_SPIN, FS_STOP, FS_UNPARK,
+    fs_unpark_result, fs_validate, park, unpark_filter, unpark_one,
+)
+
+# Where they are parked.
+cdef inline uintptr_t getters(fs_ring* r) noexcept nogil:
+    return <uintptr_t>&r.items
+
+
+cdef inline uintptr_t putters(fs_ring* r) noexcept nogil:
+    return <uintptr_t>&r.head
+
+
+cdef inline uintptr_t joiners(fs_ring* r) noexcept nogil:
+    return <uintptr_t>&r.unfinished
+
+
+cdef inline uintptr_t sorters(fs_ring* r) noexcept nogil:
+    return <uintptr_t>&r.capacity
+
+
+# -- serving -------------------------------------------------------------------
+
+cdef struct hand_call:
+    fs_ring* ring
+    void* item
+    bint given
+
+
+cdef uintptr_t hand_it(void* ctx, fs_unpark_result* result) noexcept nogil:
+    cdef hand_call* call = <hand_call*>ctx
+    if not result.have_more:
+        ring_unmark(call.ring, FS_RING_GETTERS)
+    call.given = result.unparked != 0
+    return <uintptr_t>call.item
+
+
+cdef bint ring_hand_over(fs_ring* r, void* item) noexcept nogil:
+    cdef hand_call call
+    call.ring = r
+    call.item = item
+    unpark_one(getters(r), hand_it, &call)
+    return call.given
+
+
+cdef struct putter_call:
+    fs_ring* ring
+    size_t left    # how many more to wake
+    void* item     # of the last that was woken
+    uintptr_t token
+    bint store
+
+
+cdef int choose_putter(void* ctx, uintptr_t park_token) noexcept nogil:
+    cdef putter_call* call = <putter_call*>ctx
+    if call.left == 0:
+        return FS_STOP
+    call.left -= 1
+    call.item = <void*>park_token
+    return FS_UNPARK
+
+
+cdef uintptr_t serve_putter(void* ctx, fs_unpark_result* result) noexcept nogil:
+    cdef putter_call* call = <putter_call*>ctx
+    if not result.have_more:
+        ring_unmark(call.ring, FS_RING_PUTTERS)
+    if result.unparked and call.store:
+        ring_store(call.ring, call.item)
+    return call.token
+
+
+cdef void* wake_putters(fs_ring* r, size_t limit, uintptr_t token, bint store) noexcept nogil:
+    """The item of the last of them."""
+    cdef putter_call call
+    call.ring = r
+    call.left = limit
+    call.item = NULL
+    call.token = token
+    call.store = store
+    unpark_filter(putters(r), choose_putter, serve_putter, &call)
+    return call.item
+
+
+cdef void ring_made_room(fs_ring* r) noexcept nogil:
+    if ring_count(r) >= r.limit:
+        return  # it has been lowered meanwhile
+    if r.order == FS_RING_SORTED:
+        wake_putters(r, 1, FS_RING_LOOK, False)
+    else:
+        wake_putters(r, 1, FS_RING_SERVED, True)
+
+
+cdef void* ring_take_parked(fs_ring* r) noexcept nogil:
+    cdef void* item = wake_putters(r, 1, FS_RING_SERVED, False)
+    if item != NULL:
+        r.unfinished += 1
+    return item
+
+
+cdef void ring_wake_putters(fs_ring* r, size_t limit) noexcept nogil:
+    if limit != 0 and ring_state(r) & FS_RING_PUTTERS:
+        wake_putters(r, limit, FS_RING_LOOK, False)
+
+
+cdef struct wake_call:
+    fs_ring* ring
+    uint32_t bit
+    uintptr_t token
+
+
+cdef uintptr_t wake_them(void* ctx, fs_unpark_result* result) noexcept nogil:
+    cdef wake_call* call = <wake_call*>ctx
+    ring_unmark(call.ring, call.bit)
+    return call.token
+
+
+cdef void wake_all(fs_ring* r, uintptr_t key, uint32_t bit, uintptr_t token) noexcept nogil:
+    cdef wake_call call
+    if ring_state(r) & bit:
+        call.ring = r
+        call.bit = bit
+        call.token = token
+        unpark_filter(key, NULL, wake_them, &call)
+
+
+cdef void ring_wake_getters(fs_ring* r, uintptr_t token) noexcept nogil:
+    wake_all(r, getters(r), FS_RING_GETTERS, token)
+
+
+cdef void ring_wake_all_putters(fs_ring* r, uintptr_t token) noexcept nogil:
+    wake_all(r, putters(r), FS_RING_PUTTERS, token)
+
+
+cdef void ring_wake_joiners(fs_ring* r, uintptr_t token) noexcept nogil:
+    wake_all(r, joiners(r), FS_RING_JOINERS, token)
+
+
+cdef void ring_wake_sorters(fs_ring* r) noexcept nogil:
+    wake_all(r, sorters(r), FS_RING_SORTERS, FS_RING_LOOK)
+
+
+# -- waiting -------------------------------------------------------------------
+
+cdef bint getters_wait(void* ctx) noexcept nogil:
+    return ring_state(<fs_ring*>ctx) & FS_RING_GETTERS
+
+
+cdef bint putters_wait(void* ctx) noexcept nogil:
+    return ring_state(<fs_ring*>ctx) & FS_RING_PUTTERS
+
+
+cdef bint joiners_wait(void* ctx) noexcept nogil:
+    return ring_state(<fs_ring*>ctx) & FS_RING_JOINERS
+
+
+cdef bint sorters_wait(void* ctx) noexcept nogil:
+    return ring_state(<fs_ring*>ctx) & FS_RING_SORTERS
+
+
+cdef int wait_marked(
+    fs_ring* r, uintptr_t key, uint32_t bit, fs_validate still_wait, uintptr_t park_token,
+    int64_t deadline, int flags, uintptr_t* token,
+) noexcept nogil:
+    """Let the lock go and park: DONE with a token, AGAIN, TIMEOUT or ERROR.
+
+    Signal handlers run out of the queue, so that one which uses the ring itself is
+    not served by what is meant for the wait that it interrupts.
+    """
+    cdef int result
+    ring_mark(r, bit)
+    ring_unlock(r)
+    result = park(key, still_wait, NULL, NULL, r, park_token, deadline, flags | FS_SPIN, token)
+    if result == FS_PARK_TIMED_OUT:
+        return FS_RING_TIMEOUT
+    if result == FS_PARK_INTERRUPTED:
+        return FS_RING_ERROR
+    if result == FS_PARK_INVALID or token[0] == FS_RING_LOOK:
+        return FS_RING_AGAIN
+    return FS_RING_DONE
+
+
+cdef int ring_await_item(fs_ring* r, int64_t deadline, int flags, void** item) noexcept nogil:
+    cdef uintptr_t token
+    cdef int outcome = wait_marked(
+        r, getters(r), FS_RING_GETTERS, getters_wait, 0, deadline, flags, &token)
+    if outcome == FS_RING_DONE:
+        if token == FS_RING_END:
+            return FS_RING_CLOSED
+        # Its put is ordered before this get by the wake-up.
+        item[0] = <void*>token
+    return outcome
+
+
+cdef int ring_await_room(fs_ring* r, int64_t deadline, int flags, void* item) noexcept nogil:
+    cdef uintptr_t token
+    cdef int outcome = wait_marked(
+        r, putters(r), FS_RING_PUTTERS, putters_wait, <uintptr_t>item, deadline, flags, &token)
+    if outcome == FS_RING_DONE and token == FS_RING_END:
+        return FS_RING_CLOSED
+    return outcome
+
+
+cdef int ring_await_done(fs_ring* r, int64_t deadline, int flags) noexcept nogil:
+    cdef uintptr_t token
+    return wait_marked(
+        r, joiners(r), FS_RING_JOINERS, joiners_wait, 0, deadline, flags, &token)
+
+
+cdef int ring_await_turn(fs_ring* r, int flags) noexcept nogil:
+    cdef uintptr_t token
+    return wait_marked(
+        r, sorters(r), FS_RING_SORTERS, sorters_wait, 0, FS_FOREVER, flags, &token)
+
+
+# -- memory ----------------------------------------------------------------------
+
+cdef void** ring_move(fs_ring* r, void** items, size_t capacity) noexcept nogil:
+    cdef void** old = r.items
+    cdef size_t count = ring_count(r)
+    cdef size_t straight = min(count, r.capacity - r.head)
+    if capacity < count:
+        return items
+    memcpy(items, old + r.head, straight * sizeof(void*))
+    memcpy(items + straight, old, (count - straight) * sizeof(void*))
+    r.items = items
+    r.capacity = capacity
+    r.head = 0
+    return old
