@@ -203,8 +203,14 @@ def test_bad_timeouts(make):
 
 def test_wrong_calls(make):
     queue = make()
-    for call in (queue.put, lambda: queue.get(1, 2, 3), lambda: queue.put(1, wait=2),
-                 lambda: make(1, 2), lambda: queue.task_done(1), lambda: queue.qsize(1)):  # fmt: skip
+    for call in (
+        queue.put,
+        lambda: queue.get(1, 2, 3),
+        lambda: queue.put(1, wait=2),
+        lambda: make(1, 2),
+        lambda: queue.task_done(1),
+        lambda: queue.qsize(1),
+    ):
         with pytest.raises(TypeError):
             call()
 
@@ -723,8 +729,12 @@ def test_references_stay_level(ours):
         queue = ours()
         queue.put((1, item)), queue.put((2, item)), queue.get(), queue.put_many([(3, item)])
         queue.get_many(1)
-        for call in (lambda: queue.get_many("x"), lambda: queue.get(timeout="x"),
-                     lambda: queue.put_many(4), lambda: queue.get(False) and queue.get(False)):  # fmt: skip
+        for call in (
+            lambda: queue.get_many("x"),
+            lambda: queue.get(timeout="x"),
+            lambda: queue.put_many(4),
+            lambda: queue.get(False) and queue.get(False),
+        ):
             with pytest.raises((TypeError, stock.Empty)):
                 call()
         queue.put((4, item))
@@ -1427,13 +1437,14 @@ def test_no_memory(ours, run_python):
 def test_nothing_is_lost_or_doubled(ours):
     seed = random.randrange(2**32)
     print("seed", seed)
+    each = 400
     for limit in (0, 1, 3):
         if ours is fs.SimpleQueue and limit:
             continue
         queue = ours(limit) if limit else ours()
-        got, each = [], 400
+        got = []
 
-        def put(i, queue=queue, limit=limit):
+        def put(i, queue=queue, each=each):
             rng = random.Random(seed + i)
             serial = iter(range(each))
             for n in serial:
