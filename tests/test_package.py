@@ -10,6 +10,7 @@ import sys
 import sysconfig
 import tarfile
 import textwrap
+import threading
 import types
 import zipfile
 from importlib import metadata
@@ -306,6 +307,7 @@ ARGUMENTS = {
     "AtomicCell": (1,),
     "Arc": (1,),
     "LazyLock": (int,),
+    "holding": (threading.Lock(), 1),
 }
 OURS = {name: getattr(fastsync, name) for name in fastsync.__all__}
 OURS |= {kind.__name__: kind for kind in fastsync._run.install.NATIVE}

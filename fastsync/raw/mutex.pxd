@@ -37,16 +37,6 @@ cdef int mutex_unlock_slow(fs_mutex* m, bint fair) noexcept nogil
 cdef void mutex_reset(fs_mutex* m) noexcept nogil
 
 
-cdef inline int mutex_marked(int flags, uint8_t mark) noexcept nogil:
-    """`flags` of a lock whose owner's mark is `mark`, bits of FS_MUTEX_MARK."""
-    return flags | <int>mark << FS_MUTEX_MARK_SHIFT
-
-
-cdef inline uint8_t mutex_held_state(int flags) noexcept nogil:
-    """The word of a mutex that was locked with `flags`."""
-    return FS_MUTEX_LOCKED | <uint8_t>(flags >> FS_MUTEX_MARK_SHIFT)
-
-
 cdef inline bint mutex_is_locked(const fs_mutex* m) noexcept nogil:
     # relaxed: a snapshot that orders nothing
     return fs_u8_load_relaxed(&m.state) & FS_MUTEX_LOCKED
@@ -110,6 +100,22 @@ cdef inline void mutex_bump(fs_mutex* m) noexcept nogil:
         mutex_lock(m)
 
 
+# For the parking of others: condition variables move waiters onto a mutex.
+cdef bint mutex_mark_parked_if_locked(fs_mutex* m) noexcept nogil
+
+
+# -- between the modules of this package; not for others ---------------------
+
+cdef inline int mutex_marked(int flags, uint8_t mark) noexcept nogil:
+    """`flags` of a lock whose owner's mark is `mark`, bits of FS_MUTEX_MARK."""
+    return flags | <int>mark << FS_MUTEX_MARK_SHIFT
+
+
+cdef inline uint8_t mutex_held_state(int flags) noexcept nogil:
+    """The word of a mutex that was locked with `flags`."""
+    return FS_MUTEX_LOCKED | <uint8_t>(flags >> FS_MUTEX_MARK_SHIFT)
+
+
 cdef inline bint mutex_change_mark(fs_mutex* m, uint8_t before, uint8_t after) noexcept nogil:
     """Of a locked mutex; False, and nothing changed, when its mark is not `before`."""
     cdef uint8_t seen = fs_u8_load_relaxed(&m.state)  # relaxed: the CAS decides
@@ -118,13 +124,6 @@ cdef inline bint mutex_change_mark(fs_mutex* m, uint8_t before, uint8_t after) n
         if fs_u8_cas_acq_rel(&m.state, &seen, seen & ~FS_MUTEX_MARK | after):
             return True
     return False
-
-
-# For the parking of others: condition variables move waiters onto a mutex.
-cdef bint mutex_mark_parked_if_locked(fs_mutex* m) noexcept nogil
-
-
-# -- between the modules of this package; not for others ---------------------
 
 
 # A flag of mutex_lock_slow besides those of park(): see mutex_lock_inner.

@@ -101,16 +101,6 @@ cdef size_t unpark_requeue(
 ) noexcept nogil
 cdef size_t parked_count(fs_key key) noexcept nogil
 
-# Words that other processes wait for, too, in memory shared with them.  The table is
-# this process's, so they sleep on the platform's wait by address; callers look at
-# FS_PARKS_SHARED first.
-cdef extern from "fastsync/wait.h" nogil:
-    bint FS_PARKS_SHARED "FS_SHARED_WAIT"
-cdef int park_shared(
-    void* word, int size, uint64_t expected, int64_t deadline, int flags,
-) noexcept nogil
-cdef void unpark_shared(void* word, int size, int count) noexcept nogil
-
 # Time.  A deadline is absolute, in nanoseconds of time.monotonic()'s clock;
 # FS_FOREVER never comes, 0 says not to wait at all.
 cdef inline int64_t deadline_after(int64_t ns) noexcept nogil:
@@ -152,6 +142,16 @@ cdef inline bint spin_round(int round, int64_t deadline) noexcept nogil:
 
 
 # -- between the modules of this package; not for others ---------------------
+
+# Words that other processes wait for, too, in memory shared with them.  The table is
+# this process's, so they sleep on the platform's wait by address; callers look at
+# FS_PARKS_SHARED first.
+cdef extern from "fastsync/wait.h" nogil:
+    bint FS_PARKS_SHARED "FS_SHARED_WAIT"
+cdef int park_shared(
+    void* word, int size, uint64_t expected, int64_t deadline, int flags,
+) noexcept nogil
+cdef void unpark_shared(void* word, int size, int count) noexcept nogil
 
 cdef inline bint is_past(int64_t deadline) noexcept nogil:
     """Whether there is no time left to wait."""
