@@ -1695,7 +1695,7 @@ cdef int check_guard(object guard) except -1:
             return 0
         raise RuntimeError("a Condvar works with the guards of a Mutex, not of a FairMutex")
     name = type(guard).__name__
-    if type(guard).__module__.startswith("fastsync.") and name.endswith("Guard"):
+    if type(guard).__module__ == "fastsync" and name.endswith("Guard"):
         raise RuntimeError(f"a Condvar works with the guards of a Mutex, not with a {name}")
     raise TypeError(f"a MutexGuard is needed, not {name!r}")
 

@@ -229,12 +229,12 @@ cdef void enqueue_first(fs_bucket* bucket, uintptr_t key, fs_waiter* w) noexcept
 
 
 cdef void enqueue_by_age(fs_bucket* bucket, uintptr_t key, fs_waiter* w) noexcept nogil:
-    """Before all whose calls began later: of a waiter that was woken and overtaken."""
+    """Before all whose calls began no earlier: of a waiter that was woken and overtaken."""
     cdef fs_waiter* before = find(bucket, key)[0]
-    if before == NULL or before.since > w.since:
+    if before == NULL or before.since >= w.since:
         enqueue_first(bucket, key, w)
         return
-    while before.next != NULL and before.next.since <= w.since:
+    while before.next != NULL and before.next.since < w.since:
         before = before.next
     if before.next == NULL:
         enqueue(bucket, key, w)
