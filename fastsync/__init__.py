@@ -49,7 +49,7 @@ _HOME |= dict.fromkeys(
     ["LazyLock", "Once", "OnceLock", "OnceState", "lazy_property", "once"], "objects.once"
 )
 _HOME |= dict.fromkeys(["Parker", "Unparker", "WaitGroup"], "objects.parker")
-_HOME["holding"] = "objects.primitives"
+_HOME["holding"] = "objects.lock"
 _SUBMODULES = frozenset({"deadlock", "queue", "threading"})
 
 __all__ = sorted(["__version__", "get_include", *_HOME])

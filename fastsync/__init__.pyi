@@ -24,6 +24,7 @@ from fastsync.objects.atomics import (
     spin_loop,
 )
 from fastsync.objects.cell import Arc, AtomicCell, AtomicRef, Weak
+from fastsync.objects.lock import holding
 from fastsync.objects.mutex import (
     Condvar,
     FairMutex,
@@ -42,7 +43,6 @@ from fastsync.objects.once import (
     once,
 )
 from fastsync.objects.parker import Parker, Unparker, WaitGroup
-from fastsync.objects.primitives import holding
 from fastsync.objects.rwlock import (
     LockView,
     MappedReadGuard,

@@ -539,7 +539,7 @@ class Watch:
     """A background thread that looks for deadlocks; stop() ends it, as does the end of a `with`."""
 
     def __init__(self, interval, callback):
-        from fastsync.objects.primitives import Event
+        from fastsync.objects.event import Event
 
         self._interval = interval
         self._callback = callback

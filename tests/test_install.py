@@ -13,7 +13,7 @@ import pytest
 import fastsync
 from fastsync._run import children, imports
 from fastsync._run import install as _install
-from fastsync.objects import primitives
+from fastsync._run import install as primitives
 
 NATIVE = ["Lock", "RLock", "Condition", "Semaphore", "BoundedSemaphore", "Event", "Barrier"]
 
@@ -28,7 +28,7 @@ def test_importing_changes_nothing(run_python):
     code = """
 import sys, threading
 before = dict(vars(threading)), list(sys.meta_path), list(sys.path_hooks)
-import fastsync, fastsync.threading, fastsync._run.install, fastsync.objects.primitives
+import fastsync, fastsync.threading, fastsync._run.install, fastsync.objects.lock
 assert before == (dict(vars(threading)), list(sys.meta_path), list(sys.path_hooks))
 assert not fastsync.installed()
 """
@@ -352,7 +352,7 @@ class TestChildren:
     def test_a_child_without_fastsync_runs_all_the_same(self, run_python):
         code = """
 import sys
-sys.modules["fastsync.objects.primitives"] = None
+sys.modules["fastsync.objects.lock"] = None
 before = list(sys.path)
 from fastsync._run.children import _PRELUDE
 exec(_PRELUDE + "print(sys.path == before)")

@@ -260,7 +260,7 @@ def test_subinterpreter(run_python):
     """An interpreter with a GIL of its own cannot share our parking table: it is told so."""
     run_python("-c", """if 1:
         import sys
-        code = "import fastsync.objects.primitives as p; l = p.Lock(); l.acquire(); l.release()"
+        code = "import fastsync.objects.lock as p; l = p.Lock(); l.acquire(); l.release()"
         if sys.version_info >= (3, 13):
             import _interpreters
             error = _interpreters.exec(_interpreters.create("isolated"), code)
@@ -273,7 +273,7 @@ def test_subinterpreter(run_python):
             except interpreters.RunFailedError as failure:
                 error = str(failure)
         assert not error or "interpreter" in error, error
-        from fastsync.objects.primitives import Lock  # it still works here
+        from fastsync.objects.lock import Lock  # it still works here
         with Lock():
             pass
         """)  # fmt: skip
@@ -302,6 +302,7 @@ NOT_MADE = {
 }  # fmt: skip
 ARGUMENTS = {
     "Barrier": (1,),
+    "holding": (None, 1),
     "AtomicArray": ("int64", 4),
     "AtomicRef": (None,),
     "AtomicCell": (1,),

@@ -59,7 +59,7 @@ class TestSwap:
 
     CHECK = f"""
         import threading
-        from fastsync.objects import primitives
+        from fastsync._run import install as primitives
         for name in {NATIVE}:
             assert getattr(threading, name) is getattr(primitives, name), name
         import queue, logging
@@ -469,7 +469,7 @@ CHILD = """
     def report():
         names = [type(lock).__name__, threading.Lock.__name__, threading.Event.__module__]
         ours = "fastsync._run.install" in sys.modules and (
-            threading.Lock is sys.modules["fastsync.objects.primitives"].Lock
+            threading.Lock is sys.modules["fastsync.objects.lock"].Lock
             and type(lock) is threading.Lock
         )
         mine = sorted(name for name in os.environ if "FASTSYNC" in name.upper())

@@ -13,7 +13,7 @@ import typing
 import pytest
 
 import fastsync.threading as ours
-from fastsync.objects import primitives
+from fastsync._run import install as primitives
 
 DEADLINE = 30.0
 

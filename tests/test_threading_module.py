@@ -14,7 +14,7 @@ import pytest
 
 import fastsync
 import fastsync.threading as ours
-from fastsync.objects import primitives
+from fastsync._run import install as primitives
 
 NATIVE = ["Lock", "RLock", "Condition", "Semaphore", "BoundedSemaphore", "Event", "Barrier"]
 ALIASES = {"_allocate_lock": "Lock", "_CRLock": "RLock", "_LockType": "Lock"}
@@ -277,7 +277,7 @@ import fastsync.threading
 sys.modules["threading"] = fastsync.threading
 import threading
 assert threading is fastsync.threading
-from fastsync.objects import primitives
+from fastsync._run import install as primitives
 """
 
 

@@ -109,7 +109,7 @@ def check_swap():
     if FORM == "stock":
         assert "fastsync" not in sys.modules
     else:
-        from fastsync.objects import primitives
+        from fastsync._run import install as primitives
 
         assert threading.Lock is primitives.Lock, f"{FORM}, but the lock is {threading.Lock}"
     if "free-threading build" in sys.version:

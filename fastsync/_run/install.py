@@ -9,24 +9,21 @@ import threading as stdlib
 from _thread import allocate_lock
 
 from fastsync._run import children, patchers
-from fastsync.objects import primitives
+from fastsync.objects.barrier import Barrier
+from fastsync.objects.condition import Condition
+from fastsync.objects.event import Event
+from fastsync.objects.lock import Lock
+from fastsync.objects.rlock import RLock
+from fastsync.objects.semaphore import BoundedSemaphore, Semaphore
 
-NATIVE = (
-    primitives.Lock,
-    primitives.RLock,
-    primitives.Condition,
-    primitives.Semaphore,
-    primitives.BoundedSemaphore,
-    primitives.Event,
-    primitives.Barrier,
-)
+NATIVE = (Lock, RLock, Condition, Semaphore, BoundedSemaphore, Event, Barrier)
 
 # Name in `threading` -> our type; the private names are other names of Lock and RLock there.
 REPLACEMENTS = {native.__name__: native for native in NATIVE}
-REPLACEMENTS["_allocate_lock"] = primitives.Lock
-REPLACEMENTS["_CRLock"] = primitives.RLock
+REPLACEMENTS["_allocate_lock"] = Lock
+REPLACEMENTS["_CRLock"] = RLock
 if hasattr(stdlib, "_LockType"):  # 3.13
-    REPLACEMENTS["_LockType"] = primitives.Lock
+    REPLACEMENTS["_LockType"] = Lock
 
 _guard = allocate_lock()
 # Each module called `threading` that was swapped (a program may have imported it anew), and what

@@ -10,10 +10,11 @@ import sys
 import warnings
 
 from fastsync._run.imports import after_import, forget
-from fastsync.objects import primitives
+from fastsync.objects.lock import Lock
+from fastsync.objects.rlock import RLock
 
 _BUILTIN = type(len)
-_TWINS = [(primitives.Lock, type(_thread.allocate_lock())), (primitives.RLock, _thread.RLock)]
+_TWINS = [(Lock, type(_thread.allocate_lock())), (RLock, _thread.RLock)]
 
 _uninstall = None  # what to call before threads are patched
 

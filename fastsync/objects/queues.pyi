@@ -4,7 +4,8 @@ from queue import Full as Full
 from types import GenericAlias
 from typing import Any, Generic, NoReturn, Self, TypeVar
 
-from fastsync.objects.primitives import Condition, Lock
+from fastsync.objects.condition import Condition
+from fastsync.objects.lock import Lock
 
 _T = TypeVar("_T")
 

@@ -39,6 +39,8 @@ from fastsync.objects._slots cimport (
     shorten,
 )
 from fastsync.objects._timeouts cimport deadline_for
+from fastsync.objects.condition cimport Condition
+from fastsync.objects.lock cimport Lock, lock_word
 
 import queue as stock
 from collections import deque
@@ -47,7 +49,6 @@ from queue import Empty, Full
 from types import GenericAlias
 
 from fastsync.objects._pin import register_pinnable
-from fastsync.objects.primitives cimport Condition, Lock, lock_word
 
 cdef extern from *:
     """

@@ -4,9 +4,9 @@ from libc.stdint cimport int64_t, uint64_t, uintptr_t
 
 from fastsync.objects.array cimport item_word  # these three only to be compiled, as C++ too
 from fastsync.objects.atomics cimport AtomicI64, i64_word
+from fastsync.objects.lock cimport lock_word
 from fastsync.objects.mutex cimport Mutex, mutex_word
 from fastsync.objects.once cimport once_word
-from fastsync.objects.primitives cimport lock_word
 from fastsync.objects.rwlock cimport RwLock, rwlock_word
 from fastsync.words cimport (
     condvar_wait, deadline_after, fs_atomic_u32, fs_condvar, FS_FOREVER, fs_i64_fetch_add,

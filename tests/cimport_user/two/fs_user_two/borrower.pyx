@@ -3,8 +3,8 @@
 from libc.stdint cimport int64_t, uintptr_t
 
 from fastsync.objects.atomics cimport AtomicI64, i64_word
+from fastsync.objects.lock cimport Lock, lock_word
 from fastsync.objects.mutex cimport Mutex, mutex_word
-from fastsync.objects.primitives cimport Lock, lock_word
 from fastsync.objects.rwlock cimport RwLock, rwlock_word
 from fastsync.words cimport (
     fs_atomic_i64, fs_i64_fetch_add, fs_mutex, fs_rwlock, mutex_is_locked, mutex_lock,

@@ -1,0 +1,59 @@
+"""A type whose instances take attributes, for the types of `threading`."""
+from cpython.object cimport PyObject
+
+
+cdef extern from "Python.h":
+    PyObject* Py_True
+
+
+cdef class _Extensible:
+    # In this order: see attributes_at.
+    cdef object __weakref__
+    cdef object attributes     # the instance's __dict__, NULL until needed
+    cdef object inner          # None; what `_cond` gives, once asked for; True: see is_original
+
+
+cdef inline bint is_original(_Extensible self) noexcept:
+    """Whether the standard library's methods do its work: see _Extensible."""
+    return <PyObject*>self.inner == Py_True
+
+
+# How many threads wait in an instance natively; and how one becomes `original`.
+ctypedef size_t (*fs_threads_waiting)(object self) noexcept
+ctypedef int (*fs_become)(object self) except -1
+
+cdef int add_extensible(type cls, fs_threads_waiting waiting, fs_become become) except -1
+cdef size_t threads_waiting(object self) noexcept
+cdef int become_original(_Extensible self) except -1
+cdef void track(object self) noexcept
+
+# One of the original's private attributes, as the word has it.
+ctypedef object (*fs_private_read)(object self)
+ctypedef int (*fs_private_write)(object self, object value) except -1
+
+cdef int add_private(
+    type owner, str name, fs_private_read read, fs_private_write write,
+) except -1
+
+
+# -- what is common to all types of `threading` ------------------------------
+
+cdef inline bint checked(int outcome) except -1:
+    """FS_ACQUIRED and FS_TIMEOUT as a bool; FS_ERROR: its exception is set."""
+    return outcome
+
+
+cdef inline object kept(PyObject* seen):
+    """What a field had when it was read, once: another thread may be setting it."""
+    return <object>seen
+
+
+cdef inline Py_ssize_t offset(object probe, void* field) noexcept:
+    return <char*>field - <char*><PyObject*>probe
+
+
+cdef int refuse_call(size_t nargs) except -1
+cdef int refuse_pickling(str name) except -1
+cdef str address(object self)
+# Module and name of the runtime class, as the originals' reprs have it.
+cdef str stock_name(object self)

@@ -1,0 +1,57 @@
+"""RLock, for Cython code that is handed one."""
+from libc.stdint cimport int64_t, UINT32_MAX, uint32_t
+
+from fastsync._watch.trace cimport (
+    FS_REENTRANT, fs_section, trace_lock, trace_release, trace_released, tracing,
+)
+from fastsync.objects._extensible cimport checked
+from fastsync.objects._slots cimport fs_call
+from fastsync.raw.parking cimport FS_SIGNALS
+from fastsync.raw.remutex cimport (
+    fs_remutex, remutex_count, remutex_is_mine, remutex_lock_until, remutex_unlock,
+)
+
+
+cdef class RLock:
+    cdef fs_call call
+    cdef object __weakref__
+    cdef fs_remutex remutex
+
+
+cdef inline fs_remutex* rlock_word(RLock lock) noexcept nogil:
+    if lock is None:
+        return NULL
+    return &lock.remutex
+
+
+# -- between the modules of this package; not for others ---------------------
+
+cdef inline bint remutex_acquire(object lock, fs_remutex* m, int64_t deadline) except -1:
+    cdef int outcome
+    if remutex_count(m) == UINT32_MAX and remutex_is_mine(m):
+        raise OverflowError("Internal lock count overflowed")
+    if tracing():
+        return trace_lock(lock, FS_REENTRANT, deadline, NULL, take_remutex, m)
+    return checked(remutex_lock_until(m, deadline, FS_SIGNALS))
+
+
+cdef inline int remutex_release(object lock, fs_remutex* m) except -1:
+    cdef fs_section section
+    cdef int result
+    if not tracing():
+        result = remutex_unlock(m)
+    elif not remutex_is_mine(m):
+        result = -1
+    else:
+        trace_release(&section, lock, FS_REENTRANT, NULL)
+        result = remutex_unlock(m)
+        trace_released(&section)
+    if result < 0:
+        raise RuntimeError("cannot release un-acquired lock")
+    return 0
+
+
+cdef int take_remutex(void* remutex, int64_t deadline) noexcept
+cdef uint32_t remutex_let_go(fs_remutex* m) noexcept nogil
+cdef object remutex_release_save(object lock, fs_remutex* m)
+cdef int remutex_acquire_restore(object lock, fs_remutex* m, object state) except -1
