@@ -1,0 +1,240 @@
+"""The rules of the sources, held: who may cimport what, who may sleep, how long a file may be."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "fastsync"
+DESIGN = ROOT / "docs" / "design.md"
+
+pytestmark = pytest.mark.skipif(not DESIGN.exists(), reason="needs the checkout")
+
+SOURCES = {
+    path.relative_to(PACKAGE).as_posix(): path.read_text(encoding="utf-8")
+    for path in sorted(PACKAGE.rglob("*.*"))
+    if path.suffix in (".pyx", ".pxd", ".py", ".h")
+}
+IMPORT = re.compile(
+    r"^ *from (fastsync[\w.]*) (?:c?import) (\([^)]*\)|[^#\n]*)|^ *c?import (fastsync[\w.]*)", re.M
+)
+
+
+def imports(name):
+    """{module below fastsync: the names taken from it} of a source file."""
+    found = {}
+    for module, names, bare in IMPORT.findall(SOURCES[name]):
+        names = set(re.findall(r"[A-Za-z_*]\w*", re.sub(r"#.*| as \w+", "", names)))
+        module = (module or bare).removeprefix("fastsync").lstrip(".")
+        folder = PACKAGE / module.replace(".", "/")
+        for part in sorted(names) if folder.is_dir() else [""]:  # from fastsync.raw cimport parking
+            whole = ".".join(filter(None, [module, part]))
+            found.setdefault(whole, set()).update(names)
+    return found
+
+
+def layer(module):
+    """ "raw" of "raw.mutex"; "" is the package's own folder: the doors."""
+    return module.rpartition(".")[0] if "." in module else ""
+
+
+def table(heading):
+    """The rows of the table below a heading of design.md, each a list of its cells."""
+    part = DESIGN.read_text(encoding="utf-8").partition(f"\n## {heading}\n")[2]
+    rows = re.findall(r"^\|(.*)\|$", part.partition("\n## ")[0], re.M)
+    return [[cell.strip() for cell in row.split("|")] for row in rows[2:]]
+
+
+def code(cell):
+    return re.findall(r"`([^`]+)`", cell)
+
+
+# -- layers --------------------------------------------------------------------
+
+# What reaches for a layer above, and why.
+ABOVE = {
+    "_watch/profile_formats.py": {""},  # asks the door `profile` how a place is written
+    "_watch/profile_report.py": {""},  # likewise
+}
+
+# "| `raw/` | what it is | `raw/` |" -> {"raw": {"raw"}}
+LAYERS = {
+    folder.rstrip("/").replace("fastsync", ""): {
+        other.rstrip("/").replace("fastsync", "") for other in code(may)
+    }
+    for row in table("Layers")
+    for folder, may in [(code(row[0])[0], row[2])]
+}
+
+
+def test_the_document_names_every_folder():
+    folders = {Path(name).parent.as_posix().replace(".", "") for name in SOURCES}
+    assert folders - {"include/fastsync"} == set(LAYERS)
+
+
+def test_the_diagram_shows_every_word_and_every_door():
+    diagram = DESIGN.read_text(encoding="utf-8").split("```")[1]
+    names = set(re.findall(r"\w+", diagram))
+    words = {Path(n).stem for n in SOURCES if n.startswith("raw/") and not n.startswith("raw/c_")}
+    doors = {Path(n).stem for n in SOURCES if "/" not in n}
+    assert (words | doors) - {"__main__"} - names == set()
+
+
+@pytest.mark.parametrize("name", [n for n in SOURCES if not n.endswith(".h")])
+def test_a_file_reaches_for_its_own_layer_and_those_below(name):
+    folder = Path(name).parent.as_posix().replace(".", "")
+    reached = {layer(module) for module in imports(name) if module}
+    assert reached <= LAYERS[folder] | {folder} | ABOVE.get(name, set())
+
+
+def test_headers_are_reached_through_their_declarations_alone():
+    """`cdef extern from "fastsync/..."` stands in raw/c_*.pxd, but for the words themselves."""
+    for name, text in SOURCES.items():
+        headers = set(re.findall(r'extern from "fastsync/([\w.]+)"', text)) - {"words.h"}
+        if headers and not name.startswith("raw/c_"):
+            assert headers <= EXTERN.get(name, set()), name
+
+
+# What needs a header for itself alone.
+EXTERN = {
+    "capi.pyx": {"fastsync.h"},  # the table that C users import
+    "objects/array.pyx": {"atomic.h"},  # relaxed loads, which raw/c_atomic.pxd leaves out
+    "objects/atomics.pyx": {"thread_index.h"},  # a Counter's cell of this thread
+    "objects/cell.pyx": {"atomic.h", "thread_index.h"},  # the hazard slots of this thread
+    "raw/sharded.pyx": {"thread_index.h"},  # the shard of this thread
+    "raw/parking.pxd": {"wait.h"},  # whether words can be shared with other processes
+    "raw/parking.pyx": {"wait.h"},
+}
+
+
+# What objects may take from the parking table: flags and answers, and how many wait.
+ANSWERS = r"FS_(PLAIN|SIGNALS|FOREVER|ACQUIRED|TIMEOUT|ERROR)|deadline_after|parked_count"
+# Those that park themselves, and why.
+PARKING_OBJECTS = {
+    # Waits between processes: the table is of one process.
+    "objects/atomics.pyx": {
+        "FS_PARKS_SHARED", "FS_PARK_INTERRUPTED", "park_shared", "unpark_shared"},
+    # A wait for another reference: the word is looked at through a hazard slot.
+    "objects/cell.pyx": {
+        "FS_PARK_INTERRUPTED", "FS_SPIN", "FS_TOKEN_NORMAL", "park", "unpark_all", "unpark_one"},
+    # Sleeps on a word of its own, for a moment, while another thread changes a guard.
+    "objects/mutex.pyx": {"park"},
+    "objects/rwlock.pyx": {"park"},
+    # A queue's own lock, and what a fork left of a queue.
+    "objects/queues.pyx": {"FS_FIRST", "fork_epoch"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [n for n in SOURCES if n.startswith("objects/")])
+def test_python_types_leave_the_parking_table_alone(name):
+    taken = imports(name).get("raw.parking", set())
+    reached = {n for n in taken if not re.fullmatch(ANSWERS, n)}
+    assert reached <= PARKING_OBJECTS.get(name, set())
+
+
+def test_raw_words_know_no_python_object():
+    for name, text in SOURCES.items():
+        if name.startswith("raw/") and not name.startswith("raw/c_"):
+            taken = re.findall(r"from cpython[\w.]* cimport (.*)", text)
+            assert taken in ([], ["PyObject"]), name  # as an address
+            assert not re.search(r"^cdef class |^class ", text, re.M), name
+
+
+# -- platforms and sleeping ------------------------------------------------------
+
+SLEEPS = r"\b(fs_waitword_wait|fs_shared_wait)\b"
+SLEEPERS = {"raw/parking.pyx", "raw/c_wait.pxd"}
+
+
+def test_only_the_parking_table_sleeps():
+    found = {
+        name for name, text in SOURCES.items()
+        if re.search(SLEEPS, text) and not name.startswith("include/")
+    }  # fmt: skip
+    assert found == SLEEPERS
+
+
+# The one place of each; compilers are atomic.h's business.
+PLATFORM = r"_WIN32|__APPLE__|__linux__|__FreeBSD__|__OpenBSD__|__EMSCRIPTEN__"
+PLATFORM_HEADERS = r"include/fastsync/(wait|posix|clock)\w*\.h"
+
+
+def test_a_platform_is_asked_for_in_its_header_only():
+    found = {name for name, text in SOURCES.items() if re.search(PLATFORM, text)}
+    assert {name for name in found if not re.fullmatch(PLATFORM_HEADERS, name)} == set()
+
+
+# -- sizes -----------------------------------------------------------------------
+
+LINES_OF_A_FILE = 700
+LINES_OF_A_FUNCTION = 60
+# name: why it is longer.
+LONGER_FILES = {
+    "_watch/trace.pyx": "the detector's tables and its hooks; to be split",
+    "objects/array.pyx": "items, and operations on many of them; to be split",
+    "objects/atomics.pyx": "orders, kinds of words, twelve types, Counter; to be split",
+    "objects/cell.pyx": "hazard slots, references, Arcs; to be split",
+    "objects/mutex.pyx": "Mutex, ReentrantMutex, Condvar and their guards; to be split",
+    "objects/once.pyx": "five types over one byte",
+    "objects/queues.pyx": "four queues; to be split",
+    "objects/rwlock.pyx": "RwLock, ShardedLock, their guards and views; to be split",
+    "raw/parking.pyx": "one protocol, argued in one place",
+}
+LONGER_FUNCTIONS = {
+    "capi.pyx:fill": "one line for each function",
+    "profile.py:_gather": "one pass over what was recorded",
+    "raw/parking.pyx:park_since": "the whole of a wait, and each way out of it",
+}
+
+
+def functions_of(name):
+    """(function, its first line, the line after its last)."""
+    sys.path.insert(0, str(ROOT / "tools"))
+    try:
+        import mutate
+    finally:
+        sys.path.remove(str(ROOT / "tools"))
+    lines = SOURCES[name].split("\n")
+    for function, first, last in mutate.regions(SOURCES[name], Path(name).suffix):
+        if "class " not in lines[first] and not lines[first].startswith("#define"):
+            yield function, first, last
+
+
+def test_files_are_short():
+    long = {name for name, text in SOURCES.items() if text.count("\n") > LINES_OF_A_FILE}
+    assert long == set(LONGER_FILES)
+
+
+def test_functions_are_short():
+    long = {
+        f"{name}:{function}"
+        for name in SOURCES
+        for function, first, last in functions_of(name)
+        if last - first > LINES_OF_A_FUNCTION
+    }
+    assert long == set(LONGER_FUNCTIONS)
+
+
+# -- "Read one lock" -------------------------------------------------------------
+
+
+def test_one_lock_is_read_in_an_hour():
+    """What design.md lists is there, and it is at most 1,200 lines in ten files."""
+    lines = 0
+    rows = table("Read one lock")
+    for row in rows:
+        (name,) = code(row[0])
+        parts = code(row[1])
+        if not parts:  # the whole file
+            lines += SOURCES[name].count("\n")
+            continue
+        found = list(functions_of(name))
+        sizes = {function: last - first for function, first, last in found}
+        sizes["top"] = found[0][1]  # what stands above the first function
+        assert set(parts) <= set(sizes), (name, set(parts) - set(sizes))
+        lines += sum(sizes[part] for part in parts)
+    print(f"{lines} lines in {len(rows)} files")
+    assert len(rows) <= 10
+    assert 500 < lines <= 1200
