@@ -308,7 +308,6 @@ ARGUMENTS = {
     "AtomicCell": (1,),
     "Arc": (1,),
     "LazyLock": (int,),
-    "holding": (threading.Lock(), 1),
 }
 OURS = {name: getattr(fastsync, name) for name in fastsync.__all__}
 OURS |= {kind.__name__: kind for kind in fastsync._run.install.NATIVE}
