@@ -10,7 +10,6 @@ import sys
 import sysconfig
 import tarfile
 import textwrap
-import threading
 import types
 import zipfile
 from importlib import metadata

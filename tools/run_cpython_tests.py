@@ -40,11 +40,6 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 # The slowest first, so that no worker is left alone with one of them at the end.
 FILES = [
-    *(
-        f"test_multiprocessing_{start}.test_{part}"
-        for start in ("spawn", "forkserver", "fork")
-        for part in ("processes", "manager", "threads", "misc")
-    ),
     "test_concurrent_futures.test_shutdown",
     "test_threading",
     "test_concurrent_futures.test_process_pool",
