@@ -581,7 +581,7 @@ def test_handler_does_not_cost_the_first_place_in_the_queue(kind):
     assert order == ["main", "other"]
 
 
-@pytest.mark.parametrize("name", ["Event.wait", "Condition.wait", "Condition(foreign).wait"])
+@pytest.mark.parametrize("name", ["Event.wait", "Condition.wait"])
 def test_thread_that_waits_is_counted_but_while_its_handler_runs(name):
     # So the deadlock detector sees it, before the first signal and after it.
     call, _ = blocking_calls(fs)[name]
