@@ -94,7 +94,7 @@ install_package() {
     find build/*/lib*/fastsync -name '*.so' 2>/dev/null | while read -r so; do
         source=${so#build/*/lib*/}
         if [ ! -e "${source%%.*}.pyx" ]; then rm -f "$so"; fi
-    done
+    done || true # nothing was built yet
     wheels=$(mktemp -d)
     scratch+=("$wheels")
     : >"$log"
