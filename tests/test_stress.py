@@ -427,6 +427,7 @@ NATIVE = {
     "unlocked RwLock": lambda: f.RwLock().write().unlocked(),
     "reader": lambda: f.RwLock().reader,
     "writer": lambda: f.ShardedLock().writer,
+    "holding": lambda: f.holding(threading.Lock(), 1),
 }
 
 
@@ -525,7 +526,10 @@ def test_interpreter_is_not_crashed_by_odd_calls():
 
 
 def test_types_made_without_init_work():
-    for cls in (fs.Lock, fs.RLock, fs.Condition, fs.Semaphore, fs.BoundedSemaphore):
+    for kind in (fs.Condition, threading.Condition):
+        with pytest.raises(AttributeError, match="_lock"), kind.__new__(kind):
+            pass
+    for cls in (fs.Lock, fs.RLock, fs.Semaphore, fs.BoundedSemaphore):
         thing = cls.__new__(cls)
         with thing:
             assert not run_threads([lambda thing=thing: thing.acquire(False)])[0]
