@@ -18,9 +18,8 @@ from fastsync import (
     RwLock,
     ShardedLock,
     deadlock,
-    origins,
-    trace,
 )
+from fastsync._watch import origins, trace
 
 DEADLINE = 30.0
 
