@@ -117,6 +117,9 @@ def test_memory_errors_at_every_allocation_leave_everything_usable():
                 once()
             except MemoryError:
                 failures += 1
+            except RuntimeError as error:  # what stock's condition over a foreign lock raises
+                if str(error) != "can't allocate lock": raise
+                failures += 1
             finally:
                 _testcapi.remove_mem_hooks()
             if foreign.locked(): foreign.release()  # the original may be left so
