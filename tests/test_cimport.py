@@ -26,7 +26,7 @@ Cython = pytest.importorskip("Cython")
 pytest.importorskip("setuptools")
 
 # One worker builds and uses all of it.
-pytestmark = pytest.mark.xdist_group("cimport")
+pytestmark = [pytest.mark.xdist_group("cimport"), pytest.mark.slow]
 
 SOURCES = Path(__file__).parent / "cimport_user"
 INSTALLED = Path(fastsync.__file__).parent

@@ -18,6 +18,7 @@ def load_tool():
 tool = load_tool()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", tool.QUICK)
 def test_passes(file):
     if not tool.existing([file]):
