@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -54,8 +55,14 @@ PYTHON = re.compile(r"( *)(?:async |cdef |cpdef )?(?:(class) (\w+)|(?:def |.*?)\
 C = re.compile(r"(?! )(?:#define )?[\w* ]*?\b(\w+)\(")
 
 
+@cache
 def regions(text, suffix):
-    """(name, first line, line after the last) of each function and class; "C.f" is a method."""
+    """[(name, first line, line after the last)] of each function and class; "C.f" is a method."""
+    return list(find_regions(text, suffix))
+
+
+def find_regions(text, suffix):
+    """The same, one at a time."""
     lines = text.split("\n")
     scope = []  # (indentation, name) of the classes around
     for at, line in enumerate(lines):
