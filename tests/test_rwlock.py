@@ -1068,9 +1068,52 @@ def test_views_behave_as_threading_lock():
         assert lock.reader.acquire(False) is False
         with pytest.raises(RuntimeError):
             lock.reader.release()
-    with lock.upgradable_read(), pytest.raises(RuntimeError):
-        lock.reader.release()  # the one reader there is, is the upgradable one
     assert lock.reader is lock.reader
+
+
+HOLDS = {
+    "reader": ("read", "read_recursive", "upgradable_read"),
+    "writer": ("write",),
+}
+
+
+@pytest.mark.parametrize("cls", [RwLock, ShardedLock])
+@pytest.mark.parametrize("side", HOLDS)
+def test_a_view_does_not_release_what_a_guard_holds(cls, side, run_threads):
+    for way in HOLDS[side]:
+        if not hasattr(cls, way):
+            continue
+        lock = cls(1)
+        view = getattr(lock, side)
+        guard = run_threads([getattr(lock, way)])[0]
+        for call in (view.release, lambda view=view: view.__exit__(None, None, None)):
+            with pytest.raises(RuntimeError, match="not held through this view"):
+                call()
+        assert not view._is_owned()
+        assert view.locked()
+        assert guard.value == 1
+        if side == "reader" and way != "upgradable_read":
+            run_threads([view.acquire])
+            assert view._is_owned()
+            view.release()
+            with pytest.raises(RuntimeError, match="not held through this view"):
+                view.release()
+        guard.unlock()
+        assert not lock.is_locked()
+        assert lock.try_write() is not None
+
+
+def test_a_guard_changes_its_way_while_the_view_is_released_in_vain():
+    """A downgrade counts on what the guard holds: of a free lock it would make a locked one."""
+    lock = RwLock(1)
+    guard = lock.write()
+    with pytest.raises(RuntimeError):
+        lock.writer.release()
+    reader = guard.downgrade()
+    with pytest.raises(RuntimeError):
+        lock.reader.release()
+    reader.unlock()
+    assert not lock.is_locked()
 
 
 def test_any_thread_may_release_a_view(run_threads):

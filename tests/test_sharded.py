@@ -180,13 +180,14 @@ def test_guards_and_views_may_end_in_another_thread(run_threads):
     lock.try_write().unlock()
 
 
-def test_a_view_may_release_what_a_guard_counts(run_threads):
-    """Only the sum of readers matters, whoever is counted where."""
+def test_a_view_releases_on_the_shard_that_counts_it(run_threads):
     lock = ShardedLock(0)
     guard = run_threads([lock.read])[0]
     run_threads([lock.reader.acquire])
     lock.reader.release()
     assert lock.is_locked()
+    with pytest.raises(RuntimeError, match="not held through this view"):
+        lock.reader.release()
     guard.unlock()
     assert not lock.is_locked()
 

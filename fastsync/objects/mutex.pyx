@@ -1411,11 +1411,16 @@ value.  Origin: parking_lot's ReentrantMutex."""
         refuse_pickling(self)
 
     def __repr__(self):
-        if is_mine(self):
+        cdef fs_mutex* word = &self.word.mutex
+        if is_mine(self) and self.guarded != 0:
             value = self.value
+        elif is_mine(self) and mutex_change_mark(word, 0, here):
+            # Nor can another thread force it meanwhile, and then replace the value.
+            value = self.value
+            mutex_change_mark(word, here, 0)
         elif reentrant_try_word(self):
             value = self.value
-            unlock_word(&self.word.mutex, False)
+            unlock_word(word, False)
         else:
             return "ReentrantMutex(<locked>)"
         return f"ReentrantMutex({value!r})"

@@ -9,6 +9,7 @@ cdef class _Valued:
     cdef object __weakref__
     cdef object value
     cdef fs_atomic_uptr views[2]  # references, 0 until needed: see view()
+    cdef fs_atomic_uptr viewed[2] # how often it is held through each: see holds_through()
 
 
 cdef class RwLock(_Valued):

@@ -17,8 +17,8 @@ from fastsync.objects._timeouts cimport deadline_for, deadline_until, lock_deadl
 from fastsync.raw.c_atomic cimport (
     fs_atomic_u8, fs_pause, fs_u8_cas_acq_rel, fs_u8_cas_acquire, fs_u8_exchange_acq_rel,
     fs_u8_load_acquire,
-    fs_u8_store_release, fs_uptr_cas_acq_rel, fs_uptr_exchange_acq_rel, fs_uptr_load_acquire,
-    fs_uptr_load_relaxed,
+    fs_u8_store_release, fs_uptr_cas_acq_rel, fs_uptr_cas_acquire, fs_uptr_exchange_acq_rel,
+    fs_uptr_fetch_add_release, fs_uptr_load_acquire, fs_uptr_load_relaxed, fs_uptr_store_relaxed,
 )
 from fastsync.raw.c_python cimport FS_FREE_THREADED
 from fastsync.raw.c_wait cimport FS_FOREVER
@@ -32,7 +32,7 @@ from fastsync.raw.rwlock cimport (
     rwlock_upgradable_read_until, rwlock_upgrade_until, rwlock_write_until,
 )
 from fastsync.raw.sharded cimport (
-    fs_sharded, FS_SHARDS, sharded_has_readers, sharded_is_locked, sharded_is_locked_exclusive,
+    fs_shard, fs_sharded, FS_SHARDS, sharded_has_readers, sharded_is_locked, sharded_is_locked_exclusive,
     sharded_mine, sharded_unlock_read, sharded_unlock_write, sharded_write_until,
 )
 
@@ -708,31 +708,91 @@ cdef class MappedWriteGuard(_Mapped):
 
 # -- views -------------------------------------------------------------------
 
+# Which view.
+cdef enum:
+    READER = 0
+    WRITER = 1
+
 # The default of `timeout`: told from a caller's -1 only to save the conversion.
 cdef object UNSET = -1
 
 
+# A view counts the holds that were taken through it, and ends no others: a guard
+# holds its lock until the guard ends.  The readers of a ShardedLock are counted
+# beside their words, so that they share no cache line here either.
+
+cdef inline fs_atomic_uptr* holds_through(LockView self, fs_rwlock* word) noexcept:
+    if self.way == FS_EXCLUSIVE:
+        return &self.lock.viewed[WRITER]
+    if self.word != NULL:
+        return &self.lock.viewed[READER]
+    return &(<fs_shard*>word).viewed
+
+
+cdef inline void count_hold(fs_atomic_uptr* holds) noexcept:
+    # release: pairs with the acquire in uncount_hold, which then finds the lock held
+    fs_uptr_fetch_add_release(holds, 1)
+
+
+cdef inline bint uncount_hold(fs_atomic_uptr* holds) noexcept:
+    """False when there is none."""
+    cdef uintptr_t seen = fs_uptr_load_relaxed(holds)  # relaxed: the CAS decides
+    while seen != 0:
+        # acquire: pairs with the release in count_hold
+        if fs_uptr_cas_acquire(holds, &seen, seen - 1):
+            return True
+    return False
+
+
+cdef bint uncount_shard(fs_sharded* shards, fs_rwlock** word) noexcept:
+    """Uncount a reader of any shard, best of this thread's, and tell its word."""
+    cdef int i
+    word[0] = sharded_mine(shards)
+    if uncount_hold(&(<fs_shard*>word[0]).viewed):
+        return True
+    # Twice: as in sharded_unlock_read
+    for i in range(2 * FS_SHARDS):
+        word[0] = &shards.shard[i % FS_SHARDS].lock
+        if uncount_hold(&shards.shard[i % FS_SHARDS].viewed):
+            return True
+    return False
+
+
+cdef bint has_holds(LockView self) noexcept:
+    """Whether the lock is held through this view."""
+    cdef int i
+    if self.word != NULL or self.way == FS_EXCLUSIVE:
+        return fs_uptr_load_relaxed(holds_through(self, self.word)) != 0  # relaxed: a snapshot
+    for i in range(FS_SHARDS):
+        # relaxed: as above
+        if fs_uptr_load_relaxed(&(<ShardedLock>self.lock).shards.shard[i].viewed) != 0:
+            return True
+    return False
+
+
 cdef inline bint view_acquire(LockView self, int64_t deadline, int block) except -1:
     cdef fs_rwlock* word
-    return take(self.lock, self.way, deadline, &word, NULL, block)
+    if not take(self.lock, self.way, deadline, &word, NULL, block):
+        return False
+    count_hold(holds_through(self, word))
+    return True
 
 
 cdef inline int view_release(LockView self) except -1:
     cdef fs_rwlock* word = self.word
-    if word == NULL and self.way == FS_SHARED:
-        word = sharded_mine(&(<ShardedLock>self.lock).shards)
     cdef fs_section section
-    cdef int result
+    if not (uncount_shard(&(<ShardedLock>self.lock).shards, &word)
+            if word == NULL and self.way == FS_SHARED
+            else uncount_hold(holds_through(self, word))):
+        raise RuntimeError(
+            "release of a lock that is not held through this view: what a guard holds, the "
+            "guard releases" if is_held(self.lock, self.way) else "release unlocked lock")
     if not tracing():
-        result = let_go_untraced(self.lock, self.way, word, False)
-    elif not is_held(self.lock, self.way):
-        result = -1
+        let_go_untraced(self.lock, self.way, word, False)
     else:
         trace_release(&section, self.lock, self.way, NULL)
-        result = let_go_untraced(self.lock, self.way, word, False)
+        let_go_untraced(self.lock, self.way, word, False)
         trace_released(&section)
-    if result < 0:
-        raise RuntimeError("release unlocked lock")
     return 0
 
 
@@ -758,8 +818,10 @@ cdef PyObject* reader_call(
     cdef size_t nargs = PyVectorcall_NARGS(nargsf)
     if names == NULL and not tracing():
         if nargs == 0 and rwlock_try_read(word):
+            count_hold(&(<LockView>self).lock.viewed[READER])
             return Py_NewRef(Py_True)
-        if nargs == 3 and rwlock_unlock_read(word) == 0:
+        if nargs == 3 and uncount_hold(&(<LockView>self).lock.viewed[READER]):
+            rwlock_unlock_read(word)
             return Py_NewRef(Py_None)
     return view_call(self, args, nargsf, names)
 
@@ -771,8 +833,10 @@ cdef PyObject* writer_call(
     cdef size_t nargs = PyVectorcall_NARGS(nargsf)
     if names == NULL and not tracing():
         if nargs == 0 and rwlock_try_write(word):
+            count_hold(&(<LockView>self).lock.viewed[WRITER])
             return Py_NewRef(Py_True)
-        if nargs == 3 and rwlock_unlock_write(word) == 0:
+        if nargs == 3 and uncount_hold(&(<LockView>self).lock.viewed[WRITER]):
+            rwlock_unlock_write(word)
             return Py_NewRef(Py_None)
     return view_call(self, args, nargsf, names)
 
@@ -811,7 +875,8 @@ cdef class LockView:
     """The reading or the writing side of a lock, used as a `threading.Lock` is.
 
     Got from `reader` and `writer` of RwLock and ShardedLock.  It does not know its
-    holder: any thread may release it, and it may be what a Condition waits with."""
+    holder: any thread may release it, and it may be what a Condition waits with.  It
+    releases only what was taken through it: what a guard holds, the guard releases."""
 
     def acquire(self, blocking=True, timeout=UNSET):
         """Take the lock in this way; whether it was taken.
@@ -823,7 +888,7 @@ cdef class LockView:
         return view_acquire(self, lock_deadline(blocking, timeout), 0)
 
     def release(self):
-        """Let the lock go; RuntimeError when nobody holds it in this way."""
+        """Release the lock; RuntimeError when it is not held through this view."""
         view_release(self)
 
     def locked(self):
@@ -839,7 +904,7 @@ cdef class LockView:
     def _is_owned(self):
         # What a Condition asks.  Its own probe, a try to acquire, would be wrong:
         # the reading side can be taken while it is held.
-        return is_held(self.lock, self.way)
+        return has_holds(self)
 
     def _at_fork_reinit(self):
         self.lock._at_fork_reinit()
@@ -898,6 +963,13 @@ cdef object value_of_free(_Valued lock):
         return lock.value
     finally:
         let_go_untraced(lock, FS_EXCLUSIVE, word, False)
+
+
+cdef void forget_holds(_Valued lock) noexcept:
+    """What was held through views is held no more: the lock is being reset."""
+    # relaxed, both: ordered by the reset
+    fs_uptr_store_relaxed(&lock.viewed[READER], 0)
+    fs_uptr_store_relaxed(&lock.viewed[WRITER], 0)
 
 
 @cython.no_gc_clear  # see clear_lock
@@ -1035,6 +1107,7 @@ ordering).  One machine word of state; as parking_lot's RwLock."""
         return rwlock_is_locked_exclusive(&self.word)
 
     def _at_fork_reinit(self):
+        forget_holds(self)
         rwlock_reset(&self.word)
 
 
@@ -1080,14 +1153,10 @@ are RwLock's."""
 
     def _at_fork_reinit(self):
         cdef int i
+        forget_holds(self)
         for i in range(FS_SHARDS):
+            fs_uptr_store_relaxed(&self.shards.shard[i].viewed, 0)  # relaxed: as there
             rwlock_reset(&self.shards.shard[i].lock)
-
-
-# Which view.
-cdef enum:
-    READER = 0
-    WRITER = 1
 
 
 cdef fs_traverse traverse_the_rest = NULL  # Cython's own tp_traverse

@@ -1,6 +1,7 @@
 """The raw sharded reader-writer lock: eight words, one for each group of threads."""
 from libc.stdint cimport int64_t, uintptr_t
 
+from fastsync.raw.c_atomic cimport fs_atomic_uptr
 from fastsync.raw.rwlock cimport fs_rwlock
 
 
@@ -10,14 +11,15 @@ from fastsync.raw.rwlock cimport fs_rwlock
 
 cdef enum:
     FS_SHARDS = 8            # as crossbeam's; more only makes writing slower
-    FS_SHARD_PADDING = 15    # 128 bytes in all: the hardware fetches lines in pairs
+    FS_SHARD_PADDING = 14    # 128 bytes in all: the hardware fetches lines in pairs
 
 ctypedef struct fs_shard "fastsync_0_1_shard":
     fs_rwlock lock
+    fs_atomic_uptr viewed    # for a LockView, which counts its readers here
     uintptr_t padding[FS_SHARD_PADDING]
 
 ctypedef struct fs_sharded "fastsync_0_1_sharded":
-    uintptr_t padding[FS_SHARD_PADDING]   # away from what stands before it
+    uintptr_t padding[FS_SHARD_PADDING + 1]   # away from what stands before it
     fs_shard shard[FS_SHARDS]
 
 cdef fs_rwlock* sharded_mine(fs_sharded* s) noexcept nogil
