@@ -624,7 +624,8 @@ class TestAnswers:
         assert lines[2] == f"GIL {'off' if free else 'on'}"
         assert re.fullmatch(r"wait backend \w+", lines[3])
         assert all(name in lines[4] for name in NATIVE)
-        assert len(lines) == 5
+        assert lines[5].startswith("replaces queue.{Queue, ")
+        assert len(lines) == 6
 
     def test_version_and_help(self):
         done = run_python("-m", "fastsync", "--version")

@@ -3,7 +3,9 @@
     python tools/cpython_child.py FORM FILE RESULT [EXCLUDED_TEST ...]
 
 FORM is `stock`, `patched` (fastsync.install()) or `replaced` (fastsync.threading is the module
-`threading`). A process of its own for each file, so that the swap comes before every import.
+`threading`, and fastsync.queue the module `queue`). A process of its own for each file, so that the
+swap comes before every import. test_queue makes modules anew: with fastsync it runs on those, and
+then on our queues.
 """
 
 import sys
@@ -14,10 +16,13 @@ if FORM == "patched":
     import fastsync
 
     fastsync.install()
+    import queue  # before a test imports it in a way of its own
 elif FORM == "replaced":
+    import fastsync.queue
     import fastsync.threading
 
     sys.modules["threading"] = fastsync.threading
+    sys.modules["queue"] = fastsync.queue
 
 import json  # noqa: E402
 import threading  # noqa: E402
@@ -60,10 +65,31 @@ def lock_tests():
     return suite
 
 
+def own_queue_tests():
+    """Make the test classes of `test_queue` anew, for our queues."""
+    from test import test_queue
+
+    import fastsync.queue
+
+    suite = unittest.TestSuite()
+    for name, kind in vars(test_queue).items():
+        # Those of the C module; what they differ in from the others is the SimpleQueue.
+        if name.startswith("C") and isinstance(kind, type) and issubclass(kind, unittest.TestCase):
+            body = {"queue": fastsync.queue, "__module__": "test.test_queue.fastsync"}
+            if hasattr(kind, "test_simplequeue_sizeof"):
+                body["test_simplequeue_sizeof"] = None  # of the layout of the original's
+            loader = unittest.defaultTestLoader
+            suite.addTests(loader.loadTestsFromTestCase(type(name, (kind,), body)))
+    return suite
+
+
 def load(file):
     if file == "lock_tests":
         return lock_tests()
-    return unittest.defaultTestLoader.loadTestsFromName(f"test.{file}")
+    suite = unittest.defaultTestLoader.loadTestsFromName(f"test.{file}")
+    if file == "test_queue" and FORM != "stock":
+        suite.addTests(own_queue_tests())
+    return suite
 
 
 def tests_of(suite):

@@ -1,5 +1,6 @@
 REPLACEMENTS: dict[str, type]
 NATIVE: tuple[type, ...]
+QUEUES: list[str]
 
 def install() -> None: ...
 def installed() -> bool: ...

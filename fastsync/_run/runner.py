@@ -22,7 +22,7 @@ usage: python [interpreter options] -m fastsync [option ...] [--] script.py [arg
 """
 
 HELP = """
-Run a Python program, unchanged, with fastsync's locks in place of threading's.
+Run a Python program, unchanged, with fastsync's locks and queues in place of the originals.
 
   script.py   a file with source or byte code, or a directory or zip file with a __main__.py
   -m module   a module or package, by name
@@ -150,6 +150,7 @@ def _info():
             f"GIL {'on' if compat.gil_enabled() else 'off'}",
             f"wait backend {parking.wait_backend()}",
             f"replaces threading.{{{names}}}",
+            f"replaces queue.{{{', '.join(_install.QUEUES)}}}",
         ]
     )
 
