@@ -39,6 +39,8 @@ MODULES = [
     ("fastsync.deadlock", "Who waits for whom, and circles."),
     ("fastsync.profile", "Where threads wait, for which lock, and which thread holds it."),
 ]
+# What the checkout has outside of this folder, and the site shows too.
+PROJECT = ["CHANGELOG.md", "SECURITY.md"]
 # Ours in modules that pass the standard library's names on.
 DROP_INS = ["Lock", "RLock", "Condition", "Semaphore", "BoundedSemaphore", "Event", "Barrier"]
 
@@ -75,6 +77,9 @@ def write_reference(app):
         parts = [f"# {module_name}\n\n{about}\n"]
         parts += [f"## {name}\n\n{directive(module, name)}" for name in public_names(module)]
         (REFERENCE / f"{module_name}.md").write_text("\n".join(parts), encoding="utf-8")
+    for name in PROJECT:
+        text = (HERE.parent / name).read_text(encoding="utf-8")
+        (REFERENCE / name).write_text(text, encoding="utf-8")
 
 
 def toctree(caption, pages):
@@ -83,13 +88,16 @@ def toctree(caption, pages):
 
 def add_contents(app, page, source):
     """The front page lists the others under headings: make a list of contents of it."""
+    for name in PROJECT:
+        source[0] = source[0].replace(f"(../{name})", f"(_reference/{name})")
     if page != "index":
         return
     sections = re.findall(r"^\*\*(.+?)\*\*\n\n((?:- .*\n(?:  .*\n)*)+)", source[0], re.MULTILINE)
     for caption, text in sections:
         source[0] += toctree(caption, re.findall(r"\]\(([\w-]+)\.md\)", text))
-    pages = sorted(page.stem for page in REFERENCE.glob("*.md"))
+    pages = sorted(page.stem for page in REFERENCE.glob("*.md") if page.name not in PROJECT)
     source[0] += toctree("Reference", [f"_reference/{page}" for page in pages])
+    source[0] += toctree("Project", [f"_reference/{Path(name).stem}" for name in PROJECT])
 
 
 def setup(app):

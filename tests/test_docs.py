@@ -180,3 +180,13 @@ def test_example(example, run_python, tmp_path):
 def test_every_example_is_run():
     # The demo's program has tests of its own: it takes seconds.
     assert {path.name for path in EXAMPLES.glob("*.py")} - {"index_stdlib.py"} == set(RUNS)
+
+
+def test_the_front_page_shows_measured_numbers():
+    picture = (ROOT / "docs" / "performance" / "front.svg").read_text(encoding="utf-8")
+    measured = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    shown = re.findall(r'data-case="([^"]+)">([\d.]+)<', picture)
+    assert shown
+    for case, number in shown:
+        rows = [line for line in measured.splitlines() if line.startswith(f"| {case} | ≤")]
+        assert any(f"of threading | {number} |" in row for row in rows), (case, number, rows)
