@@ -1,9 +1,9 @@
 """How long threads wait for a contended lock, in percentiles, beside `threading` and throughput.
 
-    waits.py [--seconds S] [--rounds N] [--case NAME]... [--json FILE]
+    waits.py [--seconds S] [--rounds N] [--case NAME]... [--pin] [--json FILE]
 
 Each sample is a process of its own; the contestants take turns within a round, and the medians over
-the rounds are shown. The threads are pinned to the cores in turn. A wait is the time from before
+the rounds are shown. With --pin the threads are bound to the cores in turn. A wait is the time from before
 `acquire` to after it; only those of 20 us and more are kept, so that the list stays short and the
 clock is all that a short section is disturbed by.
 
@@ -83,12 +83,12 @@ def threads_of(case, lock):
     return [taker(lock, number * 1000)] * 8
 
 
-def sample(case, contestant, seconds):
+def sample(case, contestant, seconds, pin):
     lock = import_module(CONTESTANTS[contestant]).Lock()
     lives = threads_of(case, lock)
     results = [None] * len(lives)
     gate = threading.Barrier(len(lives))
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    cores = sorted(os.sched_getaffinity(0)) if pin else []
 
     def body(me):
         if cores:
@@ -126,11 +126,12 @@ def main():
     parser.add_argument("--seconds", type=float, default=0.5)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--case", action="append")
+    parser.add_argument("--pin", action="store_true")
     parser.add_argument("--json")
     parser.add_argument("--sample", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.sample:
-        print(json.dumps(sample(*options.sample, options.seconds)))
+        print(json.dumps(sample(*options.sample, options.seconds, options.pin)))
         return
     cases = options.case or CASES
     taken = {case: {name: [] for name in CONTESTANTS} for case in cases}
@@ -138,7 +139,7 @@ def main():
         for case in cases:
             for name in CONTESTANTS:
                 command = [sys.executable, __file__, "--sample", case, name]
-                command += ["--seconds", str(options.seconds)]
+                command += ["--seconds", str(options.seconds), *["--pin"] * options.pin]
                 done = subprocess.run(command, check=True, capture_output=True, text=True)
                 taken[case][name].append(json.loads(done.stdout))
     result = {

@@ -111,18 +111,17 @@ cdef inline int64_t deadline_after(int64_t ns) noexcept nogil:
     return FS_FOREVER if ns >= FS_FOREVER - now else now + ns
 
 
-# How long to look at a word before parking on it: two looks, 8 us apart, then
-# 40, with the processor offered to others in between.  A long pause lets the
-# owner work undisturbed and is over when it stops for a moment; the yields let
-# an owner run that has lost its processor, and take turns with many threads.  A
-# yield may last as long as the others' time slices: after a millisecond the queue
-# is the better place, because who is in it is handed the lock.
+# How long to look at a word before parking on it: five looks, each after a yield and a pause
+# of 8 us.  The yield comes first: where threads share a processor, the owner may be among
+# those that wait for it, and those that wait long get their turn.  The pause lets the owner
+# work undisturbed, where each look takes the word's cache line away from it.  A yield may
+# last as long as the others' time slices: after a millisecond the queue is the better place,
+# because the thread at its head is handed the lock.
 # docs/spin-policy.md has the numbers, and what was tried instead.
 cdef enum:
     FS_SPIN_NS = 1000000
-    FS_SPIN_LOOKS = 2
     FS_SPIN_PAUSES = 300
-    FS_SPIN_ROUNDS = 42
+    FS_SPIN_ROUNDS = 5
 
 
 cdef inline bint spin_round(int round, int64_t deadline) noexcept nogil:
@@ -133,11 +132,9 @@ cdef inline bint spin_round(int round, int64_t deadline) noexcept nogil:
     cdef int i
     if round >= FS_SPIN_ROUNDS or is_past(deadline):
         return False
-    if round < FS_SPIN_LOOKS:
-        for i in range(FS_SPIN_PAUSES):
-            fs_pause()
-    else:
-        fs_yield()
+    fs_yield()
+    for i in range(FS_SPIN_PAUSES):
+        fs_pause()
     return True
 
 
