@@ -269,4 +269,35 @@ HOGGED = [
     ),
 ]
 
-CASES = [*WITH, *CALLS, *CREATE, *SHARED, *HOGGED]
+
+# The plan of CPython's Tools/lockbench: some work inside and outside, one lock or a lock of eight
+# chosen at random.
+def lockbench(name, locks, inside, outside, title):
+    # `me` is the thread's own number: here a generator's state.
+    stmt = (
+        "me = me * 69069 + 1 & 0xFFFFFFFF\n"
+        f"with xs[(me >> 16) % {locks}]:\n"
+        f"    for _ in repeat(None, {inside}): pass\n"
+        f"for _ in repeat(None, {outside}): pass"
+    )
+    make = f"; xs = [{{}}() for _ in range({locks})]"
+    return threaded(
+        f"lockbench.{name}",
+        {
+            "threading": (stock("Lock") + make.format("Lock"), stmt),
+            "fastsync": (ours("Lock") + make.format("Lock"), stmt),
+        },
+        threads=(2, 8, 32),
+        goals=[Goal(1.0), Goal(1.0, metric="longest")],
+        title=title,
+    )
+
+
+LOCKBENCH = [
+    lockbench("tight", 1, 1, 0, "One Lock, work inside 1, outside 0"),
+    lockbench("even", 1, 10, 10, "One Lock, work inside 10, outside 10"),
+    lockbench("outside", 1, 1, 50, "One Lock, work inside 1, outside 50"),
+    lockbench("random", 8, 10, 10, "Eight Locks at random, work inside 10, outside 10"),
+]
+
+CASES = [*WITH, *CALLS, *CREATE, *SHARED, *HOGGED, *LOCKBENCH]

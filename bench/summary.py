@@ -14,6 +14,7 @@ FAMILIES = {
     "shared": "Threads on one object",
     "private": "Threads on objects of their own",
     "hog": "A hog",
+    "lockbench": "As CPython's Tools/lockbench",
     "pingpong": "Threads that take turns",
     "barrier": "Barrier",
     "wakeup": "Waking up in a crowd",
