@@ -1,13 +1,17 @@
 """Run CPython's own threading tests on fastsync and compare the counts with stock threading.
 
-    python tools/run_cpython_tests.py [--quick] [--all] [--form FORM] [--fresh] [FILE ...]
+    python tools/run_cpython_tests.py [--quick | --all | --report] [--form FORM] [--workers N]
+                                      [--limit SECONDS] [--fresh] [FILE ...]
 
 Each file runs in two forms: `patched` (the primitives in `threading` are swapped) and `replaced`
 (`fastsync.threading` takes the module's place). Stock threading's counts on the same interpreter
 are kept in the cache folder. A failure, or fewer tests passed than stock, ends with status 1.
 
-With --all it is every file of CPython's suite, some 480. That takes hours, so each result is kept
-in build/cpython as it comes, and a run that was ended goes on there; --fresh begins anew.
+With --all it is every file of CPython's suite, some 480, those that name threads first. That takes
+hours, so each result is kept in build/cpython as it comes, and a run that was ended goes on there;
+--fresh begins anew. Then test by test: one with another outcome is run again up to twice on both
+sides, and is reported when no outcome of stock threading was seen on fastsync. --report only
+reads what is kept.
 """
 
 import argparse
@@ -15,11 +19,12 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -30,8 +35,9 @@ EXCLUSIONS = ROOT / "tools" / "cpython_exclusions.txt"
 LOGS = ROOT / "build" / "cpython"
 FORMS = ("patched", "replaced")
 WORKERS = 2
-# Several times what the slowest file takes on a busy machine.
+# Seconds: several times what the slowest file takes on a busy machine.
 TIME_LIMIT = 300
+REPEATS = 3
 
 # Whoever runs this in a script's background has Ctrl-C ignored, and children inherit that: tests
 # that interrupt themselves would go on for ever.
@@ -41,11 +47,23 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # The slowest first, so that no worker is left alone with one of them at the end.
 FILES = [
     "test_concurrent_futures.test_shutdown",
+    "test_multiprocessing_spawn.test_processes",
+    "test_multiprocessing_forkserver.test_processes",
+    "test_multiprocessing_fork.test_processes",
     "test_threading",
     "test_concurrent_futures.test_process_pool",
     "test_concurrent_futures.test_wait",
     "test_concurrent_futures.test_as_completed",
     "test_concurrent_futures.test_deadlock",
+    "test_multiprocessing_spawn.test_misc",
+    "test_multiprocessing_spawn.test_manager",
+    "test_multiprocessing_spawn.test_threads",
+    "test_multiprocessing_forkserver.test_misc",
+    "test_multiprocessing_forkserver.test_manager",
+    "test_multiprocessing_forkserver.test_threads",
+    "test_multiprocessing_fork.test_misc",
+    "test_multiprocessing_fork.test_manager",
+    "test_multiprocessing_fork.test_threads",
     "test_concurrent_futures.test_init",
     "test_concurrent_futures.test_thread_pool",
     "test_concurrent_futures.test_future",
@@ -98,31 +116,99 @@ def existing(files):
 
 
 def all_files():
-    """Return every test file of this Python, the large folders file by file."""
+    """Return every test file of this Python, the large folders file by file, threads first."""
+    import test
     from test.libregrtest.findtests import findtests
 
-    return sorted({name.removeprefix("test.") for name in findtests()})
+    home = Path(test.__file__).parent
+
+    def names_threads(file):
+        path = home.joinpath(*file.split(".")).with_suffix(".py")
+        source = path.read_bytes() if path.exists() else b""
+        return re.search(rb"\b(threading|multiprocessing|asyncio|concurrent)\b", source)
+
+    files = sorted({name.removeprefix("test.") for name in findtests()})
+    return sorted(files, key=lambda file: (not names_threads(file), file))
 
 
 class Kept:
-    """What a run with --all has so far, in a file."""
+    """The results of runs with --all, in a file for each form and test file."""
 
     def __init__(self, fresh):
-        self.path = LOGS / version() / "all.json"
-        self.results = {}
-        self.lock = threading.Lock()
-        if self.path.exists() and not fresh:
-            self.results = json.loads(self.path.read_text())
+        self.folder = LOGS / version() / "all"
+        if fresh:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
-    def run(self, file, form):
-        key = f"{form} {file}"
-        if key not in self.results:
-            counts = run(file, form)
-            with self.lock:
-                self.results[key] = counts
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                self.path.write_text(json.dumps(self.results, indent=1))
-        return self.results[key]
+    def path(self, file, form):
+        return self.folder / f"{form}-{file}.json"
+
+    def runs(self, file, form):
+        """Return the results so far, a list."""
+        path = self.path(file, form)
+        return json.loads(path.read_text()) if path.exists() else []
+
+    def run(self, file, form, times=1):
+        """Return at least so many results, running the file for those that are missing."""
+        runs = self.runs(file, form)
+        while len(runs) < times:
+            runs.append(run_once(file, form))
+            say(f"  {form:8} {file:42} {describe(runs[-1]):>10} {runs[-1]['seconds']:6.1f} s")
+            path = self.path(file, form)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.with_suffix(".new").write_text(json.dumps(runs))
+            path.with_suffix(".new").replace(path)
+        return runs
+
+
+def differences(stock, ours):
+    """Return the tests whose outcomes on fastsync were never seen on stock threading, as lines."""
+    lines = []
+    names = {name for counts in stock + ours for name in counts["outcomes"]}
+    for name in sorted(names):
+        seen, now = (
+            {counts["outcomes"].get(name, "not run") for counts in runs} for runs in (stock, ours)
+        )
+        if not seen & now and (seen, now) != ({"not run"}, {"passed"}):  # a test of our own
+            lines.append(f"{name}: stock {' or '.join(sorted(seen))}, {' or '.join(sorted(now))}")
+    return lines
+
+
+def run_all(files, forms, kept, workers):
+    """Run every file, then those again that differ."""
+    with ThreadPoolExecutor(workers) as pool:
+        todo = [(file, form) for file in files for form in ("stock", *forms)]
+        list(pool.map(lambda item: kept.run(*item), todo))
+        for times in range(2, REPEATS + 1):
+            todo = []
+            for file in files:
+                runs = kept.runs(file, "stock")
+                worse = [form for form in forms if differences(runs, kept.runs(file, form))]
+                todo += [(file, form, times) for form in (["stock", *worse] if worse else [])]
+            list(pool.map(lambda item: kept.run(*item), todo))
+
+
+def report_all(files, forms, kept):
+    """Print what differs; return how many tests do."""
+    bad = 0
+    for form in forms:
+        both = [file for file in files if kept.runs(file, "stock") and kept.runs(file, form)]
+        stock, ours = ([kept.runs(file, name)[-1] for file in both] for name in ("stock", form))
+        for file in both:
+            for line in differences(kept.runs(file, "stock"), kept.runs(file, form)):
+                print(f"{form} {file} {line}")
+                bad += 1
+        print(f"{version()} {form}: {len(both)} of {len(files)} files, {total(ours)}")
+        print(f"{version()} stock: {total(stock)}")
+    print(f"{version()}: {bad} tests differ")
+    return bad
+
+
+def total(results):
+    return ", ".join(
+        f"{sum(outcome == kind for counts in results for outcome in counts['outcomes'].values())} "
+        f"{kind}"
+        for kind in ("passed", "failed", "skipped")
+    )
 
 
 def exclusions():
@@ -167,8 +253,9 @@ def run_once(file, form):
         if status == 0 and result.exists():
             counts = json.loads(result.read_text())
         else:
-            counts = {"run": 0, "passed": 0, "skipped": 0}
-            counts["failed"] = [f"{file}: status {status}"]
+            name = f"{file}: status {status}"
+            counts = {"run": 0, "passed": 0, "skipped": 0, "failed": [name]}
+            counts["outcomes"] = {name: "failed"}
     return {**counts, "seconds": round(time.monotonic() - started, 1), "log": str(log)}
 
 
@@ -253,13 +340,18 @@ def options():
     parser.add_argument("--quick", action="store_true", help="the quick files, patched only")
     parser.add_argument("--all", action="store_true", help="every file; goes on where it was ended")
     parser.add_argument("--form", choices=FORMS, help="one form only")
+    parser.add_argument("--report", action="store_true", help="print what --all has found")
+    parser.add_argument("--workers", type=int, default=WORKERS, help="files at one time")
+    parser.add_argument("--limit", type=float, default=TIME_LIMIT, help="seconds for one file")
     parser.add_argument("--fresh", action="store_true", help="run stock threading again")
     return parser.parse_args()
 
 
 def main():
+    global TIME_LIMIT
     chosen = options()
-    if chosen.all:
+    TIME_LIMIT = chosen.limit
+    if chosen.all or chosen.report:
         files = chosen.files or all_files()
     else:
         files = existing(chosen.files or (QUICK if chosen.quick else FILES))
@@ -267,17 +359,20 @@ def main():
         print(f"{version()}: this Python comes without its test suite, so nothing was run")
         return 0
     forms = [chosen.form] if chosen.form else FORMS[:1] if chosen.quick else FORMS
-    baseline = {} if chosen.all else load_baseline(chosen.fresh)
-    one = Kept(chosen.fresh).run if chosen.all else run
+    if chosen.all or chosen.report:
+        kept = Kept(chosen.fresh and chosen.all)
+        if chosen.all:
+            run_all(files, forms, kept, chosen.workers)
+        return bool(report_all(files, forms, kept))
+    baseline = load_baseline(chosen.fresh)
     todo = [(file, "stock") for file in files if file not in baseline]
     todo += [(file, form) for file in files for form in forms]
     todo.sort(key=lambda item: files.index(item[0]))
-    with ThreadPoolExecutor(WORKERS) as pool:
-        results = dict(zip(todo, pool.map(lambda item: one(*item), todo), strict=True))
+    with ThreadPoolExecutor(chosen.workers) as pool:
+        results = dict(zip(todo, pool.map(lambda item: run(*item), todo), strict=True))
 
     baseline.update({file: counts for (file, form), counts in results.items() if form == "stock"})
-    if not chosen.all:
-        save_baseline(baseline)
+    save_baseline(baseline)
     results.update({(file, "stock"): baseline[file] for file in files})
     print_table(files, forms, results)
 
