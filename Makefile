@@ -5,7 +5,7 @@ ARGS ?=
 SECONDS ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help litmus venvs venv venv-gil dev check demo test test-long \
+.PHONY: help litmus test-programs venvs venv venv-gil dev check demo test test-long \
 	test-parallel test-pthread test-cpython test-cpython-all test-versions test-here sdist wheels docs lint-workflows stress bench bench-quick \
 	bench-peers bench-report bench-native headers-check models mutants levels tsan asan lint format clean
 
@@ -51,6 +51,9 @@ test-cpython: venvs ## run CPython's own tests on fastsync, on both builds
 test-cpython-all: venvs ## run all of CPython's tests, stock against fastsync; goes on where it was ended
 	@status=0; for venv in .venv .venv-gil; do \
 	$$venv/bin/python tools/run_cpython_tests.py --all $(ARGS) || status=1; done; exit $$status
+
+test-programs: venvs ## run other people's suites on fastsync; goes on where it was ended (ARGS="trio")
+	@.venv-gil/bin/python tools/programs/run.py $(ARGS)
 
 test-versions: ## run the suite and CPython's own tests on 3.11 to 3.15 (ARGS="3.14 3.15" for some)
 	@tools/test_versions.sh $(ARGS)

@@ -3,6 +3,7 @@
 import importlib
 import queue
 import sys
+import textwrap
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -417,3 +418,52 @@ def test_the_version_is_the_one_installed():
     except metadata.PackageNotFoundError:
         pytest.skip("run from a checkout")
     assert fastsync.__version__ == installed
+
+
+def test_mock_checks_the_calls_of_an_autospec(run_python):
+    code = """
+        from unittest import mock
+        import threading
+
+        assert threading.Event.__module__ == "threading"
+        calls = [
+            ("Event", "wait", (1, 2)),
+            ("Event", "set", (1,)),
+            ("Condition", "wait", (1, 2)),
+            ("Condition", "notify", (1, 2)),
+            ("Semaphore", "release", (1, 2)),
+            ("BoundedSemaphore", "acquire", (1, 2, 3)),
+            ("Barrier", "wait", (1, 2)),
+        ]
+        def refused(function, *arguments):
+            try:
+                function(*arguments)
+            except TypeError:
+                return
+            raise AssertionError((function, arguments))
+
+        for name, method, arguments in calls:
+            kind = getattr(threading, name)
+            thing = mock.create_autospec(kind(1) if name == "Barrier" else kind())
+            refused(getattr(thing, method), *arguments)
+            getattr(thing, method)(*arguments[1:])
+            with mock.patch("threading." + name, autospec=True):
+                made = getattr(threading, name)
+                refused(made, 1, 2, 3, 4)
+                thing = made(1) if name == "Barrier" else made()
+                refused(getattr(thing, method), *arguments)
+                getattr(thing, method)(*arguments[1:])
+            with mock.patch.object(kind, method, autospec=True) as replaced:
+                thing = kind(1) if name == "Barrier" else kind()
+                refused(getattr(thing, method), *arguments)
+                getattr(thing, method)(*arguments[1:])
+                assert replaced.called
+        kinds = mock.FunctionTypes
+        import fastsync
+        if fastsync.installed():
+            fastsync.uninstall()
+            assert len(mock.FunctionTypes) == len(kinds) - 1
+    """
+    code = textwrap.dedent(code)
+    for before in ("", "import fastsync", "import fastsync, unittest.mock"):
+        run_python("-c", f"{before}\n{'fastsync.install()' if before else ''}\n{code}")

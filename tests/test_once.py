@@ -852,6 +852,19 @@ def test_lazy_property_and_slots():
     assert With().value == 1
 
 
+def test_lazy_property_on_a_metaclass_says_so():
+    class Meta(type):
+        @lazy_property
+        def value(cls):
+            raise AssertionError("not called")
+
+    class Thing(metaclass=Meta):
+        pass
+
+    with pytest.raises(TypeError, match="'value' cannot keep a value in the class 'Thing'.*metaclass"):
+        Thing.value  # noqa: B018
+
+
 def test_once_that_is_given_no_callable_stays_new():
     once = Once()
     for call in [once.call_once, once.call_once_force]:

@@ -2,18 +2,25 @@
 
 gevent and eventlet make threads into greenlets: a lock that blocks the thread blocks them all, and
 an RLock takes two greenlets of one thread for one owner. So their locks must be theirs. dill copies
-locks by their exact type, and has to be told of ours.
+locks by their exact type, and has to be told of ours; so has `unittest.mock`, which asks for functions.
 """
 
 import _thread
 import sys
 import warnings
+from types import BuiltinMethodType, MethodDescriptorType
 
 from fastsync._run.imports import after_import, forget
+from fastsync.objects.barrier import Barrier
+from fastsync.objects.condition import Condition
+from fastsync.objects.event import Event
 from fastsync.objects.lock import Lock
 from fastsync.objects.rlock import RLock
+from fastsync.objects.semaphore import BoundedSemaphore, Semaphore
 
 _BUILTIN = type(len)
+# Those whose originals are written in Python.
+_SIGNED = (Condition, Semaphore, BoundedSemaphore, Event, Barrier)
 _TWINS = [(Lock, type(_thread.allocate_lock())), (RLock, _thread.RLock)]
 
 _uninstall = None  # what to call before threads are patched
@@ -81,7 +88,27 @@ def _follow_dill(dill):
             dispatch.setdefault(ours, dispatch[stock])
 
 
+class _Methods(type):
+    """What `unittest.mock` is to take for functions: methods of ours and such ones bound."""
+
+    def __instancecheck__(cls, instance):
+        if type(instance) is MethodDescriptorType:
+            return instance.__objclass__ in _SIGNED
+        return type(instance) is BuiltinMethodType and isinstance(instance.__self__, _SIGNED)
+
+
+class _Method(metaclass=_Methods):
+    pass
+
+
+def _follow_mock(mock):
+    # The original's methods are Python functions; an autospec checks the calls of no others.
+    if _Method not in mock.FunctionTypes:
+        mock.FunctionTypes += (_Method,)
+
+
 _FOLLOWED = {
+    "unittest.mock": _follow_mock,
     "gevent.events": _follow_gevent,
     "eventlet.patcher": _follow_eventlet,
     "dill._dill": _follow_dill,
@@ -102,6 +129,9 @@ def unfollow():
     _uninstall = None
     for name in _FOLLOWED:
         forget(name)
+    mock = sys.modules.get("unittest.mock")
+    if mock is not None:
+        mock.FunctionTypes = tuple(kind for kind in mock.FunctionTypes if kind is not _Method)
     events = sys.modules.get("gevent.events")
     if events is not None and _gevent_patches in events.subscribers:
         events.subscribers.remove(_gevent_patches)

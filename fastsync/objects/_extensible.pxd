@@ -35,6 +35,10 @@ cdef int add_private(
     type owner, str name, fs_private_read read, fs_private_write write,
 ) except -1
 
+# Make `cls.__init__` a Python function, as the original's is, so that it has a signature.
+# `cls(...)` does not call it; subclasses do.
+cdef int sign_constructor(type cls) except -1
+
 
 # -- what is common to all types of `threading` ------------------------------
 

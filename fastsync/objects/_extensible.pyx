@@ -7,7 +7,9 @@ from libc.stdint cimport uintptr_t
 from cpython.object cimport PyObject, PyObject_GenericSetAttr, PyTypeObject
 from cpython.ref cimport Py_XDECREF
 
-from fastsync.objects._slots cimport finish_type, forbid_instances, make_lazy_dict, weakrefs_offset
+from fastsync.objects._slots cimport (
+    finish_type, forbid_instances, make_lazy_dict, put_unslotted, weakrefs_offset,
+)
 
 cdef extern from "Python.h":
     object PyObject_GenericGetDict(object, void*)
@@ -215,6 +217,17 @@ cdef int add_private(
     descriptor.write = write
     setattr(owner, name, descriptor)
     return 0
+
+
+cdef int sign_constructor(type cls) except -1:
+    cdef str parameters = cls.__text_signature__[1:-1]  # "lock=None"
+    cdef list words = [word.partition("=")[0].strip() for word in parameters.split(",") if word]
+    cdef dict names = {"__name__": cls.__module__, "native": cls.__init__}
+    cdef str header = ", ".join(["self", parameters]) if words else "self"
+    exec(f"def __init__({header}): native({', '.join(['self', *words])})", names)
+    function = names.pop("__init__")
+    function.__qualname__ = f"{cls.__name__}.__init__"
+    return put_unslotted(cls, "__init__", function)
 
 
 cdef str address(object self):

@@ -12,6 +12,8 @@ ctypedef PyObject* (*fs_method)(PyObject*, PyObject**, Py_ssize_t, PyObject*) ex
 cdef int make_context_manager(type cls, Py_ssize_t vectorcall_offset) except -1
 # A call of an instance is a call of the fs_call in it.
 cdef int make_callable(type cls, Py_ssize_t vectorcall_offset) except -1
+# Set an attribute; the type slot of that name stays as it is.
+cdef int put_unslotted(type cls, str name, object value) except -1
 # No instances but those that this package makes.
 cdef int forbid_instances(type cls) except -1
 # How the collector sees an instance; returns tp_traverse as it was.

@@ -138,6 +138,12 @@ cdef int make_callable(type cls, Py_ssize_t vectorcall_offset) except -1:
     return 0
 
 
+cdef int put_unslotted(type cls, str name, object value) except -1:
+    (<dict>(<RawType*><PyObject*>cls).tp_dict)[name] = value
+    PyType_Modified(<PyTypeObject*><PyObject*>cls)
+    return 0
+
+
 cdef int forbid_instances(type cls) except -1:
     cdef RawType* raw = <RawType*><PyObject*>cls
     raw.tp_new = NULL

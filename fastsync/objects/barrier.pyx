@@ -16,7 +16,7 @@ from cpython.ref cimport Py_INCREF
 from fastsync._watch.trace cimport fs_wait, trace_made, trace_signal, trace_signalled, tracing
 from fastsync.objects._extensible cimport (
     _Extensible, add_extensible, add_private, address, become_original, checked, is_original, kept,
-    stock_name, track,
+    sign_constructor, stock_name, track,
 )
 from fastsync.objects._slots cimport finish_type, rename_type
 from fastsync.objects._timeouts cimport wait_deadline
@@ -254,6 +254,7 @@ cdef int set_up() except -1:
     add_private(Barrier, "_cond", inner_condition, NULL)
     finish_type(Barrier, True)  # as the original is
     rename_type(Barrier, b"threading.Barrier")
+    sign_constructor(Barrier)
     register_pinnable(Barrier)
     return 0
 

@@ -20,7 +20,7 @@ from fastsync._watch.trace cimport (
 )
 from fastsync.objects._extensible cimport (
     _Extensible, add_extensible, add_private, checked, is_original, kept, offset, refuse_call,
-    refuse_pickling, threads_waiting, track,
+    refuse_pickling, sign_constructor, threads_waiting, track,
 )
 from fastsync.objects._slots cimport finish_type, make_context_manager, rename_type
 from fastsync.objects._timeouts cimport lock_deadline, wait_deadline
@@ -415,6 +415,7 @@ cdef int set_up() except -1:
     add_private(Condition, "_waiters", read_waiters, NULL)
     finish_type(Condition, True)  # as the original is
     rename_type(Condition, b"threading.Condition")
+    sign_constructor(Condition)
     register_pinnable(Condition)
     return 0
 

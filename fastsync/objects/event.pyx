@@ -15,7 +15,8 @@ from fastsync._watch.trace cimport (
     fs_section, FS_SIGNAL, trace_lock, trace_made, trace_release, trace_released, tracing,
 )
 from fastsync.objects._extensible cimport (
-    _Extensible, add_extensible, add_private, address, checked, is_original, stock_name,
+    _Extensible, add_extensible, add_private, address, checked, is_original,
+    sign_constructor, stock_name,
 )
 from fastsync.objects._slots cimport finish_type, rename_type
 from fastsync.objects._timeouts cimport wait_deadline
@@ -157,6 +158,7 @@ cdef int set_up() except -1:
     add_private(Event, "_cond", inner_condition, NULL)
     finish_type(Event, True)  # as the original is
     rename_type(Event, b"threading.Event")
+    sign_constructor(Event)
     register_pinnable(Event)
     return 0
 

@@ -599,6 +599,10 @@ cdef class _Pending(_Once):
 
 
 cdef object attributes_of(object instance, str name):
+    if isinstance(instance, type):
+        raise TypeError(
+            f"lazy_property {name!r} cannot keep a value in the class {instance.__name__!r}, "
+            "whose __dict__ is read-only: it is for instances, not for a metaclass")
     try:
         return instance.__dict__
     except AttributeError:

@@ -17,7 +17,7 @@ from fastsync._watch.trace cimport (
 )
 from fastsync.objects._extensible cimport (
     _Extensible, add_extensible, add_private, address, checked, is_original, offset, refuse_call,
-    stock_name,
+    sign_constructor, stock_name,
 )
 from fastsync.objects._slots cimport (
     finish_type, fs_method, make_context_manager, rename_type, share_layout, shorten, version_tag,
@@ -321,6 +321,8 @@ cdef int set_up() except -1:
         finish_type(cls, True)  # as the originals are
     rename_type(Semaphore, b"threading.Semaphore")
     rename_type(BoundedSemaphore, b"threading.BoundedSemaphore")
+    sign_constructor(Semaphore)
+    sign_constructor(BoundedSemaphore)
     remember_versions()
     register_pinnable(Semaphore, BoundedSemaphore)
     return 0
