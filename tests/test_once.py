@@ -861,7 +861,9 @@ def test_lazy_property_on_a_metaclass_says_so():
     class Thing(metaclass=Meta):
         pass
 
-    with pytest.raises(TypeError, match="'value' cannot keep a value in the class 'Thing'.*metaclass"):
+    with pytest.raises(
+        TypeError, match=r"'value' cannot keep a value in the class 'Thing'.*metaclass"
+    ):
         Thing.value  # noqa: B018
 
 

@@ -16,7 +16,7 @@ if FORM == "patched":
     import fastsync
 
     fastsync.install()
-    import queue  # before a test imports it in a way of its own
+    import queue  # noqa: F401  # before a test imports it in a way of its own
 elif FORM == "replaced":
     import fastsync.queue
     import fastsync.threading

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Run other people's test suites on `threading` and on fastsync, and compare test by test.
 
-    tools/programs/run.py [--build gil=.venv-gil] [--build free=.venv] [--fresh] [--report] [NAME ...]
+    tools/programs/run.py [--build gil|free=ENVIRONMENT] [--fresh] [--report] [NAME ...]
 
 packages.toml names the packages: each one's own suite runs unchanged in an environment of its own,
 with `python -m pytest` and with `python -m fastsync -m pytest`. Where an outcome differs, its file
@@ -9,7 +9,7 @@ runs again on both sides, three times in all. A test differs when none of its ou
 was seen on threading; it is flaky when both sides have an outcome in common and another one.
 
 Results are kept in the cache folder (FASTSYNC_CACHE, or ~/.cache/fastsync), so a run that was ended
-goes on there; --fresh begins anew. Each run ends by writing docs/compatibility.md from them; --report
+goes on there; --fresh begins anew. At the end docs/compatibility.md is written from them; --report
 does only that. The status is 1 when a test differs.
 """
 
@@ -190,9 +190,7 @@ def compare(environment, package, place):
     first = {form: {name: seen for name, (seen, _) in runs[form].items()} for form in runs}
     if not first["threading"]:
         raise Failed(f"the suite did not start on threading (see {environment.folder})")
-    seen = {
-        form: {name: [outcome] for name, outcome in first[form].items()} for form in first
-    }
+    seen = {form: {name: [outcome] for name, outcome in first[form].items()} for form in first}
     for _ in range(REPEATS - 1):
         differ = differences(seen)
         files = {runs[form][name][1] for name in differ for form in runs if name in runs[form]}
@@ -307,7 +305,7 @@ def write_page():
     differ = []
     seen = set()
     tests = 0
-    for name, package in sorted(packages().items(), key=lambda item: item[0].lower()):
+    for name in sorted(packages(), key=str.lower):
         for build in BUILDS:
             path = kept(name, build)
             if not path.exists():
@@ -335,13 +333,13 @@ PAGE_HEAD = """\
 <!-- Written by tools/programs/run.py: do not edit. -->
 
 Packages that use threads, unchanged, whose own test suites ran twice in one environment: with
-`python -m pytest` and with `python -m fastsync -m pytest`. The outcomes are compared test by test, by
-name. {packages} packages, {runs} pairs of runs, {tests} tests.
+`python -m pytest` and with `python -m fastsync -m pytest`. The outcomes are compared test by test.
+{packages} packages, {runs} pairs of runs, {tests} tests.
 
-A test that had another outcome ran again on both sides, three times in all. It *differs* when none of
-its outcomes on fastsync was seen on `threading`, and is *flaky* when some were. Failures on both sides
-are the suite's own: for want of a network, a service or an optional package. Everything ran on a busy
-machine; the counts are those of the first run of each side.
+A test that had another outcome ran again on both sides, three times in all. It *differs* when none
+of its outcomes on fastsync was seen on `threading`, and is *flaky* when some were. Failures on both
+sides are the suite's own: for want of a network, a service or an optional package. The machine was
+busy; the counts are those of the first run of each side.
 
 | package | what was run | on `threading` | on fastsync | flaky | build |
 |---|---|---|---|---|---|
