@@ -13,6 +13,7 @@ from functools import partial
 
 from fastsync._run.install import REPLACEMENTS
 from fastsync._run.install import stdlib as _stdlib
+from fastsync._run.iterators import REPLACEMENTS as _ITERATORS
 
 # What functions of the standard library rebind, and what every program may set there: these names
 # have no copy here that could go stale.
@@ -27,6 +28,7 @@ globals().update(
     if name not in _LIVE and (not name.startswith("__") or name == "__excepthook__")
 )
 globals().update(REPLACEMENTS)
+globals().update(_ITERATORS)
 __all__ = list(_stdlib.__all__)
 
 __getattr__ = partial(getattr, _stdlib)

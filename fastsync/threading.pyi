@@ -33,6 +33,8 @@ from threading import currentThread as currentThread
 
 if sys.version_info >= (3, 12):
     from threading import setprofile_all_threads, settrace_all_threads
+if sys.version_info >= (3, 15):
+    from threading import concurrent_tee, serialize_iterator, synchronized_iterator
 
 __all__ = [
     "TIMEOUT_MAX",
@@ -64,3 +66,5 @@ __all__ = [
 ]
 if sys.version_info >= (3, 12):
     __all__ += ["setprofile_all_threads", "settrace_all_threads"]
+if sys.version_info >= (3, 15):
+    __all__ += ["concurrent_tee", "serialize_iterator", "synchronized_iterator"]

@@ -63,10 +63,12 @@ def test_enter_and_exit_can_be_called(lock):
     assert lock.__exit__(None, None, None) is None
     assert type(lock).__enter__(lock) is True
     assert type(lock).__exit__(lock, None, None, None) is None
-    assert type(lock).__enter__(lock, False) is True
-    assert type(lock).__enter__(lock, False) is False
-    assert type(lock).__exit__(lock) is None
     assert not lock.locked()
+    if type(lock) is fs.Lock or sys.version_info < (3, 15):
+        assert type(lock).__enter__(lock, False) is True
+        assert type(lock).__enter__(lock, False) is False
+        assert type(lock).__exit__(lock) is None
+        assert not lock.locked()
 
 
 @pytest.mark.parametrize("timeout", [-2, -0.5, -1.5])
@@ -332,6 +334,7 @@ def test_contended_release_succeeds_once_per_acquire(impl):
 # -- ours alone ---------------------------------------------------------------
 
 
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="`with` calls methods there")
 def test_calling_a_lock_with_anything_but_none_or_three_arguments_changes_nothing():
     lock = fs.Lock()
     for arguments, keywords in (((1,), {}), ((1, 2), {}), ((1, 2, 3, 4), {}), ((), {"a": 1})):

@@ -14,7 +14,8 @@ else asks for tp_call find none, as in the standard library's locks.  An
 interpreter with assertions insists on a tp_call, so there the ordinary methods
 stay.
 
-From 3.14 on `with` itself does not bind methods, and nothing of this is needed.
+From 3.14 on `with` itself does not bind methods, and nothing of this is needed: there
+shorten() spares `__enter__` and `__exit__` the look for keywords.
 """
 from libc.string cimport strcpy
 from cpython.mem cimport PyMem_RawMalloc

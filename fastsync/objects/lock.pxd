@@ -4,8 +4,9 @@ from libc.stdint cimport int64_t
 from fastsync._watch.trace cimport FS_EXCLUSIVE, trace_lock, tracing
 from fastsync.objects._extensible cimport checked
 from fastsync.objects._slots cimport fs_call
-from fastsync.raw.mutex cimport fs_mutex, mutex_lock_until, mutex_unlock
-from fastsync.raw.parking cimport FS_SIGNALS
+from fastsync.raw.c_wait cimport FS_FOREVER
+from fastsync.raw.mutex cimport fs_mutex, mutex_lock_until, mutex_try_lock, mutex_unlock
+from fastsync.raw.parking cimport deadline_after, FS_SIGNALS
 
 
 cdef class Lock:
@@ -40,6 +41,15 @@ cdef inline bint word_acquire(object lock, fs_mutex* m, int64_t deadline, int bl
     if tracing():
         return trace_lock(lock, FS_EXCLUSIVE | block, deadline, NULL, take_word, m)
     return checked(mutex_lock_until(m, deadline, FS_SIGNALS))
+
+
+cdef inline bint word_acquire_within(object lock, fs_mutex* m, int64_t ns) except -1:
+    """As word_acquire, for nanoseconds from now: the clock is asked only if there is a wait."""
+    if ns != 0 and ns != FS_FOREVER:
+        if not tracing() and mutex_try_lock(m):
+            return True
+        ns = deadline_after(ns)
+    return word_acquire(lock, m, ns, 0)
 
 
 cdef inline int word_release(object lock, fs_mutex* m) except -1:

@@ -1,3 +1,4 @@
+# cython: always_allow_keywords=False
 # distutils: define_macros=CYTHON_USE_TYPE_SPECS=1
 # Heap types, because these can be patched and renamed as the originals can: `type` writes a new
 # name where only a heap type has room for it.
@@ -19,7 +20,8 @@ from fastsync.objects._extensible cimport address, offset, refuse_call, refuse_p
 from fastsync.objects._slots cimport (
     finish_type, fs_method, make_context_manager, publish, rename_type, set_metaclass, shorten,
 )
-from fastsync.objects._timeouts cimport lock_deadline
+from fastsync.objects._timeouts cimport is_false_alone, is_timeout_alone, lock_deadline, lock_timeout
+from fastsync.raw.c_python cimport fs_constant
 from fastsync.raw.c_wait cimport FS_FOREVER
 from fastsync.raw.mutex cimport (
     fs_mutex, mutex_is_locked, mutex_lock, mutex_lock_until, mutex_reset, mutex_unlock,
@@ -33,8 +35,8 @@ from fastsync.objects._pin import register_pinnable
 
 cdef extern from "Python.h":
     PyObject* Py_True
+    PyObject* Py_False
     PyObject* Py_None
-    PyObject* Py_NewRef(PyObject*) noexcept
     size_t PyVectorcall_NARGS(size_t) noexcept
 
 
@@ -125,10 +127,10 @@ cdef PyObject* lock_call(
     cdef size_t nargs = PyVectorcall_NARGS(nargsf)
     if names == NULL and nargs == 0:
         lock_acquire(<Lock>self, FS_FOREVER, FS_BLOCK)
-        return Py_NewRef(Py_True)
+        return fs_constant(Py_True)
     if names == NULL and nargs == 3:
         lock_release(<Lock>self)
-        return Py_NewRef(Py_None)
+        return fs_constant(Py_None)
     refuse_call(nargs)
 
 
@@ -160,7 +162,7 @@ that takes the lock next (release / acquire ordering)."""
         """
         if timeout is UNSET:
             return lock_acquire(self, FS_FOREVER if blocking else 0, 0)
-        return lock_acquire(self, lock_deadline(blocking, timeout), 0)
+        return word_acquire_within(self, &self.mutex, lock_timeout(blocking, timeout))
 
     def release(self):
         """Let the lock go; RuntimeError when it is not held."""
@@ -172,7 +174,7 @@ that takes the lock next (release / acquire ordering)."""
 
     def acquire_lock(self, blocking=True, timeout=-1):
         """Obsolete name of acquire()."""
-        return lock_acquire(self, lock_deadline(blocking, timeout), 0)
+        return word_acquire_within(self, &self.mutex, lock_timeout(blocking, timeout))
 
     def release_lock(self):
         """Obsolete name of release()."""
@@ -252,24 +254,55 @@ One object may be used again, and by several threads.  Ordering: the lock's."""
 # -- short ways: the plain calls of the most used methods, see shorten() -----
 
 cdef fs_method usual_lock_acquire
+cdef fs_method usual_lock_enter
+cdef fs_method usual_lock_exit
+
+
+cdef PyObject* acquire_within(Lock self, object timeout) except NULL:
+    cdef bint taken = word_acquire_within(self, &self.mutex, lock_timeout(True, timeout))
+    return fs_constant(Py_True if taken else Py_False)
 
 
 cdef PyObject* short_lock_acquire(
     PyObject* self, PyObject** args, Py_ssize_t nargs, PyObject* names,
 ) except NULL:
+    if nargs == 0 and names == NULL:
+        lock_acquire(<Lock>self, FS_FOREVER, 0)
+        return fs_constant(Py_True)
+    if is_false_alone(args, nargs, names):
+        return fs_constant(Py_True if lock_acquire(<Lock>self, 0, 0) else Py_False)
+    if is_timeout_alone(nargs, names):
+        return acquire_within(<Lock>self, <object>args[0])
+    return usual_lock_acquire(self, args, nargs, names)
+
+
+cdef PyObject* short_lock_enter(
+    PyObject* self, PyObject** args, Py_ssize_t nargs, PyObject* names,
+) except NULL:
     if nargs != 0 or names != NULL:
-        return usual_lock_acquire(self, args, nargs, names)
-    lock_acquire(<Lock>self, FS_FOREVER, 0)
-    return Py_NewRef(Py_True)
+        return usual_lock_enter(self, args, nargs, names)
+    lock_acquire(<Lock>self, FS_FOREVER, FS_BLOCK)
+    return fs_constant(Py_True)
+
+
+cdef PyObject* short_lock_exit(
+    PyObject* self, PyObject** args, Py_ssize_t nargs, PyObject* names,
+) except NULL:
+    if nargs != 3 or names != NULL:
+        return usual_lock_exit(self, args, nargs, names)
+    lock_release(<Lock>self)
+    return fs_constant(Py_None)
 
 
 # -- set-up of lock ---
 
 cdef int set_up() except -1:
-    global usual_lock_acquire
+    global usual_lock_acquire, usual_lock_enter, usual_lock_exit
     cdef Lock lock = Lock()
-    make_context_manager(Lock, offset(lock, &lock.call))
     usual_lock_acquire = shorten(Lock, "acquire", short_lock_acquire)
+    usual_lock_enter = shorten(Lock, "__enter__", short_lock_enter)
+    usual_lock_exit = shorten(Lock, "__exit__", short_lock_exit)
+    make_context_manager(Lock, offset(lock, &lock.call))
     finish_type(Lock, False)
     rename_type(Lock, b"threading.Lock")
     add_twin(Lock, stdlib_lock)

@@ -6,9 +6,11 @@ from fastsync._watch.trace cimport (
 )
 from fastsync.objects._extensible cimport checked
 from fastsync.objects._slots cimport fs_call
-from fastsync.raw.parking cimport FS_SIGNALS
+from fastsync.raw.c_wait cimport FS_FOREVER
+from fastsync.raw.parking cimport deadline_after, FS_SIGNALS
 from fastsync.raw.remutex cimport (
-    fs_remutex, remutex_count, remutex_is_mine, remutex_lock_until, remutex_unlock,
+    fs_remutex, remutex_count, remutex_is_mine, remutex_lock_until, remutex_try_lock,
+    remutex_unlock,
 )
 
 
@@ -27,12 +29,20 @@ cdef inline fs_remutex* rlock_word(RLock lock) noexcept nogil:
 # -- between the modules of this package; not for others ---------------------
 
 cdef inline bint remutex_acquire(object lock, fs_remutex* m, int64_t deadline) except -1:
-    cdef int outcome
     if remutex_count(m) == UINT32_MAX and remutex_is_mine(m):
         raise OverflowError("Internal lock count overflowed")
     if tracing():
         return trace_lock(lock, FS_REENTRANT, deadline, NULL, take_remutex, m)
     return checked(remutex_lock_until(m, deadline, FS_SIGNALS))
+
+
+cdef inline bint remutex_acquire_within(object lock, fs_remutex* m, int64_t ns) except -1:
+    """As remutex_acquire, for nanoseconds from now: the clock is asked only if there is a wait."""
+    if ns != 0 and ns != FS_FOREVER:
+        if not tracing() and remutex_count(m) != UINT32_MAX and remutex_try_lock(m):
+            return True
+        ns = deadline_after(ns)
+    return remutex_acquire(lock, m, ns)
 
 
 cdef inline int remutex_release(object lock, fs_remutex* m) except -1:

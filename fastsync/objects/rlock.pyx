@@ -1,3 +1,4 @@
+# cython: always_allow_keywords=False
 # distutils: define_macros=CYTHON_USE_TYPE_SPECS=1
 # Heap types, because these can be patched and renamed as the originals can: `type` writes a new
 # name where only a heap type has room for it.
@@ -20,9 +21,10 @@ from fastsync.objects._extensible cimport address, offset, refuse_call
 from fastsync.objects._slots cimport (
     finish_type, fs_method, make_constructor, make_context_manager, rename_type, shorten,
 )
-from fastsync.objects._timeouts cimport lock_deadline
+from fastsync.objects._timeouts cimport is_false_alone, is_timeout_alone, lock_deadline, lock_timeout
 from fastsync.objects.lock cimport add_twin, reduce_as
 from fastsync.raw.c_atomic cimport fs_uptr_load_relaxed, fs_uptr_store_relaxed
+from fastsync.raw.c_python cimport fs_constant
 from fastsync.raw.c_wait cimport FS_FOREVER, fs_thread_id
 from fastsync.raw.mutex cimport mutex_is_locked, mutex_lock, mutex_reset, mutex_unlock
 from fastsync.raw.parking cimport FS_ACQUIRED, FS_SIGNALS
@@ -35,7 +37,9 @@ import _thread
 from fastsync.objects._pin import register_pinnable
 
 cdef extern from "Python.h":
+    unsigned long PY_VERSION_HEX
     PyObject* Py_True
+    PyObject* Py_False
     PyObject* Py_None
     PyObject* Py_NewRef(PyObject*) noexcept
     size_t PyVectorcall_NARGS(size_t) noexcept
@@ -116,14 +120,16 @@ cdef PyObject* rlock_call(
     cdef size_t nargs = PyVectorcall_NARGS(nargsf)
     if names == NULL and nargs == 0:
         remutex_acquire(<object>self, &(<RLock>self).remutex, FS_FOREVER)
-        return Py_NewRef(Py_True)
+        return fs_constant(Py_True)
     if names == NULL and nargs == 3:
         remutex_release(<object>self, &(<RLock>self).remutex)
-        return Py_NewRef(Py_None)
+        return fs_constant(Py_None)
     refuse_call(nargs)
 
 
-cdef int warn_of_arguments() except -1:
+cdef int refuse_arguments() except -1:
+    if PY_VERSION_HEX >= 0x030F0000:
+        raise TypeError("RLock() takes no arguments")
     return PyErr_WarnEx(
         DeprecationWarning,
         b"Passing arguments to RLock is deprecated and will be removed in 3.15", 1)
@@ -135,7 +141,7 @@ cdef PyObject* new_rlock(
 ) except NULL:
     cdef RLock lock
     if PyVectorcall_NARGS(nargsf) != 0 or names != NULL:
-        warn_of_arguments()
+        refuse_arguments()
     lock = RLock.__new__(RLock)
     return Py_NewRef(<PyObject*>lock)
 
@@ -155,8 +161,8 @@ ordering is Lock's."""
             trace_made(self)
 
     def __init__(self, *args, **kwargs):
-        if (args or kwargs) and type(self) is RLock:
-            warn_of_arguments()
+        if (args or kwargs) and (type(self) is RLock or PY_VERSION_HEX >= 0x030F0000):
+            refuse_arguments()
 
     def acquire(self, blocking=True, timeout=-1):
         """Take the lock, or go one deeper; whether it was taken.
@@ -166,7 +172,7 @@ ordering is Lock's."""
         """
         if timeout is UNSET:
             return remutex_acquire(self, &self.remutex, FS_FOREVER if blocking else 0)
-        return remutex_acquire(self, &self.remutex, lock_deadline(blocking, timeout))
+        return remutex_acquire_within(self, &self.remutex, lock_timeout(blocking, timeout))
 
     def release(self):
         """Go one level up, at the last let go; RuntimeError for who is not the owner."""
@@ -214,24 +220,58 @@ ordering is Lock's."""
 
 
 cdef fs_method usual_rlock_acquire
+cdef fs_method usual_rlock_enter
+cdef fs_method usual_rlock_exit
+
+
+cdef PyObject* acquire_within(RLock self, object timeout) except NULL:
+    cdef bint taken = remutex_acquire_within(self, &self.remutex, lock_timeout(True, timeout))
+    return fs_constant(Py_True if taken else Py_False)
 
 
 cdef PyObject* short_rlock_acquire(
     PyObject* self, PyObject** args, Py_ssize_t nargs, PyObject* names,
 ) except NULL:
+    cdef bint taken
+    if nargs == 0 and names == NULL:
+        remutex_acquire(<object>self, &(<RLock>self).remutex, FS_FOREVER)
+        return fs_constant(Py_True)
+    if is_false_alone(args, nargs, names):
+        taken = remutex_acquire(<object>self, &(<RLock>self).remutex, 0)
+        return fs_constant(Py_True if taken else Py_False)
+    if is_timeout_alone(nargs, names):
+        return acquire_within(<RLock>self, <object>args[0])
+    return usual_rlock_acquire(self, args, nargs, names)
+
+
+cdef PyObject* short_rlock_enter(
+    PyObject* self, PyObject** args, Py_ssize_t nargs, PyObject* names,
+) except NULL:
     if nargs != 0 or names != NULL:
-        return usual_rlock_acquire(self, args, nargs, names)
-    return rlock_call(self, args, 0, NULL)
+        return usual_rlock_enter(self, args, nargs, names)
+    remutex_acquire(<object>self, &(<RLock>self).remutex, FS_FOREVER)
+    return fs_constant(Py_True)
+
+
+cdef PyObject* short_rlock_exit(
+    PyObject* self, PyObject** args, Py_ssize_t nargs, PyObject* names,
+) except NULL:
+    if nargs != 3 or names != NULL:
+        return usual_rlock_exit(self, args, nargs, names)
+    remutex_release(<object>self, &(<RLock>self).remutex)
+    return fs_constant(Py_None)
 
 
 # -- set-up of rlock ---
 
 cdef int set_up() except -1:
-    global usual_rlock_acquire
+    global usual_rlock_acquire, usual_rlock_enter, usual_rlock_exit
     cdef RLock lock = RLock()
-    make_context_manager(RLock, offset(lock, &lock.call))
     make_constructor(RLock, new_rlock)
     usual_rlock_acquire = shorten(RLock, "acquire", short_rlock_acquire)
+    usual_rlock_enter = shorten(RLock, "__enter__", short_rlock_enter)
+    usual_rlock_exit = shorten(RLock, "__exit__", short_rlock_exit)
+    make_context_manager(RLock, offset(lock, &lock.call))
     finish_type(RLock, True)  # as the original is
     rename_type(RLock, b"threading.RLock")
     add_twin(RLock, stdlib_rlock)

@@ -24,6 +24,7 @@ cdef extern from "fastsync/python.h" nogil:
     const char* fs_check_interpreter(PyObject* fresh) noexcept
     bint fs_small_int(PyObject*, int64_t* value) noexcept
     object fs_given(PyObject*)
+    PyObject* fs_constant(PyObject*) noexcept
 
 
 cdef extern from "fastsync/python.h":

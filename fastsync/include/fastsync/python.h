@@ -40,6 +40,16 @@ FS_INLINE void fs_attach(PyThreadState *state) {
     ((void)sizeof(char[sizeof(FIELD) == sizeof(fs_atomic_uptr) ? 1 : -1]),     \
      (fs_atomic_uptr *)(void *)&(FIELD))
 
+/* Whether the interpreter ends, and from 3.15 on refuses to wait: no other thread of Python
+ * runs any more, so none could end a wait. */
+FS_INLINE int fs_finalizing(void) {
+#if PY_VERSION_HEX >= 0x030F0000
+    return Py_IsFinalizing();
+#else
+    return 0;
+#endif
+}
+
 /* Whether a signal waits for its Python handler.  For the main thread, which runs
  * them, of its own detached state.  Before 3.13 nothing tells: "perhaps"; nor is a later
  * version asked whose bits have not been looked at.  setup.py compares the bit with the
@@ -51,6 +61,9 @@ FS_INLINE void fs_attach(PyThreadState *state) {
 #  define FS_TELLS_OF_SIGNALS 0
 #endif
 FS_INLINE int fs_signal_due(PyThreadState *state) {
+    if (fs_finalizing()) {
+        return 1; /* so that fs_check_signals says so */
+    }
 #if FS_TELLS_OF_SIGNALS
     /* relaxed: a hint; the handlers' own flags are read by PyErr_CheckSignals */
     return (fs_uptr_load_relaxed(FS_FIELD(state->eval_breaker)) & FS_SIGNALS_PENDING) != 0;
@@ -60,9 +73,17 @@ FS_INLINE int fs_signal_due(PyThreadState *state) {
 #endif
 }
 
-/* PyErr_CheckSignals, of the main thread; nothing is due afterwards unless a handler
- * raised.  The interpreter's own leaves the mark when no handler was Python code. */
+/* PyErr_CheckSignals, of the main thread that is about to sleep; nothing is due afterwards
+ * unless a handler raised.  The interpreter's own leaves the mark when no handler was Python
+ * code. */
 FS_INLINE int fs_check_signals(void) {
+#if PY_VERSION_HEX >= 0x030F0000
+    if (fs_finalizing()) {
+        PyErr_SetString(PyExc_PythonFinalizationError,
+                        "cannot acquire lock at interpreter finalization");
+        return -1;
+    }
+#endif
 #if FS_TELLS_OF_SIGNALS
     PyThreadState *state = PyThreadState_GetUnchecked();
     fs_uptr_fetch_and(FS_FIELD(state->eval_breaker), ~(uintptr_t)FS_SIGNALS_PENDING);
@@ -120,6 +141,15 @@ FS_INLINE int fs_make_immortal(PyObject *op) {
 #else
     (void)op;
     return 0;
+#endif
+}
+
+/* A reference to None, True or False, which count none where objects can be immortal. */
+FS_INLINE PyObject *fs_constant(PyObject *op) {
+#if PY_VERSION_HEX >= 0x030C0000
+    return op;
+#else
+    return Py_NewRef(op);
 #endif
 }
 
