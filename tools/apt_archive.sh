@@ -35,6 +35,11 @@ Acquire::Retries "2";
 #clear APT::Update::Post-Invoke-Success;
 #clear DPkg::Post-Invoke;
 CONF
+    # Packages of another processor.
+    if [ -n "${APT_ARCHITECTURE:-}" ]; then
+        printf 'APT::Architecture "%s";\n#clear APT::Architectures;\nAPT::Architectures "%s";\n' \
+            "$APT_ARCHITECTURE" "$APT_ARCHITECTURE" >>"$folder/apt.conf"
+    fi
     codename=$(. /etc/os-release && printf '%s' "${VERSION_CODENAME:-}")
     apt_machine_archives | while read -r uri release keyring; do
         [ "$forced" = - ] || keyring=$forced

@@ -58,6 +58,14 @@ exclusive() {
     flock -n 9 || { say "waiting for another run ($1)"; flock 9; }
 }
 
+# zig, a C compiler for any target, from the package index: `"$zig/bin/python" -m ziglang cc`.
+get_zig() {
+    zig=$(cache_dir)/zig
+    "$zig/bin/python" -c "import ziglang" 2>/dev/null && return
+    say "installing zig into $zig"
+    python3 -m venv "$zig" && "$zig/bin/python" -m pip install -q --disable-pip-version-check ziglang >&2
+}
+
 # True where packages can be installed: root on a Debian-like system.
 can_apt_install() {
     [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null
