@@ -242,8 +242,17 @@ AT_THE_END = """
 @new
 @pytest.mark.parametrize(
     "kind",
-    ["Lock", "RLock", "Mutex", "ReentrantMutex", "writer", "Event", "Semaphore", "Condition",
-     "Barrier"],
+    [
+        "Lock",
+        "RLock",
+        "Mutex",
+        "ReentrantMutex",
+        "writer",
+        "Event",
+        "Semaphore",
+        "Condition",
+        "Barrier",
+    ],
 )
 def test_a_wait_that_no_thread_could_end_is_refused_at_the_end(kind):
     done = run_python("-c", textwrap.dedent(AT_THE_END).replace("KIND", kind))

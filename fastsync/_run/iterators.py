@@ -10,9 +10,7 @@ REPLACEMENTS = {}
 
 def of_ours(function, **names):
     """A copy of `function` that finds `names` instead of its module's."""
-    copy = FunctionType(
-        function.__code__, {**vars(stdlib), **names}, argdefs=function.__defaults__
-    )
+    copy = FunctionType(function.__code__, {**vars(stdlib), **names}, argdefs=function.__defaults__)
     copy.__doc__ = function.__doc__
     return copy
 
