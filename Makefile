@@ -6,7 +6,7 @@ SECONDS ?= 10
 
 .DEFAULT_GOAL := help
 .PHONY: help litmus test-programs venvs venv venv-gil dev check demo test test-long \
-	test-parallel test-pthread test-cpython test-cpython-all test-versions test-here sdist wheels docs lint-workflows stress bench bench-quick \
+	test-parallel test-pthread test-cpython test-cpython-all test-versions test-here sdist wheels docs lint-workflows stress fuzz bench bench-quick \
 	bench-peers bench-report bench-native headers-check models mutants levels tsan asan lint format clean
 
 help: ## list the targets
@@ -91,6 +91,9 @@ bench-native: venv ## measure the raw locks beside Rust's, C's and CPython's own
 stress: venvs ## run the storms, each for SECONDS=10, on both builds (ARGS="..." names some)
 	@for venv in .venv .venv-gil; do \
 	$$venv/bin/python tools/stress.py --seconds $(SECONDS) $(ARGS) || exit 1; done
+
+fuzz: venvs ## misuse every type, each for SECONDS=10, on both builds (ARGS="guards" names some)
+	@tools/fuzz.sh $(SECONDS) $(ARGS)
 
 headers-check: venv ## compile the extensions against the headers of 3.14t and 3.15t
 	@tools/check_headers.sh .venv

@@ -16,23 +16,26 @@ Prints its seed. Status 1 and a message when something is wrong; a crash is one 
 """
 
 import contextlib
-import faulthandler
 import gc
-import random
 import sys
 import threading
 import time
 import weakref
+from functools import partial
+from itertools import islice
+from pathlib import Path
 
 from fastsync import Arc, AtomicCell, AtomicI64, AtomicRef, LazyLock, OnceLock, lazy_property, once
 
+sys.path.append(str(Path(__file__).resolve().parent))
+
+import fuzzing
+from fuzzing import Wrong
+
 WORDS = 4
 OPERATIONS = 400  # of a thread in a round, each a burst
-BURST = 300
-
-
-class Wrong(Exception):
-    """An invariant does not hold."""
+BURST = 20
+LENGTH = 1.5  # seconds of a round
 
 
 class Count:
@@ -134,7 +137,7 @@ def slots_of(word):
 
 
 def words_that_share_slots(rng):
-    words = [rng.choice([AtomicRef, AtomicCell])() for _ in range(WORDS * 32)]
+    words = [rng.choice([AtomicRef, AtomicCell])() for _ in range(WORDS * 100)]
     return [word for word in words if slots_of(word) == slots_of(words[0])][:WORDS]
 
 
@@ -156,21 +159,28 @@ class Shared:
 # -- what threads do
 
 
+NEVER = object()
+
+
 def load_words(shared, rng):
+    """Loads back to back in C: what is between two of them makes the window a smaller part."""
     number = rng.randrange(len(shared.words))
-    load, home = shared.words[number].load, CLASSES[number]
     for _ in range(BURST):
-        value = load()
-        if type(value) is not home and value is not None:
-            raise Wrong(f"word {number} gave an object of word {type(value).home}")
+        loads = islice(iter(shared.words[number].load, NEVER), 1000)
+        if strangers := {*map(type, loads)} - {CLASSES[number], type(None)}:
+            raise Wrong(f"word {number} gave an object of word {strangers.pop().home}")
 
 
 def store_words(shared, rng):
-    pairs = [(shared.words[i], CLASSES[i]) for i in rng.sample(range(len(shared.words)), 2)]
-    for _ in range(BURST):
-        for word, home in pairs:
-            word.store(home())
-            word.store(None)
+    """One object after the other in the same memory, now in this word, now in that."""
+    one, two = rng.sample(range(len(shared.words)), 2)
+    store_one, store_two = shared.words[one].store, shared.words[two].store
+    class_one, class_two = CLASSES[one], CLASSES[two]
+    for _ in range(20 * BURST):
+        store_one(class_one())
+        store_one(None)
+        store_two(class_two())
+        store_two(None)
 
 
 def exchange_words(shared, rng):
@@ -317,7 +327,7 @@ def collect(shared, rng):
 
 
 KINDS = {
-    "words": [load_words, load_words, load_words, store_words, exchange_words],
+    "words": [load_words, load_words, exchange_words],
     "mixed": [use_mixed, follow_references, collect],
     "arcs": [use_arc, use_arc, unwrap_arc, use_weak, follow_references, collect],
     "once": [use_once, use_once],
@@ -326,76 +336,46 @@ KINDS = {
 
 def wait_freed():
     """Other threads' last references are dropped a moment later, by this one."""
-    end = time.monotonic() + 20
-    while Count.alive.load() and time.monotonic() < end:
-        gc.collect()
-        time.sleep(0.001)
-    if alive := Count.alive.load():
-        raise Wrong(f"{alive} values were not freed")
+    fuzzing.wait_until(freed, f"{Count.alive.load()} values were not freed")
     ends = Count.dropped.load() + Count.taken.load()
     if ends != Count.made.load():
         raise Wrong(f"{Count.made.load()} values of Arcs, of which {ends} ended")
 
 
-def use_by_a_crowd(shared, seed, threads, kinds, end, errors):
-    operations = [operation for kind in kinds for operation in KINDS[kind]]
-    role = [load_words, store_words]
+def freed():
+    gc.collect()
+    return Count.alive.load() == 0
 
-    def work(index):
-        rng = random.Random(f"{seed} {index}")
-        try:
-            for _ in range(OPERATIONS):
-                if errors or time.monotonic() > end:
-                    break
-                # Most of the time some threads load and one stores, without an end: the shortest
-                # windows are found so.
-                operation = rng.choice(operations)
-                if "words" in kinds and rng.random() < 0.5:
-                    operation = role[index == 0]
-                operation(shared, rng)
-        except BaseException as error:
-            errors.append(error)
 
-    crowd = [threading.Thread(target=work, args=(index,)) for index in range(threads)]
-    for thread in crowd:
-        thread.start()
-    for thread in crowd:
-        thread.join()
+def use_by_a_crowd(fuzz, kind):
+    operations = KINDS[kind]
+    shared = Shared(fuzz.rng)
+
+    def work(index, rng):
+        for _ in range(OPERATIONS):
+            if not fuzz.going():
+                break
+            # Of words, most threads load and one stores, without an end.
+            operation = store_words if index == 0 and kind == "words" else rng.choice(operations)
+            operation(shared, rng)
+
+    fuzz.join(fuzz.start(*[partial(work, index) for index in range(fuzz.threads)]))
     for cell in shared.mixed:
         cell.store(None)
     for arc in shared.arcs:
         arc.drop()
 
 
-def one_round(seed, threads, kinds, end, errors):
-    use_by_a_crowd(Shared(random.Random(seed)), seed, threads, kinds, end, errors)
-    if not errors:
+def one_round(fuzz, kinds):
+    fuzz.end = min(fuzz.end, time.monotonic() + LENGTH)
+    kind = kinds[fuzz.seed % len(kinds)]
+    if kind == "words":
+        gc.disable()  # what it stops is not where it would be in the way of the others
+    use_by_a_crowd(fuzz, kind)
+    gc.enable()
+    if not fuzz.errors:
         wait_freed()
 
 
-def main():
-    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 10
-    seed = int(sys.argv[2]) if len(sys.argv) > 2 else random.randrange(2**32)
-    threads = int(sys.argv[3]) if len(sys.argv) > 3 else 4
-    kinds = sys.argv[4:] or list(KINDS)
-    print(f"seed {seed}, {threads} threads, {seconds:g} s, {' '.join(kinds)}", flush=True)
-    faulthandler.enable()
-    faulthandler.dump_traceback_later(seconds + 120, exit=True)
-    sys.unraisablehook = lambda event: errors.append(event.exc_value)
-    errors = []
-    began = time.monotonic()
-    rounds = 0
-    while time.monotonic() < began + seconds and not errors:
-        one_round(seed + rounds, threads, kinds, began + seconds, errors)
-        rounds += 1
-    took = time.monotonic() - began
-    faulthandler.cancel_dump_traceback_later()
-    if errors:
-        print(f"after {took:.1f} s, in round {rounds}: {errors[0]!r}")
-        return 1
-    print(f"{rounds} rounds, nothing found")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(fuzzing.run(KINDS, one_round))
