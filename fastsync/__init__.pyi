@@ -24,6 +24,7 @@ from fastsync.objects.atomics import (
     spin_loop,
 )
 from fastsync.objects.cell import Arc, AtomicCell, AtomicRef, Weak
+from fastsync.objects.inspection import owner, reset_after_fork, waiters
 from fastsync.objects.lock import holding
 from fastsync.objects.mutex import (
     Condvar,
@@ -43,6 +44,7 @@ from fastsync.objects.once import (
     once,
 )
 from fastsync.objects.parker import Parker, Unparker, WaitGroup
+from fastsync.objects.pickling import unpickled_fresh
 from fastsync.objects.rwlock import (
     LockView,
     MappedReadGuard,
@@ -109,9 +111,13 @@ __all__ = [
     "is_pinned",
     "lazy_property",
     "once",
+    "owner",
     "pin",
+    "reset_after_fork",
     "spin_loop",
     "uninstall",
+    "unpickled_fresh",
+    "waiters",
 ]
 
 __version__: str

@@ -1,7 +1,7 @@
 """Swap the types inside the standard library's modules `threading` and `queue`, and back.
 
-Attributes of the real modules are rebound, so they keep their identity, the registry of threads
-and the hooks, and every later `threading.Lock()` in anybody's code makes one of ours. What was taken
+Attributes of the real modules are rebound, so they keep their identity, the registry of threads and
+the hooks, and every later `threading.Lock()` in anybody's code makes one of ours. What was taken
 from them earlier (`from threading import Lock`, or an existing lock) stays what it was.
 """
 

@@ -2,7 +2,8 @@
 
 gevent and eventlet make threads into greenlets: a lock that blocks the thread blocks them all, and
 an RLock takes two greenlets of one thread for one owner. So their locks must be theirs. dill copies
-locks by their exact type, and has to be told of ours; so has `unittest.mock`, which asks for functions.
+locks by their exact type, and has to be told of ours; so has `unittest.mock`, which looks for
+functions.
 """
 
 import _thread
@@ -20,7 +21,7 @@ from fastsync.objects.semaphore import BoundedSemaphore, Semaphore
 
 _BUILTIN = type(len)
 # Those whose originals are written in Python.
-_SIGNED = (Condition, Semaphore, BoundedSemaphore, Event, Barrier)
+_SIGNED: tuple[type, ...] = (Condition, Semaphore, BoundedSemaphore, Event, Barrier)
 _TWINS = [(Lock, type(_thread.allocate_lock())), (RLock, _thread.RLock)]
 
 _uninstall = None  # what to call before threads are patched

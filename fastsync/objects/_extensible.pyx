@@ -227,6 +227,7 @@ cdef int sign_constructor(type cls) except -1:
     exec(f"def __init__({header}): native({', '.join(['self', *words])})", names)
     function = names.pop("__init__")
     function.__qualname__ = f"{cls.__name__}.__init__"
+    function.__objclass__ = cls  # as the slot's own has it: tools tell by it where it is defined
     return put_unslotted(cls, "__init__", function)
 
 

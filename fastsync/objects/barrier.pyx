@@ -196,6 +196,16 @@ before a wait() happens before everything after any other wait() of the round.""
             return StdlibBarrier.broken.__get__(self)
         return barrier_is_broken(&self.barrier)
 
+    def _at_fork_reinit(self):
+        if is_original(self):
+            self._cond._at_fork_reinit()
+            self._state = self._count = 0
+            return
+        # As new, its inner lock too: another thread may have had that one.
+        barrier_init(&self.barrier, self.barrier.parties)
+        if self.inner is not None:
+            self.inner._at_fork_reinit()
+
     # The steps of the original's wait(), for subclasses that override one and call another.
 
     def _enter(self):

@@ -171,6 +171,13 @@ cdef str address(object self):
     return f"0x{<uintptr_t><PyObject*>self:x}"
 
 
+cdef bint is_lost(_Once self) noexcept:
+    """In a fork's child: whether a thread runs it that does not exist there."""
+    # relaxed: the child has one thread
+    return (fs_u8_load_acquire(&self.once.state) & FS_ONCE_RUNNING
+            and fs_uptr_load_relaxed(&self.owner) != fs_thread_id())
+
+
 cdef class _Once:
     """What Once, OnceLock and LazyLock have in common."""
 
@@ -180,6 +187,10 @@ cdef class _Once:
 
     def __reduce__(self):
         raise TypeError(f"cannot pickle {type(self).__name__!r} object")
+
+    def _at_fork_reinit(self):
+        if is_lost(self):
+            finish(self, FS_ONCE_NEW)
 
     def __repr__(self):
         return f"<{type(self).__name__} {state_of(self).label} at {address(self)}>"
@@ -685,6 +696,11 @@ tries again.  RuntimeError when the function asks for its own value."""
         attributes = attributes_of(instance, self.name)
         value = attributes.get(self.name, EMPTY)
         return make_value(self, instance, attributes) if value is EMPTY else value
+
+    def _at_fork_reinit(self):
+        for key, pending in list(self.pending.items()):
+            if is_lost(pending):
+                self.pending.pop(key, None)
 
     def __repr__(self):
         return f"<lazy_property {self.name or self.function!r}>"

@@ -1,3 +1,4 @@
+import _thread
 from collections.abc import Callable
 from types import GenericAlias, TracebackType
 from typing import Any, Generic, Literal, NoReturn, Self, TypeVar, final, overload
@@ -97,8 +98,9 @@ class MappedWriteGuard(_Mapped[_T]):
         self, function: Callable[[_T], _Part | None], /
     ) -> MappedWriteGuard[_Part] | None: ...
 
+# Not so at run time: for `threading.Condition(rw.writer)`, whose parameter has that type.
 @final
-class LockView:
+class LockView(_thread.LockType):  # type: ignore[misc]
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool: ...
     def release(self) -> None: ...
     def locked(self) -> bool: ...

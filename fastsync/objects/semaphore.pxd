@@ -6,7 +6,7 @@ from fastsync.raw.semaphore cimport fs_semaphore
 
 cdef class Semaphore(_Extensible):
     cdef fs_call call
-    cdef unsigned long long initial  # of a BoundedSemaphore
+    cdef unsigned long long initial  # value; the bound of a BoundedSemaphore
     cdef fs_semaphore semaphore
 
 

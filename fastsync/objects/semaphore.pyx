@@ -169,6 +169,7 @@ ordering)."""
     def __cinit__(self):
         self.call = semaphore_call
         semaphore_init(&self.semaphore, 1)
+        self.initial = 1
         if tracing():
             trace_made(self)
 
@@ -178,6 +179,7 @@ ordering)."""
             StdlibSemaphore.__init__(self, value)
             return
         initial = initial_value(value)
+        self.initial = initial
         semaphore_set_value(&self.semaphore, initial)
 
     def acquire(self, blocking=True, timeout=None):
@@ -207,6 +209,16 @@ ordering)."""
     def __exit__(self, exc_type=None, exc_value=None, traceback=None):
         self.release()
 
+    def _at_fork_reinit(self):
+        # The threads that had the missing permits, and those that waited, are not here.
+        if is_original(self):
+            self._cond._at_fork_reinit()
+            self._value = getattr(self, "_initial_value", self._value)  # or it is not known
+            return
+        semaphore_set_value(&self.semaphore, self.initial)
+        if self.inner is not None:
+            self.inner._at_fork_reinit()
+
     def __repr__(self):
         if is_original(self):
             return StdlibSemaphore.__repr__(self)
@@ -221,9 +233,6 @@ cdef class BoundedSemaphore(Semaphore):
 A Semaphore whose value may not exceed the initial one.
 
 release() past it raises ValueError and changes nothing."""
-
-    def __cinit__(self):
-        self.initial = 1
 
     def __init__(self, value=1):
         cdef uint64_t initial
