@@ -125,7 +125,7 @@ def all_files():
     def names_threads(file):
         path = home.joinpath(*file.split(".")).with_suffix(".py")
         source = path.read_bytes() if path.exists() else b""
-        return re.search(rb"\b(threading|multiprocessing|asyncio|concurrent)\b", source)
+        return re.search(rb"threading|multiprocessing|asyncio|concurrent", source)
 
     files = sorted({name.removeprefix("test.") for name in findtests()})
     return sorted(files, key=lambda file: (not names_threads(file), file))

@@ -77,7 +77,7 @@ class Environment:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.log.write_text("")
         # Not `base` itself, which is an environment: a venv made by one refers to its interpreter.
-        self.call([self.base, "-m", "venv", self.folder / "venv"])
+        self.call([self.base, "-m", "venv", "--without-pip", self.folder / "venv"])
         self.pip("install", *TOOLS, *requirements)
         # The very build that the other environment tests, without compiling it anew.
         link = self.answer(self.python, "import sysconfig; print(sysconfig.get_path('purelib'))")
@@ -86,7 +86,8 @@ class Environment:
 
     def pip(self, *arguments):
         quiet = ["-q", "--disable-pip-version-check", "--prefer-binary"]
-        self.call([self.python, "-m", "pip", arguments[0], *quiet, *arguments[1:]])
+        pip = [self.base, "-m", "pip", "--python", self.python]
+        self.call([*pip, arguments[0], *quiet, *arguments[1:]])
 
     def call(self, command):
         with open(self.log, "a") as log:
