@@ -21,18 +21,19 @@ It also reports lock-order violations: two or more locks that have been taken in
 is a deadlock that has only been lucky so far. Locks that are taken so under a common outer lock,
 which keeps the threads apart, are no violation.
 
-`trace.pyx` says what is noted, and why it is true.
+`_watch/holds.pyx` says what is noted, and why it is true.
 """
 
 import _thread
 import os
+import signal
 import sys
 import threading as _stdlib
 import time
 import traceback
 from dataclasses import dataclass, field
 
-from fastsync._watch import origins, trace
+from fastsync._watch import holds, joins, orders, origins, trace
 
 __all__ = [
     "Cycle",
@@ -52,7 +53,7 @@ __all__ = [
     "watch",
 ]
 
-# How a lock is held or waited for: as in trace.pxd.
+# How a lock is held or waited for: as in holds.pxd.
 _EXCLUSIVE, _SHARED, _UPGRADABLE, _SHARED_RECURSIVE, _UPGRADE = range(1, 6)
 _REENTRANT, _PERMIT, _SIGNAL, _JOIN = range(6, 10)
 _WAY, _BLOCK = 15, 16
@@ -123,7 +124,7 @@ def enable(action=None):
     raises = action == "raise"
     if not trace.is_on() or trace.is_raising() != raises:
         trace.switch(True, raises, _refuse)
-        _stdlib.Thread.join = _join
+        joins.follow()
 
 
 def disable():
@@ -131,31 +132,12 @@ def disable():
     for running in list(_watches):
         running.stop()
     trace.switch(False)
-    if _stdlib.Thread.join is _join:
-        _stdlib.Thread.join = _stock_join
+    joins.follow()
 
 
 def enabled():
     """Return whether the detector is on."""
     return trace.is_on()
-
-
-_stock_join = _stdlib.Thread.join
-
-
-def _join(self, timeout=None):
-    if timeout is not None or self.ident is None or self.ident == _thread.get_ident():
-        return _stock_join(self, timeout)
-    wait = trace.Join(self)
-    wait.begin()
-    try:
-        return _stock_join(self, timeout)
-    finally:
-        wait.end()
-
-
-_join.__name__ = _join.__qualname__ = "join"
-_join.__doc__ = _stock_join.__doc__
 
 
 # -- cycles ------------------------------------------------------------------
@@ -164,13 +146,13 @@ _join.__doc__ = _stock_join.__doc__
 class _Moment:
     """Who waits for whom, at one moment."""
 
-    def __init__(self, holds, waits, hopeful=False):
+    def __init__(self, held, waits, hopeful=False):
         """`hopeful`: as if those who may be about to park were parked."""
         self.hopeful = hopeful
         self.main = _stdlib.main_thread().ident
         self.holders = {}  # Origin -> its holds
         self.all_waits = {}  # Origin -> its waits
-        for hold in holds:
+        for hold in held:
             self.holders.setdefault(hold[0], []).append(hold)
         for wait in waits:
             self.all_waits.setdefault(wait[0], []).append(wait)
@@ -261,14 +243,21 @@ class _Moment:
             for wait in self.by_ident.values()
             if self.blockers.get(wait[1]) or (wait[10] and wait[1] not in self.waits)
         }
-        # A thread that has been started and does not run yet is in `_limbo`.
-        running = set(sys._current_frames()) - stuck
-        return not _stdlib._limbo and running <= {watch._ident for watch in _watches}
+        # Of all threads that the interpreter knows, also those that have not begun or run C code;
+        # unlike sys._current_frames().
+        running = set(sys._current_exceptions()) - stuck
+        return running <= {watch._ident for watch in _watches} and not _handles_signals()
 
     @staticmethod
     def _turn(path):
         first = path.index(min(path))
         return path[first:] + path[:first]
+
+
+def _handles_signals():
+    """Return whether a signal handler could run in the main thread and release something."""
+    handlers = {signal.getsignal(number) for number in signal.valid_signals()}
+    return any(callable(h) and h is not signal.default_int_handler for h in handlers)
 
 
 def _steps(path):
@@ -289,13 +278,13 @@ def check(suspicions=False):
     wait for an event, a notification or a permit while no thread runs that could give it. Asking
     changes nothing: the same deadlock is there the next time.
     """
-    holds, waits = trace.snapshot()
-    moment = _Moment(holds, waits)
+    held, waits = holds.snapshot()
+    moment = _Moment(held, waits)
     paths = moment.cycles()
     result = [_describe(moment, path) for path in paths]
     if suspicions:
         known = {frozenset(path) for path in paths}
-        suspected = _Suspected(holds, waits)
+        suspected = _Suspected(held, waits)
         for path in suspected.cycles():
             if frozenset(path) not in known:
                 cycle = _describe(suspected, path)
@@ -340,7 +329,7 @@ class _Names:
     def stack(self, ident):
         frame = self.frames.get(ident)
         calls = traceback.extract_stack(frame) if frame is not None else []
-        while calls and calls[-1].filename == __file__:
+        while calls and calls[-1].filename in (__file__, joins.__file__):
             calls.pop()
         return traceback.StackSummary.from_list(calls)
 
@@ -376,7 +365,6 @@ def _summary(lines):
 
 
 _NAP = 0.001  # seconds
-_PATIENCE = 1.0
 
 
 def _refuse(serial):
@@ -384,26 +372,19 @@ def _refuse(serial):
 
     Return whether to ask again: some thread may be about to park.
     """
-    holds, waits = trace.snapshot()
+    held, waits = holds.snapshot()
     (me,) = [wait for wait in waits if wait[9] == serial] or [None]
     if me is None:
         return False
-    moment = _Moment(holds, waits)
+    moment = _Moment(held, waits)
     path = moment.cycle_of(me[1])
     if path is not None:
         cycle = _describe(moment, path)
         raise DeadlockError(_explain(cycle), cycle) from None
-    if _Moment(holds, waits, hopeful=True).cycle_of(me[1]) is None:
-        return False
-    now = time.monotonic()
-    if _asked.setdefault(serial, now) + _PATIENCE < now:
-        _asked.pop(serial, None)
+    if _Moment(held, waits, hopeful=True).cycle_of(me[1]) is None:
         return False
     time.sleep(_NAP)
     return True
-
-
-_asked: "dict[int, float]" = {}  # serial of a wait -> when it first asked
 
 
 # -- the order of locks ------------------------------------------------------
@@ -413,7 +394,7 @@ def order_violations():
     """Return the locks that were taken in both orders since enable(), each case once."""
     names = _Names()
     result = []
-    for path, steps in trace.order_violations():
+    for path, steps in orders.order_violations():
         result.append(
             OrderViolation(
                 locks=tuple(origin.lock for origin in path),
@@ -436,7 +417,7 @@ class _Order:
 
     @property
     def after(self):
-        return trace.edges()
+        return orders.edges()
 
 
 _order = _Order()
@@ -523,7 +504,7 @@ def _user_line(lines):
     return lines[0] if lines else None
 
 
-_INNER_FILES = {_stdlib.__file__, __file__}
+_INNER_FILES = {_stdlib.__file__, joins.__file__, __file__}
 
 
 def _indented(stack):
@@ -656,7 +637,7 @@ def format_threads(seconds=None):
     if seconds is not None:
         lines.append(f"fastsync: nothing has moved for {seconds:.0f} s\n")
     lines += [format_cycle(cycle) for cycle in check(suspicions=True)]
-    holds, waits = trace.snapshot()
+    held, waits = holds.snapshot()
     names = _Names()
     own = {watch._ident for watch in _watches}
     for ident in sorted(names.frames, key=names.name):
@@ -666,13 +647,13 @@ def format_threads(seconds=None):
         for wait in waits:
             if wait[2] == ident and wait[0].lock is not None:
                 lines.append(f"    waits for {_lock_name(wait[0].lock)}\n")
-                for hold in holds:
+                for hold in held:
                     if hold[0] is wait[0]:
                         lines.append(f"              held by {names.name(hold[2])}")
                         lines.append(
                             f", taken at {_line(_summary(hold[5]))}\n" if hold[5] else "\n"
                         )
-        for hold in holds:
+        for hold in held:
             if hold[2] == ident and hold[0].lock is not None:
                 lines.append(f"    holds     {_lock_name(hold[0].lock)}\n")
         lines += _indented(names.stack(ident))

@@ -11,7 +11,8 @@ or, for a whole program that is not changed:
 
 It times every call that does not get its lock at once: the locks of fastsync.threading (and of
 `threading`, after install()), Mutex and its kin, RwLock, Once, LazyLock; and, apart from those,
-waits for work: conditions, events. Each wait is charged to the sections whose end it waited for.
+waits for work: conditions, events, queues, the end of a thread. Each wait is charged to the
+sections whose end it waited for.
 
 A wait is kept always when it lasts longer than the rate, else with the probability
 duration / rate and a weight that makes up for it: so totals are right whatever the rate, and
@@ -23,14 +24,13 @@ import os
 import sys
 import time
 
-from fastsync._watch import contention, origins, trace
+from fastsync._watch import contention, joins, origins, trace
 
 __all__ = ["Recording", "load", "merge", "name", "record", "running", "start", "stop"]
 
 RATE = 10e-6  # seconds
 VERSION = 1
-_SIGNAL = 8  # as in trace.pxd: not a lock, but work
-_PERMIT = 7
+_PERMIT, _SIGNAL, _JOIN = 7, 8, 9  # as in holds.pxd
 
 
 def name(lock, text):
@@ -49,6 +49,7 @@ def start(rate=RATE):
         raise ValueError("the rate must be positive")
     contention.start(ns)
     trace.profile(True)
+    joins.follow()
     _state["rate"] = ns
 
 
@@ -57,6 +58,7 @@ def stop():
     if not trace.is_profiling():
         raise RuntimeError("no profile is being recorded")
     trace.profile(False)
+    joins.follow()
     return now()
 
 
@@ -135,14 +137,15 @@ def _gather(raw):
 
     def lock(number, way):
         origin = raw["origins"][number]
-        work = way == _SIGNAL or (way == _PERMIT and number in signals)
+        work = way in (_SIGNAL, _JOIN) or (way == _PERMIT and number in signals)
         made = origin.made_at
-        site = tuple(site_of(made) or (number,))
-        key = (origin.kind, origin.name, site, work)
+        kind = "Thread" if way == _JOIN else origin.kind
+        site = tuple(site_of(made) or (() if way == _JOIN else (number,)))
+        key = (kind, origin.name, site, work)
         index = locks.add(
             key,
             {
-                "kind": origin.kind,
+                "kind": kind,
                 "name": origin.name,
                 "made": [list(line) for line in made],
                 "work": work,

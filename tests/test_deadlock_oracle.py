@@ -15,7 +15,7 @@ import pytest
 
 import fastsync.threading as drop_in
 from fastsync import FairMutex, Mutex, ReentrantMutex, RwLock, deadlock
-from fastsync._watch import trace
+from fastsync._watch import holds
 
 THREADS = 3
 DEADLINE = 30.0
@@ -197,7 +197,7 @@ class Program:
 
     def all_are_seen(self):
         """Whether all who wait are parked: so that each next step finds the same state."""
-        _, waits = trace.snapshot()
+        _, waits = holds.snapshot()
         parked = {wait[2]: wait[5] for wait in waits}
         self.claimed = {w for w in self.waits if parked.get(w.thread.ident) == 2}
         writing = {id(lock): lock for lock, way in self.waits.values() if way == "write"}

@@ -19,7 +19,8 @@ from fastsync import (
     ShardedLock,
     deadlock,
 )
-from fastsync._watch import origins, trace
+from fastsync._watch import holds as tables
+from fastsync._watch import orders, origins
 
 DEADLINE = 30.0
 
@@ -57,7 +58,7 @@ def outcome_of(function):
 
 
 def holds():
-    return trace.snapshot()[0]
+    return tables.snapshot()[0]
 
 
 # -- whose a hold is ---------------------------------------------------------------
@@ -167,7 +168,7 @@ def test_memory_is_bounded_by_the_locks_that_live(detecting):
     del held, lock  # ended while they are held
     origins.sweep()
     assert origins.count() <= before + 2
-    assert sum(map(len, trace.edges().values())) <= 1
+    assert sum(map(len, orders.edges().values())) <= 1
     assert len(holds()) <= 2
     left.release()
 
@@ -534,7 +535,7 @@ import os, threading, warnings
 warnings.simplefilter("ignore")
 import fastsync.threading as drop_in
 from fastsync import Mutex, deadlock
-from fastsync._watch import trace
+from fastsync._watch import holds
 deadlock.enable(action="raise")
 a, b = drop_in.Lock(), Mutex()
 ready, done = threading.Event(), threading.Event()
@@ -548,7 +549,7 @@ ready.wait()
 with a:
     child = os.fork()
     if not child:
-        assert [hold[0].lock for hold in trace.snapshot()[0]] == [a]
+        assert [hold[0].lock for hold in holds.snapshot()[0]] == [a]
         try:
             with a:
                 os._exit(2)

@@ -172,7 +172,6 @@ LINES_OF_A_FILE = 700
 LINES_OF_A_FUNCTION = 60
 # name: why it is longer.
 LONGER_FILES = {
-    "_watch/trace.pyx": "the detector's tables and its hooks; to be split",
     "objects/array.pyx": "items, and operations on many of them; to be split",
     "objects/atomics.pyx": "orders, kinds of words, twelve types, Counter; to be split",
     "objects/cell.pyx": "hazard slots, references, Arcs; to be split",

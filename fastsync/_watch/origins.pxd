@@ -14,6 +14,8 @@ cdef struct fs_stack:
 # This thread's stack now, or NULL.  Needs an attached thread state; runs no Python
 # code; an exception that is set stays set.
 cdef fs_stack* capture_stack() noexcept
+# Whether its innermost call is of a generator or a coroutine, which another thread may continue.
+cdef bint is_suspendable(const fs_stack* stack) noexcept
 # [(file, line, function), ...], innermost call first.
 cdef list stack_lines(const fs_stack* stack)
 
@@ -31,7 +33,8 @@ cdef class Origin:
 
 # Its Origin, made if need be; it may only be called outside of all internal locks.
 cdef Origin origin_of(object lock)
-# The same, or None when nothing is known of the lock.  Never raises.
-cdef Origin known_origin(object lock)
+# The same, or None when nothing is known of the lock.  Never raises; `failed` is set when there was
+# no memory to look.
+cdef Origin known_origin(object lock, bint* failed)
 # A lock is being made: remember where.  Never raises.
 cdef void note_made(object lock) noexcept

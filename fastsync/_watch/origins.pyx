@@ -26,13 +26,15 @@ cdef extern from "Python.h":
     ctypedef struct PyFrameObject:
         pass
     ctypedef struct PyCodeObject:
-        pass
+        int co_flags
     PyThreadState* PyThreadState_Get() noexcept
     PyFrameObject* PyThreadState_GetFrame(PyThreadState*) noexcept
     PyFrameObject* PyFrame_GetBack(PyFrameObject*) noexcept
     PyCodeObject* PyFrame_GetCode(PyFrameObject*) noexcept
     int PyFrame_GetLasti(PyFrameObject*) noexcept
     int PyCode_Addr2Line(PyCodeObject*, int) noexcept
+    enum:
+        SUSPENDABLE "(CO_GENERATOR | CO_COROUTINE | CO_ASYNC_GENERATOR)"
 
 cdef extern from *:
     """
@@ -120,6 +122,12 @@ cdef fs_stack* capture_stack() noexcept:
     return stack
 
 
+cdef bint is_suspendable(const fs_stack* stack) noexcept:
+    if stack == NULL or stack.depth == 0:
+        return False
+    return (<PyCodeObject*>stack.calls[0]).co_flags & SUSPENDABLE
+
+
 cdef list stack_lines(const fs_stack* stack):
     cdef list lines = []
     cdef size_t i
@@ -173,7 +181,7 @@ cdef Origin origin_of(object lock):
     return origins.setdefault(key, origin)
 
 
-cdef Origin known_origin(object lock):
+cdef Origin known_origin(object lock, bint* failed):
     cdef PyObject *kind
     cdef PyObject *value
     cdef PyObject *traceback
@@ -183,7 +191,7 @@ cdef Origin known_origin(object lock):
         reference = PyWeakref_NewRef(lock, None)
         found = origins.get(<uintptr_t><PyObject*>reference)
     except BaseException:
-        pass  # memory is short: as if nothing were known
+        failed[0] = True
     PyErr_Restore(kind, value, traceback)
     return found
 
@@ -247,8 +255,17 @@ def sweep():
 
 
 def on_sweep(function):
-    """Call function() whenever locks that are gone have been forgotten."""
+    """Call function() whenever locks that are gone have been forgotten.
+
+    It may run inside a call that takes a lock: no Python code but in tests, since a signal
+    handler could run there, and what it raises would be lost.
+    """
     listeners.append(function)
+
+
+def off_sweep(function):
+    """Call it no more."""
+    listeners.remove(function)
 
 
 def here():

@@ -185,7 +185,8 @@ def text(data, limit=10):
             )
             if row["going_on"]:
                 lines.append(f"{'':>66}{row['going_on']} still waiting")
-            for label, places in (("waited at", row["waiting"]), ("held at", row["holding"])):
+            held = "given at" if work else "held at"
+            for label, places in (("waited at", row["waiting"]), (held, row["holding"])):
                 for site, who, seconds, share in places[:3]:
                     lines.append(
                         f"{'':>11}{label:>10} {share:4.0%} {duration(seconds):>8}  "

@@ -28,27 +28,15 @@ in this way, so many times.
 attached thread state, and outside of trace_lock, none raises; an exception that is
 set stays set.
 """
-from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
-from cpython.object cimport PyObject
+from libc.stdint cimport int64_t, uint32_t
 
 from fastsync.raw.c_atomic cimport fs_atomic_u8, fs_u8_load_relaxed
-from fastsync._watch.contention cimport fs_release, fs_take, fs_waiting
-from fastsync._watch.origins cimport fs_stack
-
-# How a lock is held, or what a thread waits for.
-cdef enum:
-    FS_EXCLUSIVE = 1         # a mutex, a write lock
-    FS_SHARED = 2            # a read lock: waits for writers, also for pending ones
-    FS_UPGRADABLE = 3        # as a read lock, but not beside another of its kind
-    FS_SHARED_RECURSIVE = 4  # waits for a writer that holds, not for a pending one; held as FS_SHARED
-    FS_UPGRADE = 5           # held as FS_UPGRADABLE, waits for the readers to leave
-    FS_REENTRANT = 6         # as FS_EXCLUSIVE, but the owner may take it again; only it releases
-    FS_PERMIT = 7            # of a semaphore: any thread may give one
-    FS_SIGNAL = 8            # an event, a notification, a round of a barrier: held by no thread
-    FS_JOIN = 9              # the end of a thread
-    FS_WAY = 15
-    # Besides: taken by a `with` statement, whose end releases it.
-    FS_BLOCK = 16
+from fastsync._watch.contention cimport fs_release, fs_take
+# How a lock is held, or what a thread waits for; one call that waits.
+from fastsync._watch.holds cimport (
+    FS_BLOCK, FS_EXCLUSIVE, FS_JOIN, FS_PERMIT, FS_REENTRANT, FS_SHARED, FS_SHARED_RECURSIVE,
+    FS_SIGNAL, FS_UPGRADABLE, FS_UPGRADE, fs_wait, FS_WAY,
+)
 
 cdef fs_atomic_u8 trace_flag
 cdef enum:
@@ -61,46 +49,6 @@ cdef inline bint tracing() noexcept nogil:
     # relaxed: a hook that comes too late or too early looks again under a lock
     return fs_u8_load_relaxed(&trace_flag) != 0
 
-
-cdef struct fs_thread:
-    uint64_t number
-    uintptr_t ident      # the system's identifier
-    fs_hold* holds
-    fs_wait* waits       # innermost first
-    bint seen            # by a search
-    fs_thread* todo      # of a search
-    fs_thread* next
-
-cdef struct fs_hold:
-    PyObject* origin     # owned
-    void* guard          # or NULL: the thread's
-    fs_thread* thread
-    const fs_stack* where
-    int way              # with FS_BLOCK
-    uint32_t depth
-    fs_hold* next        # of the thread
-    fs_hold* other       # in the chain of the lock
-
-# One call that takes or waits; in the frame of the function that does.
-cdef struct fs_wait:
-    PyObject* origin     # owned by the wait
-    PyObject* lock       # borrowed: the call has a reference
-    fs_thread* thread    # NULL: the detector does not know of this wait
-    uint64_t serial      # which wait it is
-    int way
-    void* guard          # what will hold, or NULL
-    bint blocks          # not just an attempt
-    bint forever
-    bint patient         # of a wait for a condition: without a timeout
-    bint settled         # blocked for certain, though it is not parked yet
-    bint spoiled         # another thread may have released what this one is taking
-    int parked           # set by a snapshot: 0, or how it is parked for the lock
-    bint asleep          # set by a snapshot: parked for anything
-    uintptr_t word       # of a wait for a condition: where the lock is waited for
-    uintptr_t joined     # FS_JOIN: the system's identifier of the thread
-    fs_hold* held        # of a wait for a condition: what to hold again
-    fs_waiting timing    # of a wait for a condition, in the profile
-    fs_wait* outer
 
 # One release.
 cdef struct fs_section:
@@ -140,7 +88,5 @@ cdef void trace_notified(fs_wait* wait) noexcept
 # A wait for a signal that is no take(): a round of a barrier.
 cdef void trace_signal(fs_wait* wait, object lock, int64_t deadline) noexcept
 cdef void trace_signalled(fs_wait* wait) noexcept
-# Something is initialized by this thread (FS_REENTRANT, no attempt), from now on.
-cdef void trace_taken(object lock, int way, void* guard) noexcept
 # A lock was made, by the caller of the running C function.
 cdef void trace_made(object lock) noexcept
