@@ -24,7 +24,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2] / "tools"))
 
 from storms_common import Interrupted
 
-PATIENCE = 30  # seconds for what should take none, on a machine with other work
+PATIENCE = 60  # seconds for what should take none, on a machine with other work
 
 
 class Wrong(Exception):
