@@ -32,7 +32,7 @@ check() {
     local target=$1 program=$work/wait_test-$1.exe libraries= static= run
     shift
     case $target in
-        *windows*) libraries=-lsynchronization ;;
+        *windows*) libraries=-lapi-ms-win-core-synch-l1-2-0 ;;
         *musl*) static=-static ;;
     esac
     "$zig/bin/python" -m ziglang cc -target "$target" -std=gnu11 -D_GNU_SOURCE -O2 -Wall -Wextra -Werror \
@@ -44,7 +44,8 @@ check() {
         return 0
     fi
     printf '%s %s: ' "$target" "$*"
-    WINEDEBUG=-all WINEPREFIX=${WINEPREFIX:-$work/wine} timeout 300 "$run" "$program" || {
+    WINEDEBUG=-all WINEDLLOVERRIDES="mscoree,mshtml=" WINEPREFIX=${WINEPREFIX:-$work/wine} \
+        timeout 300 "$run" "$program" || {
         printf 'FAILED\n'
         return 1
     }

@@ -6,7 +6,9 @@
 #include <windows.h>
 #include <stdio.h>
 #include <stdlib.h>
-#pragma comment(lib, "Synchronization.lib")
+#if defined(_MSC_VER)
+#  pragma comment(lib, "Synchronization.lib")
+#endif
 
 #define FS_WAIT_BACKEND "WaitOnAddress"
 /* Ctrl-C does not end WaitOnAddress. */
