@@ -5,7 +5,7 @@ ARGS ?=
 SECONDS ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help litmus test-programs venvs venv venv-gil dev check demo test test-long \
+.PHONY: help litmus test-programs venvs venv venv-gil dev check demo test test-long test-arm64 test-i386 \
 	test-parallel test-pthread test-cpython test-cpython-all test-versions test-here sdist wheels docs lint-workflows stress fuzz bench bench-quick \
 	bench-peers bench-report bench-native headers-check models mutants levels tsan asan lint format clean
 
@@ -97,8 +97,15 @@ stress: venvs ## run the storms, each for SECONDS=10, on both builds (ARGS="..."
 fuzz: venvs ## misuse every type, each for SECONDS=10, on both builds (ARGS="guards" names some)
 	@tools/fuzz.sh $(SECONDS) $(ARGS)
 
-headers-check: venv ## compile the extensions against the headers of 3.14t and 3.15t
+headers-check: venv ## compile for later Pythons and for other systems; run the wait backends where it can be done
 	@tools/check_headers.sh .venv
+	@tools/check_targets.sh
+
+test-arm64: venv-gil ## run tests on Debian's CPython for arm64, under qemu (ARGS="tests/test_lock.py" for some)
+	@tools/test_foreign.sh arm64 $(ARGS)
+
+test-i386: venv-gil ## the same for 32 bits
+	@tools/test_foreign.sh i386 $(ARGS)
 
 models: ## check the Promela models of the locks, and that their mutants fail
 	@tools/check_models.py $(ARGS)

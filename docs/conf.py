@@ -90,6 +90,8 @@ def add_contents(app, page, source):
     """The front page lists the others under headings: make a list of contents of it."""
     for name in PROJECT:
         source[0] = source[0].replace(f"(../{name})", f"(_reference/{name})")
+    # What else is linked outside of this folder is only in a checkout.
+    source[0] = re.sub(r"\[([^]]+)\]\(\.\./(?!docs/)[^)]*\)", r"\1", source[0])
     if page != "index":
         return
     sections = re.findall(r"^\*\*(.+?)\*\*\n\n((?:- .*\n(?:  .*\n)*)+)", source[0], re.MULTILINE)
@@ -100,6 +102,16 @@ def add_contents(app, page, source):
     source[0] += toctree("Project", [f"_reference/{Path(name).stem}" for name in PROJECT])
 
 
+def show_examples(app, what, name, obj, options, lines):
+    """An indented part of a docstring is a program, not a quotation."""
+    for i in range(len(lines) - 1, 0, -1):
+        begins = lines[i].startswith("    ") and not lines[i - 1].strip()
+        above = next((line for line in reversed(lines[:i]) if line.strip()), "")
+        if begins and not above.startswith("    ") and not above.endswith("::"):
+            lines[i:i] = ["::", ""]
+
+
 def setup(app):
+    app.connect("autodoc-process-docstring", show_examples)
     app.connect("builder-inited", write_reference)
     app.connect("source-read", add_contents)

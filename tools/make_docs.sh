@@ -7,7 +7,9 @@ cd "$(dirname "$0")/.."
 python=$PWD/$1/bin/python
 root=$PWD
 if ! "$python" -c "import sphinx, myst_parser, furo" 2>/dev/null; then
-    "$python" -m pip install -q --disable-pip-version-check --group docs >&2
+    # Not --group, which pip knows since 25.1.
+    "$python" -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["docs"], sep="\n")' |
+        "$python" -m pip install -q --disable-pip-version-check -r /dev/stdin >&2
 fi
 work=$(mktemp -d)
 scratch+=("$work")

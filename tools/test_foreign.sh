@@ -20,7 +20,7 @@ arch=$1
 shift
 case $arch in
     arm64) target=aarch64-linux-gnu triplet=aarch64-linux-gnu loader= emulator=qemu-aarch64-static ;;
-    i386) target=x86-linux-gnu triplet=i386-linux-gnu loader=lib/ld-linux.so.2 emulator= ;;
+    i386) target=x86-linux-gnu triplet=i386-linux-gnu loader=usr/lib/ld-linux.so.2 emulator= ;;
     *) die "usage: $0 arm64|i386 [PYTEST ARGUMENTS]" ;;
 esac
 root=$(cache_dir)/debian-python-$arch
@@ -66,8 +66,8 @@ build() {
     local source name suffix=.cpython-${VERSION/./}-$triplet.so
     say "building for $target"
     "$PWD/.venv-gil/bin/python" -c 'import setup; setup.extensions()' >&2
-    (cd fastsync && find . -type f \( -name '*.py' -o -name '*.pyi' -o -name '*.pxd' -o -name '*.h' \) -print0 |
-        cpio -0pdmu --quiet "$site/fastsync")
+    find fastsync -type f \( -name '*.py' -o -name '*.pyi' -o -name '*.pxd' -o -name '*.h' \) -print0 |
+        tar -cf - --null -T - | tar -xf - -C "$site"
     find build/cython/fastsync -name '*.c' | while read -r source; do
         name=${source#build/cython/}
         name=$site/${name%.c}$suffix

@@ -1,4 +1,4 @@
-/* Windows: WaitOnAddress and SRWLOCK.  Not tested: no such machine was at hand. */
+/* Windows: WaitOnAddress and SRWLOCK.  Run under wine only (tests/c), on no machine with Windows. */
 #ifndef FASTSYNC_WAIT_WINDOWS_H
 #define FASTSYNC_WAIT_WINDOWS_H
 
