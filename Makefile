@@ -22,7 +22,7 @@ venv-gil: # the newest CPython of the machine with a GIL
 # on a busy machine much (a PyMutex of the interpreter yields whenever it is held).
 venvs: venv-gil venv ## make or update both environments: .venv (3.13t) and .venv-gil
 
-demo: venv ## run one program on threading and, unchanged, on fastsync
+demo: venv ## run two programs on threading and, unchanged, on fastsync
 	@tools/demo.sh .venv
 
 dev: ## make or update .venv-dev: an editable debug build, for editors and a quick loop

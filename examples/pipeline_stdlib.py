@@ -93,10 +93,10 @@ class Pipeline:
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workers", type=int, default=max(2, (os.cpu_count() or 1) // 2))
-    parser.add_argument("--limit", type=int, default=400, help="read no more files than this")
+    parser.add_argument("--limit", type=int, default=1000, help="read no more files than this")
     options = parser.parse_args()
 
-    print(f"locks: {kind(threading.Lock())}, queues: {kind(queue.Queue())}")
+    print(f"locks: {kind(threading.Lock())}, {kind(threading.Condition())}")
     paths = python_files(options.limit)
     pipeline = Pipeline(options.workers)
     print(f"{len(paths)} files through 3 stages of {options.workers} threads", flush=True)

@@ -177,12 +177,21 @@ def test_example(example, run_python, tmp_path):
         assert re.search(pattern, printed), f"no {pattern!r} in:\n{printed}"
 
 
+DEMO = {"index_stdlib.py", "pipeline_stdlib.py"}
+
+
 def test_every_example_is_run():
-    # The demo's program has tests of its own: it takes seconds.
-    assert {path.name for path in EXAMPLES.glob("*.py")} - {
-        "index_stdlib.py",
-        "pipeline_stdlib.py",
-    } == set(RUNS)
+    assert {path.name for path in EXAMPLES.glob("*.py")} == set(RUNS) | DEMO
+
+
+@pytest.mark.parametrize("example", sorted(DEMO))
+def test_a_program_of_the_demo_does_the_same_on_both(example, run_python, tmp_path):
+    digests = set()
+    for runner in ([], ["-m", "fastsync"]):
+        command = [*runner, EXAMPLES / example, "--limit", "5", "--workers", "3"]
+        printed = run_python(*command, cwd=tmp_path).stdout
+        digests.add(re.search("^digest: ([0-9a-f]{64})$", printed, re.M)[1])
+    assert len(digests) == 1
 
 
 def test_the_front_page_shows_measured_numbers():
