@@ -3,6 +3,7 @@
 They rely on the standard library's own algorithm, so each test runs on it too.
 """
 
+import copy
 import functools
 import inspect
 import pickle
@@ -556,3 +557,26 @@ def test_a_long_chain_is_dropped(makers):
     for index in range(300_000):
         chain = makers[index % len(makers)](chain)
     del chain
+
+
+@pytest.mark.parametrize("kind", ["Condition", "Semaphore", "BoundedSemaphore", "Event", "Barrier"])
+def test_an_instance_is_copied_as_the_originals(kind):
+    for module in (threading, ours):
+
+        class Derived(getattr(module, kind)):
+            __slots__ = ("extra",)
+
+        class Plain(Derived):
+            pass
+
+        for make in (Derived, Plain):
+            thing = make(2) if kind == "Barrier" else make()
+            thing.extra = 1
+            thing.more = [2]
+            twin = copy.copy(thing)
+            assert type(twin) is make
+            assert twin.extra == 1
+            assert twin.__dict__ == thing.__dict__
+            assert twin.more is thing.more
+            with pytest.raises(TypeError, match=r"cannot pickle '_thread\.R?[Ll]ock' object"):
+                copy.deepcopy(thing)

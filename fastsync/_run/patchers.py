@@ -16,6 +16,7 @@ from fastsync.objects.barrier import Barrier
 from fastsync.objects.condition import Condition
 from fastsync.objects.event import Event
 from fastsync.objects.lock import Lock
+from fastsync.objects.pickling import copy_of
 from fastsync.objects.rlock import RLock
 from fastsync.objects.semaphore import BoundedSemaphore, Semaphore
 
@@ -87,6 +88,13 @@ def _follow_dill(dill):
     for ours, stock in _TWINS:
         if stock in dispatch:
             dispatch.setdefault(ours, dispatch[stock])
+
+    # The originals of these are copied attribute by attribute, as any object is.
+    def save(pickler, lock):
+        pickler.save_reduce(*copy_of(lock), obj=lock)
+
+    for ours in _SIGNED:
+        dispatch.setdefault(ours, save)
 
 
 class _Methods(type):

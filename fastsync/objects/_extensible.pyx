@@ -11,6 +11,8 @@ from fastsync.objects._slots cimport (
     finish_type, forbid_instances, make_lazy_dict, put_unslotted, weakrefs_offset,
 )
 
+import copyreg
+
 cdef extern from "Python.h":
     object PyObject_GenericGetDict(object, void*)
     int PyObject_GenericSetDict(object, object, void*) except -1
@@ -156,6 +158,13 @@ cdef class _Extensible:
             # As for any other object: the subclass may have `__getstate__` and the like.
             return object.__reduce_ex__(self, protocol)
         refuse_pickling("_thread.lock")
+
+    def __getstate__(self):
+        # Of an `original`.  The one of `object` refuses: it does not know that what a type in C
+        # has beside the attributes says nothing here.
+        slots = {name: getattr(self, name) for name in copyreg._slotnames(type(self))
+                 if hasattr(self, name)}
+        return (self.__dict__, slots) if slots else self.__dict__
 
 
 @cython.final

@@ -96,3 +96,19 @@ def _make(name, *arguments):
     if arguments[0]:
         event.set()
     return event
+
+
+def copy_of(lock):
+    """How to make a copy of a lock with the state that it has: a function and its arguments."""
+    name = _name(lock)
+    if name == "Condition":
+        return _make, (name, lock._lock)
+    if name in ("Semaphore", "BoundedSemaphore"):
+        return _make_semaphore, (name, lock._value, getattr(lock, "_initial_value", lock._value))
+    return _make, (name, *_arguments(name, lock, {}))
+
+
+def _make_semaphore(name, value, initial):
+    semaphore = _make(name, initial)
+    semaphore._value = value
+    return semaphore

@@ -1,0 +1,94 @@
+"""The tool that runs other people's suites: what it compares, keeps and writes."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+TOOL = Path(__file__).resolve().parent.parent / "tools" / "programs" / "run.py"
+
+pytestmark = pytest.mark.skipif(not TOOL.exists(), reason="needs the checkout")
+
+
+@pytest.fixture
+def tool(tmp_path, monkeypatch):
+    spec = importlib.util.spec_from_file_location("programs_run", TOOL)
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    monkeypatch.setenv("FASTSYNC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(tool, "PAGE", tmp_path / "compatibility.md")
+    return tool
+
+
+KEYS = "tests requires installed hide options plain variables builds limit pin".split()
+
+
+def test_the_list_is_well_formed(tool):
+    packages = tool.packages()
+    assert len(packages) >= 40
+    for name, package in packages.items():
+        tables = [package[build] for build in tool.BUILDS if build in package]
+        assert package["tests"], name
+        assert {key for table in [package, *tables] for key in table} <= {*KEYS, *tool.BUILDS}, name
+        assert set(package.get("builds", [])) <= set(tool.BUILDS), name
+
+
+def test_a_test_differs_when_no_outcome_was_seen_on_both(tool):
+    seen = {
+        "threading": {"a": ["passed"], "b": ["passed", "failure"], "c": ["passed"]},
+        "fastsync": {"a": ["failure"], "b": ["failure"], "d": ["passed"]},
+    }
+    assert tool.differences(seen) == ["a", "c", "d"]
+    assert tool.describe(seen, "c") == "c: threading passed, fastsync not run"
+
+
+def test_what_differs_runs_three_times(tool, monkeypatch, tmp_path):
+    ran = []
+
+    def run(environment, form, package, place, files=()):
+        ran.append((form, list(files)))
+        late = len(ran) > 4
+        found = {"m::a": ("passed", "t.py")} if not files else {}
+        return {**found, "m::b": ("passed" if form == "threading" or late else "failure", "t.py")}
+
+    monkeypatch.setattr(tool, "run", run)
+    first, seen = tool.compare(None, {}, tmp_path)
+    assert first["fastsync"]["m::b"] == "failure"
+    assert seen["fastsync"]["m::b"] == ["failure", "failure", "passed"]
+    assert ran == [
+        ("threading", []),
+        ("fastsync", []),
+        *[("threading", ["t.py"]), ("fastsync", ["t.py"])] * 2,
+    ]
+    assert tool.differences(seen) == []
+
+
+def test_a_result_is_kept_and_goes_into_the_page(tool, monkeypatch, tmp_path):
+    made = []
+
+    def examine(name, package, build, base, work):
+        made.append(name)
+        work.parent.mkdir(parents=True, exist_ok=True)
+        return {
+            "version": "1.2",
+            "build": build,
+            "python": "3.13.0 (main)",
+            "tests": ["tests"],
+            "counts": {"threading": {"passed": 3}, "fastsync": {"passed": 2, "failure": 1}},
+            "differ": ["m::a: threading passed, fastsync failure"],
+            "flaky": [],
+            "seconds": 1,
+        }
+
+    monkeypatch.setattr(tool, "examine", examine)
+    for _ in range(2):
+        assert not tool.run_one("janus", {}, "gil", tmp_path)
+    assert made == ["janus"]
+    assert json.loads(tool.kept("janus", "gil").read_text())["version"] == "1.2"
+    tool.write_page()
+    page = tool.PAGE.read_text(encoding="utf-8")
+    assert "1 packages, 1 pairs of runs, 3 tests" in page
+    row = "| janus 1.2 | `tests` | 3 passed | 2 passed, 1 failed |  | 3.13.0, with the GIL |"
+    assert row in page
+    assert "- janus 1.2, 3.13.0, with the GIL: m::a: threading passed, fastsync failure" in page
