@@ -164,7 +164,8 @@ cdef class _Extensible:
         # has beside the attributes says nothing here.
         slots = {name: getattr(self, name) for name in copyreg._slotnames(type(self))
                  if hasattr(self, name)}
-        return (self.__dict__, slots) if slots else self.__dict__
+        attributes = PyObject_GenericGetDict(self, NULL)
+        return (attributes, slots) if slots else attributes
 
 
 @cython.final
@@ -229,7 +230,7 @@ cdef int add_private(
 
 
 cdef int sign_constructor(type cls) except -1:
-    cdef str parameters = cls.__text_signature__[1:-1]  # "lock=None"
+    cdef str parameters = cls.__text_signature__.strip("()")  # "lock=None"
     cdef list words = [word.partition("=")[0].strip() for word in parameters.split(",") if word]
     cdef dict names = {"__name__": cls.__module__, "native": cls.__init__}
     cdef str header = ", ".join(["self", parameters]) if words else "self"
