@@ -467,3 +467,28 @@ def test_mock_checks_the_calls_of_an_autospec(run_python):
     code = textwrap.dedent(code)
     for before in ("", "import fastsync", "import fastsync, unittest.mock"):
         run_python("-c", f"{before}\n{'fastsync.install()' if before else ''}\n{code}")
+
+
+def test_cloudpickle_sends_a_once_of_main_with_its_body(run_python, tmp_path):
+    """With a stand-in for cloudpickle: what it looks into is its table by type."""
+    folder = tmp_path / "cloudpickle"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("")
+    (folder / "cloudpickle.py").write_text("class CloudPickler:\n    dispatch_table = {}\n")
+    code = """
+        import sys
+        sys.path.insert(0, sys.argv[1])
+        import fastsync
+        from fastsync import once
+        fastsync.install()
+        from cloudpickle.cloudpickle import CloudPickler
+
+        @once
+        def main(): return 3
+
+        make, arguments = CloudPickler.dispatch_table[once](main)
+        assert make(*arguments)() == 3
+        main.__module__ = "elsewhere"
+        assert CloudPickler.dispatch_table[once](main) == "main"
+    """
+    run_python("-c", textwrap.dedent(code), tmp_path)

@@ -116,7 +116,26 @@ def _follow_mock(mock):
         mock.FunctionTypes += (_Method,)
 
 
+def _reduce_once(function):
+    from fastsync.objects.once import once
+
+    if function.__module__ == "__main__" or "<locals>" in function.__qualname__:
+        return once, (function.__wrapped__,)
+    return function.__reduce__()  # by name, so that it runs one time there
+
+
+def _follow_cloudpickle(cloudpickle):
+    # It sends functions of __main__ by value, and so has to send those under @once.
+    from fastsync.objects.once import once
+
+    table = cloudpickle.CloudPickler.dispatch_table
+    if once not in table:
+        table[once] = _reduce_once
+
+
 _FOLLOWED = {
+    "cloudpickle.cloudpickle": _follow_cloudpickle,
+    "joblib.externals.cloudpickle.cloudpickle": _follow_cloudpickle,
     "unittest.mock": _follow_mock,
     "gevent.events": _follow_gevent,
     "eventlet.patcher": _follow_eventlet,
