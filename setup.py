@@ -64,7 +64,11 @@ OTHER_LEVELS = dict.fromkeys(
     objects.parker""".split(),
     "-Os",
 )
-OTHER_LEVELS |= dict.fromkeys(["objects.mutex", "objects.queues", "objects.rwlock"], "-O2")
+OTHER_LEVELS |= dict.fromkeys(
+    """objects.condvar objects.guards objects.mutex objects.queues objects.readwrite
+    objects.reentrant objects.rwlock objects.sharded""".split(),
+    "-O2",
+)
 UNIX_LINK = ["-pthread", *SANITIZER] + ["-s"] * (PLAIN and sys.platform == "linux")
 MSVC = ["/std:c11", "/experimental:c11atomics", "/FIfastsync/no_frames.h"]
 

@@ -36,15 +36,13 @@ _HOME |= dict.fromkeys(
 _HOME |= dict.fromkeys(["Arc", "AtomicCell", "AtomicRef", "Weak"], "objects.cell")
 _HOME |= {"AtomicArray": "objects.array", "is_pinned": "objects._pin", "pin": "objects._pin"}
 _HOME |= dict.fromkeys(
-    """LockView MappedReadGuard MappedWriteGuard ReadGuard RwLock ShardedLock ShardedWriteGuard
-    UpgradableReadGuard WriteGuard""".split(),
-    "objects.rwlock",
+    ["LockView", "MappedReadGuard", "MappedWriteGuard", "ReadGuard"], "objects.readwrite"
 )
-_HOME |= dict.fromkeys(
-    """Condvar FairMutex MappedMutexGuard Mutex MutexGuard ReentrantMutex
-    ReentrantMutexGuard""".split(),
-    "objects.mutex",
-)
+_HOME |= dict.fromkeys(["RwLock", "UpgradableReadGuard", "WriteGuard"], "objects.rwlock")
+_HOME |= dict.fromkeys(["ShardedLock", "ShardedWriteGuard"], "objects.sharded")
+_HOME |= dict.fromkeys(["FairMutex", "MappedMutexGuard", "Mutex", "MutexGuard"], "objects.mutex")
+_HOME |= dict.fromkeys(["ReentrantMutex", "ReentrantMutexGuard"], "objects.reentrant")
+_HOME["Condvar"] = "objects.condvar"
 _HOME |= dict.fromkeys(
     ["LazyLock", "Once", "OnceLock", "OnceState", "lazy_property", "once"], "objects.once"
 )

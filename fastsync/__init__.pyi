@@ -24,17 +24,10 @@ from fastsync.objects.atomics import (
     spin_loop,
 )
 from fastsync.objects.cell import Arc, AtomicCell, AtomicRef, Weak
+from fastsync.objects.condvar import Condvar
 from fastsync.objects.inspection import owner, reset_after_fork, waiters
 from fastsync.objects.lock import holding
-from fastsync.objects.mutex import (
-    Condvar,
-    FairMutex,
-    MappedMutexGuard,
-    Mutex,
-    MutexGuard,
-    ReentrantMutex,
-    ReentrantMutexGuard,
-)
+from fastsync.objects.mutex import FairMutex, MappedMutexGuard, Mutex, MutexGuard
 from fastsync.objects.once import (
     LazyLock,
     Once,
@@ -45,17 +38,10 @@ from fastsync.objects.once import (
 )
 from fastsync.objects.parker import Parker, Unparker, WaitGroup
 from fastsync.objects.pickling import unpickled_fresh
-from fastsync.objects.rwlock import (
-    LockView,
-    MappedReadGuard,
-    MappedWriteGuard,
-    ReadGuard,
-    RwLock,
-    ShardedLock,
-    ShardedWriteGuard,
-    UpgradableReadGuard,
-    WriteGuard,
-)
+from fastsync.objects.readwrite import LockView, MappedReadGuard, MappedWriteGuard, ReadGuard
+from fastsync.objects.reentrant import ReentrantMutex, ReentrantMutexGuard
+from fastsync.objects.rwlock import RwLock, UpgradableReadGuard, WriteGuard
+from fastsync.objects.sharded import ShardedLock, ShardedWriteGuard
 
 __all__ = [
     "Arc",

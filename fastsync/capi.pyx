@@ -10,11 +10,10 @@ from fastsync cimport words
 from fastsync.objects.atomics cimport _Atomic, word_address
 from fastsync.objects.event cimport Event, event_word
 from fastsync.objects.lock cimport Lock, lock_word
-from fastsync.objects.mutex cimport (
-    Condvar, condvar_word, fair_mutex_word, FairMutex, Mutex, mutex_word, reentrant_mutex_word,
-    ReentrantMutex,
-)
+from fastsync.objects.condvar cimport Condvar, condvar_word
+from fastsync.objects.mutex cimport fair_mutex_word, FairMutex, Mutex, mutex_word
 from fastsync.objects.once cimport Once, once_word
+from fastsync.objects.reentrant cimport reentrant_mutex_word, ReentrantMutex
 from fastsync.objects.rlock cimport RLock, rlock_word
 from fastsync.objects.rwlock cimport RwLock, rwlock_word
 from fastsync.objects.semaphore cimport Semaphore, semaphore_word

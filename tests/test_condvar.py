@@ -9,7 +9,7 @@ from collections import deque
 import pytest
 
 from fastsync import Condvar, FairMutex, Mutex, ReentrantMutex
-from fastsync.objects.mutex import _waiters
+from fastsync.objects.reentrant import _waiters
 
 FORK = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 
@@ -545,7 +545,7 @@ def test_queue_at_full_size(shape, style, timeout, run_threads):
 INTERRUPTED = """
 import os, signal, threading, time
 from fastsync import Condvar, Mutex
-from fastsync.objects.mutex import _waiters
+from fastsync.objects.reentrant import _waiters
 m, c = Mutex(5), Condvar()
 
 def interrupt():

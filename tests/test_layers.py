@@ -120,8 +120,7 @@ PARKING_OBJECTS = {
     "objects/cell.pyx": {
         "FS_PARK_INTERRUPTED", "FS_SPIN", "FS_TOKEN_NORMAL", "park", "unpark_all", "unpark_one"},
     # Sleeps on a word of its own, for a moment, while another thread changes a guard.
-    "objects/mutex.pyx": {"park"},
-    "objects/rwlock.pyx": {"park"},
+    "objects/guards.pyx": {"park"},
     # A queue's own lock, and what a fork left of a queue.
     "objects/queues.pyx": {"FS_FIRST", "fork_epoch"},
 }  # fmt: skip
@@ -175,10 +174,8 @@ LONGER_FILES = {
     "objects/array.pyx": "items, and operations on many of them; to be split",
     "objects/atomics.pyx": "orders, kinds of words, twelve types, Counter; to be split",
     "objects/cell.pyx": "hazard slots, references, Arcs; to be split",
-    "objects/mutex.pyx": "Mutex, ReentrantMutex, Condvar and their guards; to be split",
     "objects/once.pyx": "five types over one byte",
     "objects/queues.pyx": "four queues; to be split",
-    "objects/rwlock.pyx": "RwLock, ShardedLock, their guards and views; to be split",
     "raw/parking.pyx": "one protocol, argued in one place",
 }
 LONGER_FUNCTIONS = {

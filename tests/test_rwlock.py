@@ -15,16 +15,9 @@ import pytest
 from conftest import DEADLINE, background, interrupted, wait_until
 
 import fastsync.threading
-from fastsync.objects.rwlock import (
-    LockView,
-    MappedReadGuard,
-    MappedWriteGuard,
-    ReadGuard,
-    RwLock,
-    ShardedLock,
-    UpgradableReadGuard,
-    WriteGuard,
-)
+from fastsync.objects.readwrite import LockView, MappedReadGuard, MappedWriteGuard, ReadGuard
+from fastsync.objects.rwlock import RwLock, UpgradableReadGuard, WriteGuard
+from fastsync.objects.sharded import ShardedLock
 from fastsync.raw.parking import parked_total
 
 LINUX = sys.platform == "linux"
@@ -489,7 +482,8 @@ def test_a_guard_whose_block_ends_while_it_is_unlocked_stays_dead():
         block = guard.unlocked()
         block.__enter__()
     assert not lock.is_locked()
-    block.__exit__(None, None, None)
+    with pytest.raises(RuntimeError, match="ended meanwhile"):
+        block.__exit__(None, None, None)
     assert not lock.is_locked()
     with pytest.raises(RuntimeError):
         guard.value  # noqa: B018
@@ -1471,7 +1465,8 @@ def test_a_function_that_lends_the_upgraded_guard_out_ends_it():
         with pytest.raises(RuntimeError):
             guard.value  # noqa: B018
         if blocks:
-            blocks.pop().__exit__(None, None, None)
+            with pytest.raises(RuntimeError, match="ended meanwhile"):
+                blocks.pop().__exit__(None, None, None)
 
 
 @pytest.mark.parametrize("cls", [RwLock, ShardedLock])

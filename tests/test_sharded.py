@@ -11,14 +11,9 @@ from conftest import background, interrupted, wait_until
 
 import fastsync.threading
 from fastsync.objects._pin import is_pinned, pin
-from fastsync.objects.rwlock import (
-    MappedReadGuard,
-    MappedWriteGuard,
-    ReadGuard,
-    RwLock,
-    ShardedLock,
-    ShardedWriteGuard,
-)
+from fastsync.objects.readwrite import MappedReadGuard, MappedWriteGuard, ReadGuard
+from fastsync.objects.rwlock import RwLock
+from fastsync.objects.sharded import ShardedLock, ShardedWriteGuard
 from fastsync.raw.parking import parked_total
 
 READS = ["read", "read_recursive"]

@@ -39,10 +39,9 @@ cdef int rename_type(type cls, const char* name) except -1
 cdef int publish(tuple types) except -1
 # tp_weaklistoffset.
 cdef Py_ssize_t weakrefs_offset(type cls) noexcept
-# Instances come from C alone (allocate), and end in `dealloc`.  That begins with
-# retire(), and then may keep the memory for reuse() or give it to discard().
-cdef int make_recycled(type cls, fs_traverse traverse, fs_dealloc dealloc) except -1
-cdef PyObject* allocate(type cls) except NULL
+# Instances end in `dealloc`.  That begins with retire(), and then may keep the memory for
+# reuse() or give it to discard().
+cdef int end_in(type cls, fs_dealloc dealloc) except -1
 cdef void reuse(type cls, PyObject* retired) noexcept
 cdef void retire(PyObject* dead) noexcept
 cdef void discard(PyObject* retired) noexcept

@@ -239,17 +239,9 @@ cdef int finish_type(type cls, bint patchable) except -1:
     return 0
 
 
-cdef int make_recycled(type cls, fs_traverse traverse, fs_dealloc dealloc) except -1:
-    cdef RawType* raw = <RawType*><PyObject*>cls
-    raw.tp_flags |= Py_TPFLAGS_HAVE_GC
-    raw.tp_traverse = traverse
-    raw.tp_dealloc = dealloc
-    return forbid_instances(cls)
-
-
-cdef PyObject* allocate(type cls) except NULL:
-    """A new instance, all fields zero."""
-    return (<RawType*><PyObject*>cls).tp_alloc(<PyTypeObject*>cls, 0)
+cdef int end_in(type cls, fs_dealloc dealloc) except -1:
+    (<RawType*><PyObject*>cls).tp_dealloc = dealloc
+    return 0
 
 
 cdef void reuse(type cls, PyObject* retired) noexcept:

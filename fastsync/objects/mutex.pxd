@@ -1,36 +1,31 @@
-"""Mutexes that own what they protect, for Cython code that is handed one."""
-from libc.stdint cimport uint32_t, uint64_t, uintptr_t
-from cpython.object cimport PyObject
+"""Mutex and FairMutex, which own what they protect, for Cython code that is handed one."""
+from libc.stdint cimport int64_t, uint32_t, uint8_t, uintptr_t
 
+from fastsync._watch.contention cimport fs_take
 from fastsync.objects._slots cimport fs_call
-from fastsync.raw.c_atomic cimport fs_atomic_u32, fs_atomic_u8, fs_atomic_uptr
-from fastsync.raw.condvar cimport fs_condvar
-from fastsync.raw.mutex cimport fs_mutex
-from fastsync.raw.remutex cimport fs_remutex
+from fastsync.objects.guards cimport _MappedWriting, _Owner, _Writing, here
+from fastsync.raw.c_atomic cimport fs_atomic_uptr, fs_u8_cas_release
+from fastsync.raw.mutex cimport (
+    fs_mutex, FS_MUTEX_LOCKED, mutex_lock_until, mutex_marked, mutex_unlock_slow,
+)
+from fastsync.raw.parking cimport FS_SIGNALS
 
 
-# What a guard of a Mutex or FairMutex knows of its hold: see mutex.pyx.
-cdef struct fs_life:
-    fs_atomic_u8 life
-    fs_atomic_u8 mark          # of the process that it holds the mutex in
-
-
-# The same of a ReentrantMutex.  Written by the thread that holds the mutex.
+# What the guards of a ReentrantMutex, mapped or not, know of their hold: see reentrant.pyx.
+# Written by the thread that holds the mutex.
 cdef struct fs_levels:
     uint32_t count             # how many levels of the mutex are this guard's
-    unsigned char mark
+    unsigned char process      # the mark of the process
     uintptr_t thread           # which thread's levels
 
 
-cdef class _Mutex:
+cdef class _Mutex(_Owner):
     cdef fs_call call          # what `with` calls: see _slots.pyx
-    cdef object __weakref__
     cdef fs_mutex word
     cdef bint fair
     cdef fs_atomic_uptr thread # which thread made the hold; 0 where no guard has it yet
     cdef fs_atomic_uptr block  # the guard of the `with` block that holds it, owned
     cdef fs_atomic_uptr spare  # a dead guard's memory
-    cdef object value
 
 
 cdef class Mutex(_Mutex):
@@ -41,42 +36,12 @@ cdef class FairMutex(_Mutex):
     pass
 
 
-cdef class MutexGuard:
-    cdef fs_call call
-    cdef PyObject* mutex       # a _Mutex, owned
-    cdef fs_life hold
+cdef class MutexGuard(_Writing):
+    pass
 
 
-cdef class ReentrantMutex:
-    cdef fs_call call
-    cdef object __weakref__
-    cdef fs_remutex word
-    cdef uint32_t guarded        # levels that guards have; the others are leaked or C code's
-    cdef fs_atomic_u32 orphans   # those of them whose guards other threads dropped
-    cdef PyObject* block         # the guard of the `with` blocks, owned
-    cdef object value
-
-
-cdef class ReentrantMutexGuard:
-    cdef fs_call call
-    cdef PyObject* mutex         # a ReentrantMutex, owned
-    cdef fs_levels levels
-    cdef bint of_block           # of `with` blocks, however many are open
-    cdef fs_atomic_u8 left       # its own `with` ended while it had lent its level
-    cdef PyObject* outer         # the next `block` of the mutex
-
-
-cdef class MappedMutexGuard:
-    cdef fs_call call
-    cdef object mutex            # a _Mutex or a ReentrantMutex
-    cdef object part
-    cdef fs_life hold            # on a _Mutex
-    cdef fs_levels levels        # on a ReentrantMutex
-
-
-cdef class Condvar:
-    cdef object __weakref__
-    cdef fs_condvar word
+cdef class MappedMutexGuard(_MappedWriting):
+    cdef fs_levels levels      # on a ReentrantMutex
 
 
 # The words inside, to be locked in nogil code against Python threads.  A hold
@@ -93,13 +58,27 @@ cdef inline fs_mutex* fair_mutex_word(FairMutex m) noexcept nogil:
     return &m.word
 
 
-cdef inline fs_remutex* reentrant_mutex_word(ReentrantMutex m) noexcept nogil:
-    if m is None:
-        return NULL
-    return &m.word
+# -- between the modules of this package; not for others ---------------------
+
+cdef inline int take_word(void* mutex, int64_t deadline) noexcept:
+    """Lock an fs_mutex for a guard."""
+    return mutex_lock_until(<fs_mutex*>mutex, deadline, mutex_marked(FS_SIGNALS, here))
 
 
-cdef inline fs_condvar* condvar_word(Condvar c) noexcept nogil:
-    if c is None:
-        return NULL
-    return &c.word
+cdef inline void unlock_word(fs_mutex* word, bint fair) noexcept:
+    """Unlock what was locked for a guard."""
+    cdef uint8_t held = FS_MUTEX_LOCKED | here
+    # release: pairs with the acquire of the next owner
+    if not fs_u8_cas_release(&word.state, &held, 0):
+        mutex_unlock_slow(word, fair)
+
+
+# take(mutex), though signal handlers raise: they run meanwhile, and what the first of them
+# raised is set in the end.
+cdef int take_surely(fs_take take, void* mutex) noexcept
+# Make this thread the owner of a hold that no guard of this process has; the mark that it
+# had.  `owner` says which thread has it, where that can be the one that forked.
+cdef int take_over(fs_mutex* word, const fs_atomic_uptr* owner) except -1
+# The mutex, which `guard` had lent, is locked again.  False when the guard is dead.
+cdef bint hold_again(_Mutex m, MutexGuard guard, bint block) noexcept
+cdef MappedMutexGuard new_mapped_guard(_Owner lock)
