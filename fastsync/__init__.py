@@ -29,12 +29,14 @@ _HOME = {
 }
 _HOME |= dict.fromkeys(
     """AtomicBool AtomicI8 AtomicI16 AtomicI32 AtomicI64 AtomicIsize AtomicU8 AtomicU16 AtomicU32
-    AtomicU64 AtomicUsize AtomicF32 AtomicF64 Counter Ordering compiler_fence fence
-    spin_loop""".split(),
+    AtomicU64 AtomicUsize AtomicF32 AtomicF64""".split(),
     "objects.atomics",
 )
-_HOME |= dict.fromkeys(["Arc", "AtomicCell", "AtomicRef", "Weak"], "objects.cell")
-_HOME |= {"AtomicArray": "objects.array", "is_pinned": "objects._pin", "pin": "objects._pin"}
+_HOME |= dict.fromkeys(["Ordering", "compiler_fence", "fence", "spin_loop"], "objects.ordering")
+_HOME |= dict.fromkeys(["AtomicCell", "AtomicRef"], "objects.cell")
+_HOME |= dict.fromkeys(["Arc", "Weak"], "objects.arc")
+_HOME |= {"AtomicArray": "objects.array", "Counter": "objects.counter"}
+_HOME |= dict.fromkeys(["is_pinned", "pin"], "objects._pin")
 _HOME |= dict.fromkeys(
     ["LockView", "MappedReadGuard", "MappedWriteGuard", "ReadGuard"], "objects.readwrite"
 )
@@ -43,9 +45,8 @@ _HOME |= dict.fromkeys(["ShardedLock", "ShardedWriteGuard"], "objects.sharded")
 _HOME |= dict.fromkeys(["FairMutex", "MappedMutexGuard", "Mutex", "MutexGuard"], "objects.mutex")
 _HOME |= dict.fromkeys(["ReentrantMutex", "ReentrantMutexGuard"], "objects.reentrant")
 _HOME["Condvar"] = "objects.condvar"
-_HOME |= dict.fromkeys(
-    ["LazyLock", "Once", "OnceLock", "OnceState", "lazy_property", "once"], "objects.once"
-)
+_HOME |= dict.fromkeys(["LazyLock", "Once", "OnceLock", "OnceState", "once"], "objects.once")
+_HOME["lazy_property"] = "objects.lazy_property"
 _HOME |= dict.fromkeys(["Parker", "Unparker", "WaitGroup"], "objects.parker")
 _HOME["holding"] = "objects.lock"
 _HOME |= dict.fromkeys(["owner", "reset_after_fork", "waiters"], "objects.inspection")

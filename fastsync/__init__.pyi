@@ -2,6 +2,7 @@ from fastsync import deadlock as deadlock
 from fastsync import threading as threading
 from fastsync._run.install import install, installed, uninstall
 from fastsync.objects._pin import is_pinned, pin
+from fastsync.objects.arc import Arc, Weak
 from fastsync.objects.array import AtomicArray
 from fastsync.objects.atomics import (
     AtomicBool,
@@ -17,25 +18,16 @@ from fastsync.objects.atomics import (
     AtomicU32,
     AtomicU64,
     AtomicUsize,
-    Counter,
-    Ordering,
-    compiler_fence,
-    fence,
-    spin_loop,
 )
-from fastsync.objects.cell import Arc, AtomicCell, AtomicRef, Weak
+from fastsync.objects.cell import AtomicCell, AtomicRef
 from fastsync.objects.condvar import Condvar
+from fastsync.objects.counter import Counter
 from fastsync.objects.inspection import owner, reset_after_fork, waiters
+from fastsync.objects.lazy_property import lazy_property
 from fastsync.objects.lock import holding
 from fastsync.objects.mutex import FairMutex, MappedMutexGuard, Mutex, MutexGuard
-from fastsync.objects.once import (
-    LazyLock,
-    Once,
-    OnceLock,
-    OnceState,
-    lazy_property,
-    once,
-)
+from fastsync.objects.once import LazyLock, Once, OnceLock, OnceState, once
+from fastsync.objects.ordering import Ordering, compiler_fence, fence, spin_loop
 from fastsync.objects.parker import Parker, Unparker, WaitGroup
 from fastsync.objects.pickling import unpickled_fresh
 from fastsync.objects.readwrite import LockView, MappedReadGuard, MappedWriteGuard, ReadGuard

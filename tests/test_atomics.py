@@ -19,7 +19,7 @@ from conftest import background, interrupted, run_threads, wait_asleep, wait_unt
 
 import fastsync
 from fastsync import Ordering
-from fastsync.objects.atomics import Counter
+from fastsync.objects.counter import Counter
 from fastsync.raw.parking import parked_total
 
 WIDTHS = {

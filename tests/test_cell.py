@@ -20,7 +20,7 @@ from conftest import collect_between_steps, run_python, run_threads, wait_until
 
 import fastsync
 from fastsync import AtomicCell, AtomicRef, Ordering
-from fastsync.objects import cell
+from fastsync.objects import reference
 
 BOTH = [AtomicRef, AtomicCell]
 Relaxed, Acquire, Release, AcqRel, SeqCst = Ordering.members()
@@ -392,7 +392,7 @@ def test_a_load_never_returns_what_another_word_held_at_the_same_address():
             other.store(None)
             granted += any(ref() is not None for ref in alive)
 
-        result = cell._preempted_load(one, reuse, take_out)
+        result = reference._preempted_load(one, reuse, take_out)
         assert result is None, f"the reference gave {result[0].name}"
         assert all(ref() is None for ref in alive), "the granted reference was kept"
     assert granted > 0, "no two words shared slots: the test did not test"
@@ -410,7 +410,7 @@ def test_a_load_returns_what_came_back_to_its_word():
             one.store(None)
             one.store(make_at(address, "second"))
 
-        result = cell._preempted_load(one, change, lambda: None)
+        result = reference._preempted_load(one, change, lambda: None)
         if one.load() is not None:
             assert result is not None and result[0].name == "second"
             came_back += 1
@@ -435,7 +435,7 @@ def test_a_load_that_was_granted_counts_once(times):
             one.store(None)
             one.store(value)  # noqa: F821 (deleted later)
 
-    (result,) = cell._preempted_load(one, lambda: None, leave_and_return)
+    (result,) = reference._preempted_load(one, lambda: None, leave_and_return)
     assert result is value
     one.store(None)
     gone = weakref.ref(value)
@@ -447,14 +447,14 @@ def test_a_load_that_was_granted_counts_once(times):
 def test_a_load_whose_word_was_emptied_starts_again():
     one = AtomicRef(Small("value"))
     gone = weakref.ref(one.load())
-    assert cell._preempted_load(one, lambda: None, lambda: one.store(None)) is None
+    assert reference._preempted_load(one, lambda: None, lambda: one.store(None)) is None
     assert gone() is None, "the granted reference was kept"
 
 
 @SLOTS
 def test_a_writer_grants_every_preempted_reader_a_reference():
     r = AtomicRef(Counted(1))
-    granted, slots = cell._granted(r, Counted(2))
+    granted, slots = reference._granted(r, Counted(2))
     assert granted == slots > 64
     assert r.load().value == 2
     assert Counted.alive.load() == 1

@@ -100,9 +100,10 @@ def test_headers_are_reached_through_their_declarations_alone():
 # What needs a header for itself alone.
 EXTERN = {
     "capi.pyx": {"fastsync.h"},  # the table that C users import
-    "objects/array.pyx": {"atomic.h"},  # relaxed loads, which raw/c_atomic.pxd leaves out
-    "objects/atomics.pyx": {"thread_index.h"},  # a Counter's cell of this thread
-    "objects/cell.pyx": {"atomic.h", "thread_index.h"},  # the hazard slots of this thread
+    "objects/_bulk.pyx": {"atomic.h"},  # relaxed loads, which raw/c_atomic.pxd leaves out
+    "objects/arc.pyx": {"atomic.h"},  # a relaxed store, likewise
+    "objects/counter.pyx": {"thread_index.h"},  # the cell of this thread
+    "objects/reference.pyx": {"atomic.h", "thread_index.h"},  # the hazard slots of this thread
     "raw/sharded.pyx": {"thread_index.h"},  # the shard of this thread
     "raw/parking.pxd": {"wait.h"},  # whether words can be shared with other processes
     "raw/parking.pyx": {"wait.h"},
@@ -114,7 +115,7 @@ ANSWERS = r"FS_(PLAIN|SIGNALS|FOREVER|ACQUIRED|TIMEOUT|ERROR)|deadline_after|par
 # Those that park themselves, and why.
 PARKING_OBJECTS = {
     # Waits between processes: the table is of one process.
-    "objects/atomics.pyx": {
+    "objects/_kinds.pyx": {
         "FS_PARKS_SHARED", "FS_PARK_INTERRUPTED", "park_shared", "unpark_shared"},
     # A wait for another reference: the word is looked at through a hazard slot.
     "objects/cell.pyx": {
@@ -171,10 +172,6 @@ LINES_OF_A_FILE = 700
 LINES_OF_A_FUNCTION = 60
 # name: why it is longer.
 LONGER_FILES = {
-    "objects/array.pyx": "items, and operations on many of them; to be split",
-    "objects/atomics.pyx": "orders, kinds of words, twelve types, Counter; to be split",
-    "objects/cell.pyx": "hazard slots, references, Arcs; to be split",
-    "objects/once.pyx": "five types over one byte",
     "objects/queues.pyx": "four queues; to be split",
     "raw/parking.pyx": "one protocol, argued in one place",
 }

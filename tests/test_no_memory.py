@@ -12,7 +12,7 @@ import pytest
 
 import fastsync
 from fastsync import Arc, AtomicCell, AtomicRef, LazyLock, Once, OnceLock, Weak, once
-from fastsync.objects.once import lazy_property
+from fastsync.objects.lazy_property import lazy_property
 
 testcapi = pytest.importorskip("_testcapi")
 

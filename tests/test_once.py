@@ -10,7 +10,8 @@ import weakref
 import pytest
 from conftest import interrupted
 
-from fastsync.objects.once import LazyLock, Once, OnceLock, OnceState, lazy_property, once
+from fastsync.objects.lazy_property import lazy_property
+from fastsync.objects.once import LazyLock, Once, OnceLock, OnceState, once
 
 
 class Running:

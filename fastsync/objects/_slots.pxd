@@ -33,6 +33,9 @@ cdef int make_constructor(type cls, fs_call make) except -1
 cdef int finish_type(type cls, bint patchable) except -1
 # Let a method's plainest call take a shorter way; gives the way that it had, for the others.
 cdef fs_method shorten(type cls, str name, fs_method short) except NULL
+# Give a type the methods of its bases as its own: a call of an inherited one looks through the
+# bases each time.
+cdef int own_methods(type cls) except -1
 # What the type calls itself: the standard library's name.
 cdef int rename_type(type cls, const char* name) except -1
 # Name types after the public door, `fastsync.Mutex`, whatever file they are in.

@@ -60,6 +60,7 @@ cdef extern from "Python.h":
     PyObject* PyVectorcall_Call(PyObject*, PyObject*, PyObject*)
     void Py_SET_TYPE(object, type)
     void PyType_Modified(PyTypeObject*)
+    object PyDescr_NewMethod(type, PyMethodDef*)
     void Py_XINCREF(PyObject*)
     void PyObject_GC_Track(void*) noexcept
     void PyObject_GC_UnTrack(void*) noexcept
@@ -205,6 +206,20 @@ cdef fs_method shorten(type cls, str name, fs_method short) except NULL:
     if method.ml_flags == METH_FASTCALL | METH_KEYWORDS:
         method.ml_meth = <PyCFunction>short
     return usual
+
+
+cdef int own_methods(type cls) except -1:
+    cdef RawType* raw = <RawType*><PyObject*>cls
+    cdef dict own = <dict>raw.tp_dict
+    cdef type method_descriptor = type(str.join)
+    for base in cls.__mro__:
+        if base is cls or base is object:
+            continue
+        for name, method in base.__dict__.items():
+            if type(method) is method_descriptor and name not in own:
+                own[name] = PyDescr_NewMethod(cls, (<PyMethodDescrObject*><PyObject*>method).d_method)
+    PyType_Modified(<PyTypeObject*>raw)
+    return 0
 
 
 cdef int rename_type(type cls, const char* name) except -1:

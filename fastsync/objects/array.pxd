@@ -1,7 +1,7 @@
 """The memory behind an AtomicArray."""
 cimport cython
 
-from fastsync.objects.atomics cimport _Exported
+from fastsync.objects._kinds cimport _Exported
 from fastsync.raw cimport c_version  # so that versions are compared
 
 @cython.final

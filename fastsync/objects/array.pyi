@@ -2,7 +2,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol, Self, SupportsFloat, SupportsIndex, TypeVar, final, overload
 
-from fastsync.objects.atomics import Ordering
+from fastsync.objects.ordering import Ordering
 
 if sys.version_info >= (3, 12):
     from collections.abc import Buffer

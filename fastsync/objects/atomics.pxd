@@ -1,29 +1,18 @@
 """Python's atomics, and the words inside them, for Cython code that is handed one."""
 cimport cython
-from libc.stdint cimport int64_t, uint64_t, uint8_t
+from libc.stdint cimport uint8_t
 from libc.string cimport memcpy
 
+from fastsync.objects._kinds cimport _Exported
 from fastsync.raw cimport c_version  # so that versions are compared
 from fastsync.raw.c_atomic cimport fs_atomic_i64, fs_atomic_u32, fs_atomic_u64, fs_atomic_u8
-from fastsync.raw.c_atomic_float cimport fs_atomic_bool, fs_atomic_f32, fs_atomic_f64, fs_fold
+from fastsync.raw.c_atomic_float cimport fs_atomic_bool, fs_atomic_f32, fs_atomic_f64
 from fastsync.raw.c_atomic_order cimport fs_atomic_i16, fs_atomic_i32, fs_atomic_i8, fs_atomic_u16
 
 
-# -- Python's types ----------------------------------------------------------
-
-@cython.final
-cdef class Ordering:
-    cdef int code  # FS_RELAXED ... FS_SEQ_CST
-    cdef str label
-
 cdef enum:  # _Atomic.flags
     FS_BORROWED = 1  # the value is in the buffer that `exported` keeps, and `word` is its address
-    FS_SHARED = 2    # other processes wait on it too
-
-@cython.final
-cdef class _Exported:
-    cdef object source
-    cdef Py_buffer buffer
+    FS_PROCESS_SHARED = 2    # other processes wait on it too
 
 cdef class _Atomic:
     cdef fs_atomic_u64 word
@@ -89,11 +78,6 @@ cdef class AtomicF32(_AtomicFloat):
 cdef class AtomicF64(_AtomicFloat):
     pass
 
-@cython.final
-cdef class Counter:
-    cdef char* cells   # the first cell, at the start of a cache line
-    cdef void* memory  # what was allocated for them
-
 # Where the word is.  It stays there as long as the object lives; the caller
 # keeps a reference to the object, the function needs none of the interpreter.
 cdef inline void* word_address(_Atomic a) noexcept nogil:
@@ -157,28 +141,3 @@ cdef inline fs_atomic_f64* f64_word(AtomicF64 a) noexcept nogil:
     if a is None:
         return NULL
     return <fs_atomic_f64*>word_address(a)
-
-
-# -- between the modules of this package; not for others ---------------------
-
-cdef int order_code(object ordering) except -1
-cdef int load_order(object ordering) except -1
-cdef int store_order(object ordering) except -1
-cdef int failure_order(object ordering) except -1
-cdef object to_python(int kind, uint64_t bits)
-cdef int to_bits(int kind, object value, uint64_t* bits) except -1
-cdef int kind_size(int kind) noexcept nogil
-cdef uint64_t fold_float(void* word, int kind, uint64_t v, fs_fold fold, int order) noexcept nogil
-cdef int64_t wait_deadline(object timeout) except? -1
-cdef object raise_or_bool(int result)
-cdef object wait_word(
-    void* word, int kind, bint shared, object expected, object timeout, object ordering)
-cdef int notify_word(void* word, int kind, bint shared, bint everybody) except -1
-cdef tuple update_word(
-    void* word, int kind, object f, object success, object failure, bint may_give_up)
-cdef tuple cas_word(
-    void* word, int kind, object current, object new, object success, object failure,
-    bint weak)
-cdef int check_shared(bint shared) except -1
-cdef int get_writable(object source, Py_buffer* view) except -1
-cdef _Exported export_writable(object source)

@@ -1,34 +1,18 @@
 import sys
 from collections.abc import Callable
-from typing import ClassVar, Generic, NoReturn, Self, SupportsFloat, SupportsIndex, TypeVar, final
+from typing import Generic, Self, SupportsFloat, SupportsIndex, TypeVar, final
 
 if sys.version_info >= (3, 12):
     from collections.abc import Buffer
 else:
     from typing_extensions import Buffer
 
+from fastsync.objects.ordering import Ordering
+
 _V = TypeVar("_V")  # what a load returns
 _O = TypeVar("_O")  # what operations take
 
-__pyx_capi__: dict[str, object]
 __test__: dict[str, str]
-
-@final
-class Ordering:
-    Relaxed: ClassVar[Ordering]
-    Acquire: ClassVar[Ordering]
-    Release: ClassVar[Ordering]
-    AcqRel: ClassVar[Ordering]
-    SeqCst: ClassVar[Ordering]
-    @property
-    def name(self) -> str: ...
-    @staticmethod
-    def members() -> tuple[Ordering, ...]: ...
-    def __new__(cls, *args: object, **kwargs: object) -> NoReturn: ...
-
-def fence(ordering: Ordering = ...) -> None: ...
-def compiler_fence(ordering: Ordering = ...) -> None: ...
-def spin_loop() -> None: ...
 
 class _Atomic(Generic[_V, _O]):
     @classmethod
@@ -157,13 +141,3 @@ class AtomicF32(_AtomicFloat):
 @final
 class AtomicF64(_AtomicFloat):
     def __new__(cls, value: SupportsFloat | SupportsIndex = 0.0) -> Self: ...
-
-@final
-class Counter:
-    def __init__(self) -> None: ...
-    def add(self, n: SupportsIndex, /) -> None: ...
-    def increment(self) -> None: ...
-    def value(self) -> int: ...
-    def reset(self) -> int: ...
-    def __iadd__(self, n: SupportsIndex, /) -> Self: ...
-    def __int__(self) -> int: ...

@@ -3,7 +3,7 @@
 One object is one word:
 
     owned      flags 0            word holds the value, in its low bytes
-    borrowed   FS_BORROWED [| FS_SHARED]
+    borrowed   FS_BORROWED [| FS_PROCESS_SHARED]
                                   word holds the address of the value, in a buffer
                                   that `exported` keeps until the object dies
 
@@ -17,463 +17,51 @@ the C operation as it is, so what it pairs with is the caller's to say; the
 relaxed loads in here are said to be so where they stand.
 """
 cimport cython
-from libc.stdint cimport (
-    INT16_MAX, INT16_MIN, INT32_MAX, INT32_MIN, INT64_MAX, INT64_MIN, int64_t, INT8_MAX, INT8_MIN,
-    UINT16_MAX, UINT32_MAX, uint32_t, UINT64_MAX, uint64_t, UINT8_MAX, uintptr_t,
-)
-from libc.string cimport memcpy, memset
-from cpython.bool cimport PyBool_FromLong
-from cpython.buffer cimport (
-    PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer,
-)
-from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_AsDouble, PyFloat_CheckExact
-from cpython.long cimport (
-    PyLong_AsLongLongAndOverflow, PyLong_FromLongLong, PyLong_FromUnsignedLongLong,
-)
-from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
-from cpython.number cimport PyNumber_Index
+from libc.stdint cimport int64_t, uint64_t, uintptr_t
+from libc.string cimport memcpy
 from cpython.object cimport PyObject
 
-from fastsync.objects._slots cimport forbid_instances, publish
-from fastsync.objects._timeouts cimport deadline_for
+from fastsync.objects._kinds cimport (
+    _Exported, cas_word, check_shared, export_writable, fold_float, kind_size, new_pair, new_value,
+    notify_word, quick_bits, to_bits, to_python, update_word, wait_word,
+)
+from fastsync.objects._slots cimport (
+    forbid_instances, fs_method, own_methods, publish, shorten,
+)
+from fastsync.objects.ordering cimport (
+    Ordering, failure_order, load_order, order_code, store_order,
+)
 from fastsync.raw cimport c_version  # so that versions are compared
-from fastsync.raw.c_atomic cimport fs_atomic_i64, fs_pause
+from fastsync.raw.c_atomic cimport fs_atomic_i64
 from fastsync.raw.c_atomic_float cimport (
-    f32_bits, f32_from_bits, f32_narrow, f32_overflows, f32_widen, f64_bits, f64_from_bits,
-    fs_atomic_bool, fs_atomic_f32, fs_atomic_f64, fs_bool_fetch_and_order,
-    fs_bool_fetch_nand_order, fs_bool_fetch_not_order, fs_bool_fetch_or_order,
-    fs_bool_fetch_xor_order, fs_f32_fold_order, fs_f64_fold_order, fs_fold, FS_FOLD_ADD,
-    FS_FOLD_MAX, FS_FOLD_MIN, FS_FOLD_SUB,
+    fs_atomic_bool, fs_bool_fetch_and_order, fs_bool_fetch_nand_order, fs_bool_fetch_not_order,
+    fs_bool_fetch_or_order, fs_bool_fetch_xor_order, FS_FOLD_ADD, FS_FOLD_MAX, FS_FOLD_MIN,
+    FS_FOLD_SUB,
 )
 from fastsync.raw.c_atomic_order cimport (
-    FS_ACQ_REL, FS_ACQUIRE, FS_BOOL, fs_compiler_fence, FS_F32, FS_F64, fs_fence, FS_I16, FS_I32,
-    FS_I64, fs_i64_exchange_order, fs_i64_fetch_add, fs_i64_fetch_add_order, fs_i64_fetch_sub,
-    fs_i64_load_order, FS_I8, FS_KINDS, FS_RELAXED, FS_RELEASE, FS_SEQ_CST, FS_U16, FS_U32, FS_U64,
-    FS_U8, fs_word_cas, fs_word_cas_weak, fs_word_exchange, fs_word_fetch_add, fs_word_fetch_and,
-    fs_word_fetch_max, fs_word_fetch_min, fs_word_fetch_nand, fs_word_fetch_or, fs_word_fetch_sub,
-    fs_word_fetch_xor, fs_word_load, fs_word_store,
+    FS_ACQ_REL, FS_ACQUIRE, FS_BOOL, FS_F32, FS_F64, FS_I16, FS_I32, FS_I64, fs_i64_fetch_add,
+    fs_i64_fetch_add_order, fs_i64_fetch_sub, fs_i64_load_order, FS_I8, FS_RELAXED, FS_RELEASE,
+    FS_SEQ_CST, FS_U16, FS_U32, FS_U64, FS_U8, fs_word_cas, fs_word_exchange, fs_word_fetch_add,
+    fs_word_fetch_and, fs_word_fetch_max, fs_word_fetch_min, fs_word_fetch_nand, fs_word_fetch_or,
+    fs_word_fetch_sub, fs_word_fetch_xor, fs_word_load, fs_word_store,
 )
-from fastsync.raw.c_python cimport fs_make_immortal, fs_small_int
-from fastsync.raw.c_wait cimport FS_FOREVER, fs_now
-from fastsync.raw.parking cimport (
-    FS_ACQUIRED, FS_ERROR, FS_PARK_INTERRUPTED, FS_PARKS_SHARED, FS_SIGNALS, FS_TIMEOUT,
-    park_shared, unpark_shared,
-)
-from fastsync.raw.word cimport word_notify_all, word_notify_one, word_wait
 
 from fastsync.objects._pin import register_pinnable
 
 
-cdef extern from "fastsync/thread_index.h" nogil:
-    uint32_t fs_thread_index() noexcept
-
 cdef extern from "Python.h":
-    enum:
-        METH_FASTCALL
-        METH_KEYWORDS
-    ctypedef struct PyMethodDef:
-        int ml_flags
-        void* ml_meth
-    ctypedef struct PyMethodDescrObject:
-        PyMethodDef* d_method
-    ctypedef struct PyTypeObject:
-        PyObject* tp_dict
-    void PyType_Modified(PyTypeObject*)
+    ctypedef struct PyTypeObject
+    PyTypeObject* Py_TYPE(PyObject*) noexcept
     void PyObject_GC_Track(PyObject*) noexcept
     void PyObject_GC_UnTrack(PyObject*) noexcept
-    object PyDescr_NewMethod(type, PyMethodDef*)
-    uint64_t as_u64 "PyLong_AsUnsignedLongLong"(object) noexcept
-    void* PyErr_Occurred() noexcept
-    bint PyErr_ExceptionMatches(object) noexcept
-    void PyErr_Clear() noexcept
-    PyTypeObject* Py_TYPE(PyObject*) noexcept
     PyObject* Py_NewRef(PyObject*) noexcept
     PyObject* Py_None
     PyObject* Py_True
     PyObject* Py_False
     PyObject* _PyLong_FromLongLong "PyLong_FromLongLong" (int64_t) noexcept
-    PyObject* _PyFloat_FromDouble "PyFloat_FromDouble" (double) noexcept
-    PyObject* _PyTuple_New "PyTuple_New" (Py_ssize_t) noexcept
-    void _PyTuple_SET_ITEM "PyTuple_SET_ITEM" (PyObject*, Py_ssize_t, PyObject*) noexcept
-    void Py_XDECREF(PyObject*) noexcept
-    PyObject* _PyLong_FromUnsignedLongLong "PyLong_FromUnsignedLongLong" (uint64_t) noexcept
-
-
-# -- orders ------------------------------------------------------------------
-
-cdef bint making_orderings = True
-
-
-@cython.final
-cdef class Ordering:
-    """How a memory operation is ordered among the others: Rust's Ordering.
-
-    Relaxed orders nothing, Acquire keeps what follows after it, Release keeps what came before
-    it, AcqRel does both, and SeqCst puts all SeqCst operations into one order that every thread
-    agrees on. An acquire operation that reads what a release operation wrote sees everything
-    that came before the latter.
-    """
-
-    def __cinit__(self):
-        if not making_orderings:
-            raise TypeError("cannot create 'fastsync.Ordering' instances")
-
-    @property
-    def name(self):
-        """The name in Ordering: 'Acquire' of Ordering.Acquire."""
-        return self.label
-
-    @staticmethod
-    def members():
-        """Return all five, weakest first."""
-        return tuple(ORDERINGS)
-
-    def __repr__(self):
-        return f"Ordering.{self.label}"
-
-    def __reduce__(self):
-        return getattr, (Ordering, self.label)
-
-
-cdef Ordering new_ordering(int code, str label):
-    cdef Ordering ordering = Ordering.__new__(Ordering)
-    cdef PyTypeObject* type_object = <PyTypeObject*>Ordering
-    ordering.code = code
-    ordering.label = label
-    (<dict>type_object.tp_dict)[label] = ordering
-    PyType_Modified(type_object)
-    # An argument of every call from every thread: counting would serialize them.
-    fs_make_immortal(<PyObject*>ordering)
-    return ordering
-
-
-cdef list ORDERINGS = [
-    new_ordering(FS_RELAXED, "Relaxed"),
-    new_ordering(FS_ACQUIRE, "Acquire"),
-    new_ordering(FS_RELEASE, "Release"),
-    new_ordering(FS_ACQ_REL, "AcqRel"),
-    new_ordering(FS_SEQ_CST, "SeqCst"),
-]
-making_orderings = False
-
-
-# What is refused, in Rust's words.
-
-cdef int order_code(object ordering) except -1:
-    # The default is spelled `...`, which a signature can show and None is not.
-    if ordering is Ellipsis:
-        return FS_SEQ_CST
-    if type(ordering) is not Ordering:
-        raise TypeError(f"expected a fastsync.Ordering, not {type(ordering).__name__}")
-    return (<Ordering>ordering).code
-
-
-cdef int load_order(object ordering) except -1:
-    cdef int code = order_code(ordering)
-    if code == FS_RELEASE:
-        raise ValueError("there is no such thing as a release load")
-    if code == FS_ACQ_REL:
-        raise ValueError("there is no such thing as an acquire-release load")
-    return code
-
-
-cdef int store_order(object ordering) except -1:
-    cdef int code = order_code(ordering)
-    if code == FS_ACQUIRE:
-        raise ValueError("there is no such thing as an acquire store")
-    if code == FS_ACQ_REL:
-        raise ValueError("there is no such thing as an acquire-release store")
-    return code
-
-
-cdef int failure_order(object ordering) except -1:
-    cdef int code = order_code(ordering)
-    if code == FS_RELEASE:
-        raise ValueError("there is no such thing as a release failure ordering")
-    if code == FS_ACQ_REL:
-        raise ValueError("there is no such thing as an acquire-release failure ordering")
-    return code
-
-
-cdef int fence_order(object ordering) except -1:
-    cdef int code = order_code(ordering)
-    if code == FS_RELAXED:
-        raise ValueError("there is no such thing as a relaxed fence")
-    return code
-
-
-def fence(ordering=...):
-    """Order this thread's memory operations across this point, as std::sync::atomic::fence.
-
-    ValueError for Relaxed.
-    """
-    fs_fence(fence_order(ordering))
-
-
-def compiler_fence(ordering=...):
-    """Keep the compiler, but not the processor, from reordering across this point.
-
-    For a thread and its own signal handlers. ValueError for Relaxed.
-    """
-    fs_compiler_fence(fence_order(ordering))
-
-
-def spin_loop():
-    """Tell the processor that this thread is polling, as std::hint::spin_loop.
-
-    It does not yield to another thread: with the GIL, polling for another thread never ends.
-    """
-    fs_pause()
-
-
-# -- values ------------------------------------------------------------------
-
-cdef int64_t LOWEST[FS_KINDS]
-cdef int64_t HIGHEST[FS_KINDS]
-cdef list KIND_NAMES = [
-    "i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64", "bool", "f32", "f64",
-]
-memset(LOWEST, 0, sizeof(LOWEST))
-LOWEST[FS_I8], LOWEST[FS_I16] = INT8_MIN, INT16_MIN
-LOWEST[FS_I32], LOWEST[FS_I64] = INT32_MIN, INT64_MIN
-HIGHEST[FS_I8], HIGHEST[FS_I16] = INT8_MAX, INT16_MAX
-HIGHEST[FS_I32], HIGHEST[FS_I64] = INT32_MAX, INT64_MAX
-HIGHEST[FS_U8], HIGHEST[FS_U16] = UINT8_MAX, UINT16_MAX
-HIGHEST[FS_U32], HIGHEST[FS_U64] = UINT32_MAX, INT64_MAX  # the rest of u64: big_to_bits
-HIGHEST[FS_BOOL] = 1
-
-
-cdef int kind_size(int kind) noexcept nogil:
-    """Bytes of a word of this kind."""
-    if kind == FS_BOOL:
-        return 1
-    if kind == FS_F32:
-        return 4
-    return 8 if kind == FS_F64 else 1 << (kind & 3)
-
-
-cdef object to_python(int kind, uint64_t bits):
-    if kind <= FS_I64:
-        return PyLong_FromLongLong(<int64_t>bits)
-    if kind <= FS_U64:
-        return PyLong_FromUnsignedLongLong(bits)
-    if kind == FS_BOOL:
-        return PyBool_FromLong(bits != 0)
-    if kind == FS_F32:
-        return f32_widen(<uint32_t>bits)
-    return f64_from_bits(bits)
-
-
-cdef int to_bits(int kind, object value, uint64_t* bits) except -1:
-    """OverflowError for what does not fit, TypeError for what is no number of that sort."""
-    cdef int overflow = 0
-    cdef long long number
-    if kind >= FS_F32:
-        return float_to_bits(kind, value, bits)
-    number = PyLong_AsLongLongAndOverflow(value, &overflow)
-    if overflow == 0 and LOWEST[kind] <= number <= HIGHEST[kind]:
-        bits[0] = <uint64_t>number
-        return 0
-    return big_to_bits(kind, value, overflow, bits)
-
-
-cdef inline bint quick_bits(int kind, PyObject* value, uint64_t* bits) noexcept:
-    """to_bits for the values that need no call; False: use that."""
-    cdef int64_t number
-    if kind <= FS_U64:
-        if not fs_small_int(value, &number):
-            return False
-        bits[0] = <uint64_t>number
-        return LOWEST[kind] <= number <= HIGHEST[kind]
-    if kind == FS_BOOL:
-        bits[0] = value == Py_True
-        return value == Py_True or value == Py_False
-    if kind == FS_F64 and PyFloat_CheckExact(<object>value):
-        bits[0] = f64_bits(PyFloat_AS_DOUBLE(<object>value))
-        return True
-    return False
-
-
-cdef int big_to_bits(int kind, object value, int overflow, uint64_t* bits) except -1:
-    if kind == FS_U64 and overflow > 0:
-        # By hand, because Cython's `except` crashes when no memory is left for the traceback.
-        bits[0] = as_u64(PyNumber_Index(value))
-        if bits[0] != UINT64_MAX or PyErr_Occurred() == NULL:
-            return 0
-        if not PyErr_ExceptionMatches(OverflowError):
-            return -1
-        PyErr_Clear()
-    # Without the value: an int of thousands of digits has no repr, a subclass's may raise.
-    raise OverflowError(f"the value does not fit {KIND_NAMES[kind]}")
-
-
-cdef int float_to_bits(int kind, object value, uint64_t* bits) except -1:
-    cdef double x = PyFloat_AsDouble(value)
-    if kind == FS_F64:
-        bits[0] = f64_bits(x)
-    elif f32_overflows(x):
-        raise OverflowError("the value does not fit f32")
-    else:
-        bits[0] = f32_narrow(x)
-    return 0
-
-
-# -- operations on a word of any kind, for the objects here and for AtomicArray --
-
-cdef tuple cas_word(
-    void* word, int kind, object current, object new, object success, object failure,
-    bint weak,
-):
-    cdef uint64_t seen, wanted
-    cdef int ok = order_code(success)
-    cdef int fail = failure_order(failure)
-    cdef bint done
-    to_bits(kind, current, &seen)
-    to_bits(kind, new, &wanted)
-    if weak:
-        done = fs_word_cas_weak(word, kind, &seen, wanted, ok, fail)
-    else:
-        done = fs_word_cas(word, kind, &seen, wanted, ok, fail)
-    return done, to_python(kind, seen)
-
-
-cdef tuple update_word(
-    void* word, int kind, object f, object success, object failure, bint may_give_up,
-):
-    """(succeeded, previous).  `f` runs with nothing held and may do anything."""
-    cdef int ok = order_code(success)
-    cdef int fail = failure_order(failure)
-    cdef uint64_t wanted
-    cdef uint64_t seen = fs_word_load(word, kind, fail)
-    while True:
-        previous = to_python(kind, seen)
-        new = f(previous)
-        if new is None and may_give_up:
-            return False, previous
-        to_bits(kind, new, &wanted)
-        if fs_word_cas_weak(word, kind, &seen, wanted, ok, fail):
-            return True, previous
-
-
-cdef uint64_t fold_float(
-    void* word, int kind, uint64_t v, fs_fold fold, int order,
-) noexcept nogil:
-    if kind == FS_F64:
-        return f64_bits(fs_f64_fold_order(
-            <fs_atomic_f64*>word, f64_from_bits(v), fold, order))
-    return f32_bits(fs_f32_fold_order(
-        <fs_atomic_f32*>word, f32_from_bits(<uint32_t>v), fold, order))
-
-
-cdef int wait_shared(
-    void* word, int kind, uint64_t expected, int order, int64_t deadline,
-) noexcept nogil:
-    """word_wait for a word that other processes change too."""
-    while fs_word_load(word, kind, order) == expected:
-        if fs_now() >= deadline:
-            return FS_TIMEOUT
-        if park_shared(word, kind_size(kind), expected, deadline,
-                       FS_SIGNALS) == FS_PARK_INTERRUPTED:
-            return FS_ERROR
-    return FS_ACQUIRED
-
-
-cdef object wait_word(
-    void* word, int kind, bint shared, object expected, object timeout, object ordering,
-):
-    cdef int order = load_order(ordering)
-    cdef uint64_t bits
-    cdef int64_t deadline
-    cdef int result
-    to_bits(kind, expected, &bits)
-    deadline = wait_deadline(timeout)
-    if shared:
-        result = wait_shared(word, kind, bits, order, deadline)
-    else:
-        result = word_wait(word, kind, bits, order, deadline, FS_SIGNALS)
-    return raise_or_bool(result)
-
-
-cdef int64_t wait_deadline(object timeout) except? -1:
-    """None and what is too large: for ever; zero and less: 0; NaN is a ValueError."""
-    return FS_FOREVER if timeout is None else deadline_for(timeout)
-
-
-cdef object raise_or_bool(int result):
-    if result == FS_ERROR:
-        raise_current()
-    return result == FS_ACQUIRED
-
-
-cdef int raise_current() except -1:
-    """An exception is set already."""
-    return -1
-
-
-cdef int notify_word(void* word, int kind, bint shared, bint everybody) except -1:
-    if shared:
-        unpark_shared(word, kind_size(kind), INT32_MAX if everybody else 1)
-    elif everybody:
-        word_notify_all(word)
-    else:
-        word_notify_one(word)
-    return 0
 
 
 # -- memory that others own ---------------------------------------------------
-
-cdef int check_shared(bint shared) except -1:
-    if shared and not FS_PARKS_SHARED:
-        raise NotImplementedError(
-            "this platform has no wait between processes; use shared=False and poll")
-    return 0
-
-
-cdef int get_writable(object source, Py_buffer* view) except -1:
-    """Its memory, contiguous.  TypeError for one of Python objects: they count references."""
-    PyObject_GetBuffer(source, view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | PyBUF_WRITABLE)
-    if holds_objects(view.format):
-        PyBuffer_Release(view)
-        raise TypeError("the buffer holds references to Python objects")
-    return 0
-
-
-cdef bint holds_objects(const char* format) noexcept:
-    """Whether a buffer's format has an O, the names of fields, `:name:`, left out."""
-    cdef bint in_name = False
-    while format != NULL and format[0] != 0:
-        if format[0] == c":":
-            in_name = not in_name
-        elif format[0] == c"O" and not in_name:
-            return True
-        format += 1
-    return False
-
-
-# `source` makes this a type that the collector looks into; Cython shows it buffer.obj, too.
-#
-# No tp_clear, here and in what refers to this: the memory must be there as long as
-# somebody can reach the object that uses it.  Nothing is lost, because an object that is
-# older than the one that refers to it closes a cycle only by a change, and what can be
-# changed can be cleared.
-
-@cython.final
-@cython.no_gc_clear
-@cython.trashcan(True)  # long chains of arrays over arrays are freed without a deep stack
-cdef class _Exported:
-    """A buffer that is kept exported."""
-
-    def __dealloc__(self):
-        PyBuffer_Release(&self.buffer)
-
-
-cdef _Exported export_writable(object source):
-    """get_writable, for as long as the result lives."""
-    cdef _Exported exported = _Exported.__new__(_Exported)
-    exported.source = source
-    get_writable(source, &exported.buffer)
-    return exported
-
 
 cdef int borrow(_Atomic self, object buffer, Py_ssize_t offset, bint shared) except -1:
     """Make a new atomic one over `buffer`."""
@@ -490,7 +78,7 @@ cdef int borrow(_Atomic self, object buffer, Py_ssize_t offset, bint shared) exc
         raise ValueError(f"offset {offset} of this buffer is not aligned to {size} bytes")
     self.exported = exported
     memcpy(&self.word, &address, sizeof(address))
-    self.flags = FS_BORROWED | (FS_SHARED if shared else 0)
+    self.flags = FS_BORROWED | (FS_PROCESS_SHARED if shared else 0)
     PyObject_GC_Track(<PyObject*>self)
     return 0
 
@@ -632,16 +220,16 @@ cdef class _Atomic:
         wait, NaN is a ValueError. A change must be followed by notify_one or notify_all; a
         notify without a change does not end the wait. As std::atomic::wait of C++20.
         """
-        return wait_word(word_address(self), self.kind, self.flags & FS_SHARED,
+        return wait_word(word_address(self), self.kind, self.flags & FS_PROCESS_SHARED,
                          expected, timeout, ordering)
 
     def notify_one(self):
         """Wake one thread that waits on this atomic, if there is one."""
-        notify_word(word_address(self), self.kind, self.flags & FS_SHARED, False)
+        notify_word(word_address(self), self.kind, self.flags & FS_PROCESS_SHARED, False)
 
     def notify_all(self):
         """Wake all threads that wait on this atomic."""
-        notify_word(word_address(self), self.kind, self.flags & FS_SHARED, True)
+        notify_word(word_address(self), self.kind, self.flags & FS_PROCESS_SHARED, True)
 
     def __bool__(self):
         return fs_word_load(word_address(self), self.kind, FS_SEQ_CST) != 0
@@ -964,116 +552,6 @@ cdef class AtomicF32(_AtomicFloat):
         set_up(self, FS_F32, value)
 
 
-# -- Counter -----------------------------------------------------------------
-#
-# A power of two of cells, each on a cache line of its own; a thread adds to the
-# cell of its number.  The value is the sum, modulo 2^64.  No cell orders
-# anything: every access is relaxed, because a counter publishes no other data.
-
-cdef enum:
-    CACHE_LINE = 64
-    # Threads numbered one after the other get different cells up to this many.
-    # Fewer would make two busy threads of a small pool meet, more cost memory.
-    FEWEST_CELLS = 8
-    MOST_CELLS = 128
-
-
-cdef uint32_t cell_count() except 0:
-    """Twice the processors, as a power of two, within the bounds above."""
-    import os
-    cdef uint32_t wanted = 2 * (os.cpu_count() or 1)
-    cdef uint32_t count = FEWEST_CELLS
-    while count < wanted and count < MOST_CELLS:
-        count *= 2
-    return count
-
-
-cdef uint32_t CELLS = cell_count()
-
-
-@cython.final
-cdef class Counter:
-    """Counter()
---
-
-    A sum that many threads add to at full speed, as Java's LongAdder.
-
-    Each thread adds to a cell of its own, so that threads do not slow each other down, and
-    `value()` adds the cells up: for statistics, where writing is frequent and reading rare.
-    The sum wraps at 64 bits, signed. Additions order nothing (relaxed).
-    """
-
-    def __cinit__(self):
-        cdef uintptr_t start
-        self.memory = PyMem_RawCalloc(CELLS + 1, CACHE_LINE)
-        if self.memory == NULL:
-            raise MemoryError
-        start = (<uintptr_t>self.memory + CACHE_LINE - 1) & ~<uintptr_t>(CACHE_LINE - 1)
-        self.cells = <char*>start
-
-    def __init__(self):
-        pass
-
-    def __dealloc__(self):
-        PyMem_RawFree(self.memory)
-
-    def add(self, n, /):
-        """Add the integer `n`. OverflowError when it does not fit 64 bits, signed."""
-        counter_add(self, n)
-
-    def increment(self):
-        """Add 1."""
-        fs_i64_fetch_add_order(counter_cell(self), 1, FS_RELAXED)
-
-    def value(self):
-        """Return the sum. Additions under way may be in it or not."""
-        cdef uint64_t total = 0
-        cdef uint32_t i
-        for i in range(CELLS):
-            total += <uint64_t>fs_i64_load_order(cell_at(self, i), FS_RELAXED)
-        return PyLong_FromLongLong(<int64_t>total)
-
-    def reset(self):
-        """Set the sum to 0 and return what it was; no addition is lost between the two."""
-        cdef uint64_t total = 0
-        cdef uint32_t i
-        for i in range(CELLS):
-            total += <uint64_t>fs_i64_exchange_order(cell_at(self, i), 0, FS_RELAXED)
-        return PyLong_FromLongLong(<int64_t>total)
-
-    def __iadd__(self, n):
-        counter_add(self, n)
-        return self
-
-    def __int__(self):
-        return self.value()
-
-    def __sizeof__(self):
-        return object.__sizeof__(self) + (CELLS + 1) * CACHE_LINE
-
-    def __repr__(self):
-        return f"Counter({self.value()})"
-
-    def __reduce_ex__(self, protocol):
-        raise TypeError("cannot pickle or copy 'Counter' object")
-
-
-cdef inline fs_atomic_i64* cell_at(Counter self, uint32_t i) noexcept nogil:
-    return <fs_atomic_i64*>(self.cells + i * CACHE_LINE)
-
-
-cdef inline fs_atomic_i64* counter_cell(Counter self) noexcept nogil:
-    return cell_at(self, fs_thread_index() & (CELLS - 1))
-
-
-cdef inline int counter_add(Counter self, object n) except -1:
-    cdef uint64_t bits = 0
-    if not quick_bits(FS_I64, <PyObject*>n, &bits):
-        to_bits(FS_I64, n, &bits)
-    fs_i64_fetch_add_order(counter_cell(self), <int64_t>bits, FS_RELAXED)
-    return 0
-
-
 # -- the shortest way into the hot methods -----------------------------------
 #
 # Cython's unpacking of optional and keyword arguments costs 5 to 8 ns, and an
@@ -1105,18 +583,6 @@ cdef inline int order_at(PyObject** args, Py_ssize_t count, Py_ssize_t at) noexc
     if count == at + 1 and Py_TYPE(args[at]) == <PyTypeObject*>Ordering:
         return (<Ordering>args[at]).code
     return -1
-
-
-cdef inline PyObject* new_value(int kind, uint64_t bits) noexcept:
-    """to_python, for a function that passes its error on as NULL."""
-    if kind <= FS_I64:
-        return _PyLong_FromLongLong(<int64_t>bits)
-    if kind <= FS_U64:
-        return _PyLong_FromUnsignedLongLong(bits)
-    if kind == FS_BOOL:
-        return Py_NewRef(Py_True if bits else Py_False)
-    return _PyFloat_FromDouble(
-        f64_from_bits(bits) if kind == FS_F64 else f32_widen(<uint32_t>bits))
 
 
 cdef PyObject* enter_load(
@@ -1188,46 +654,6 @@ cdef PyObject* enter_cas(
     return Py_NewRef(Py_False)
 
 
-# What compare_exchange() of a flag or a state answers is one of a few pairs.  To make and
-# free a tuple is a quarter of the call, so these are kept for ever, and nobody counts them.
-
-cdef enum:
-    SMALL = 256  # the ints below, and behind them False and True
-
-cdef PyObject* kept_pairs[2][SMALL + 2]
-
-
-cdef int keep_pairs() except -1:
-    cdef tuple pair
-    for done in (False, True):
-        for place, value in enumerate([*range(SMALL), False, True]):
-            pair = (done, value)
-            PyObject_GC_UnTrack(<PyObject*>pair)
-            fs_make_immortal(<PyObject*>pair)
-            kept_pairs[<int>done][<int>place] = Py_NewRef(<PyObject*>pair)
-    return 0
-
-
-keep_pairs()
-
-
-cdef PyObject* new_pair(bint done, int kind, uint64_t bits) noexcept:
-    cdef PyObject* pair
-    cdef PyObject* value
-    if kind <= FS_U64 and bits < SMALL:
-        return Py_NewRef(kept_pairs[done][bits])
-    if kind == FS_BOOL:
-        return Py_NewRef(kept_pairs[done][SMALL + (bits != 0)])
-    value = new_value(kind, bits)
-    pair = _PyTuple_New(2) if value != NULL else NULL
-    if pair == NULL:
-        Py_XDECREF(value)
-        return NULL
-    _PyTuple_SET_ITEM(pair, 0, Py_NewRef(Py_True if done else Py_False))
-    _PyTuple_SET_ITEM(pair, 1, value)
-    return pair
-
-
 cdef PyObject* enter_cas_pair(
     _Atomic self, PyObject** args, Py_ssize_t count, PyObject* keywords,
 ) noexcept:
@@ -1242,12 +668,7 @@ cdef PyObject* enter_cas_pair(
 
 
 cdef int new_entry(int which, str name, type base, entry_point way_in) except -1:
-    """Put `way_in` before the method `name`, which keeps its name and signature."""
-    cdef PyMethodDef* method = (<PyMethodDescrObject*>base.__dict__[name]).d_method
-    if method.ml_flags != METH_FASTCALL | METH_KEYWORDS:
-        raise SystemError("Cython has changed its calling convention")
-    general[which] = <entry_point>method.ml_meth
-    method.ml_meth = <void*>way_in
+    general[which] = <entry_point>shorten(base, name, <fs_method>way_in)
     return 0
 
 
@@ -1260,20 +681,6 @@ new_entry(ENTER_ADD, "fetch_add", _AtomicInt, enter_add)
 new_entry(ENTER_SUB, "fetch_sub", _AtomicInt, enter_sub)
 
 
-cdef int own_methods(type cls) except -1:
-    """Give `cls` the methods of its bases as its own."""
-    cdef dict own = <dict>(<PyTypeObject*>cls).tp_dict
-    cdef type method_descriptor = type(_Atomic.load)
-    for base in cls.__mro__:
-        if base is cls or base is object:
-            continue
-        for name, method in base.__dict__.items():
-            if type(method) is method_descriptor and name not in own:
-                own[name] = PyDescr_NewMethod(cls, (<PyMethodDescrObject*>method).d_method)
-    PyType_Modified(<PyTypeObject*>cls)
-    return 0
-
-
 cdef tuple TYPES = (
     AtomicBool, AtomicI8, AtomicI16, AtomicI32, AtomicI64, AtomicIsize, AtomicU8, AtomicU16,
     AtomicU32, AtomicU64, AtomicUsize, AtomicF32, AtomicF64,
@@ -1283,5 +690,5 @@ for cls in TYPES:
 for cls in (_Atomic, _AtomicInt, _AtomicFloat):
     forbid_instances(cls)  # they have no kind
 del cls
-register_pinnable(Counter, *TYPES)
-publish((Ordering, Counter, *TYPES))
+register_pinnable(*TYPES)
+publish(TYPES)

@@ -1,4 +1,6 @@
 """Once, OnceLock and LazyLock, for Cython code that is handed one."""
+from libc.stdint cimport uint8_t
+
 from fastsync.raw.c_atomic cimport fs_atomic_uptr
 from fastsync.raw.once cimport fs_once
 
@@ -28,3 +30,13 @@ cdef inline fs_once* once_word(Once o) noexcept nogil:
     if o is None:
         return NULL
     return &o.once
+
+
+# -- between the modules of this package; not for others ---------------------
+
+# Begin to run it, or wait while another thread does: FS_ONCE_RUN when the caller is to run it
+# and then to call finish().
+cdef int start(_Once self, bint force) except -1
+cdef void finish(_Once self, uint8_t outcome) noexcept
+# In a fork's child: whether a thread runs it that does not exist there.
+cdef bint is_lost(_Once self) noexcept

@@ -1,4 +1,4 @@
-/* The hazard slots of objects/cell.pyx: two words that share two slots, two readers, each of a word of its
+/* The hazard slots of objects/reference.pyx: two words that share two slots, two readers, each of a word of its
  * own, and two writers, each of which stores in either word, and drops what it takes out.  There
  * are two addresses for objects, and three objects: an address is used again when what lived there
  * has been freed.
