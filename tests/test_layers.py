@@ -142,6 +142,55 @@ def test_raw_words_know_no_python_object():
             assert not re.search(r"^cdef class |^class ", text, re.M), name
 
 
+# -- two doors, one list -----------------------------------------------------------
+
+HEADER = "include/fastsync/fastsync.h"
+
+
+def entries_of_the_table():
+    """The functions that fastsync.h gives to C, in their order."""
+    table = SOURCES[HEADER].partition("typedef struct {\n")[2].partition("} fs_table;")[0]
+    return re.findall(r"\(\*(\w+)\)\(", table)
+
+
+def test_the_table_for_c_is_one_list():
+    """capi.pyx declares and fills what the header has, and the header has a use for each."""
+    entries = entries_of_the_table()
+    capi = SOURCES["capi.pyx"]
+    declared = capi.partition("ctypedef struct fs_table:")[2].partition("cdef fs_table filled")[0]
+    assert re.findall(r"void\* (\w+)$", declared, re.M) == entries
+    filled = re.findall(r"^    t\.(\w+) = <void\*>(?:words\.)?(\w+)$", capi, re.M)
+    assert [name for name, _ in filled] == entries
+    assert {name: function.removeprefix("fs_") for name, function in filled} == {
+        name: name for name in entries
+    }
+    unused = [n for n in entries if f"fastsync_table->{n}(" not in SOURCES[HEADER]]
+    assert unused == []
+
+
+ATOMIC = r"\b(fs_(?:u8|u32|u64|uptr|i64)_(?!t\b)\w+)\("
+
+
+def atomic_operations(name):
+    """{function: its atomic operations, in their order} of a source file."""
+    lines = SOURCES[name].split("\n")
+    return {
+        function: re.findall(ATOMIC, "\n".join(lines[first:last]))
+        for function, first, last in functions_of(name)
+    }
+
+
+def test_a_fast_path_is_the_same_for_both_doors():
+    """What stands inline in fastsync.h and in a raw .pxd does the same atomic operations."""
+    for_cython = {}
+    for name in SOURCES:
+        if name.startswith("raw/") and name.endswith(".pxd") and not name.startswith("raw/c_"):
+            for_cython |= atomic_operations(name)
+    for_c = {f: ops for f, ops in atomic_operations(HEADER).items() if ops}
+    assert len(for_c) >= 14
+    assert {f: for_cython[f.removeprefix("fs_")] for f in for_c} == for_c
+
+
 # -- platforms and sleeping ------------------------------------------------------
 
 SLEEPS = r"\b(fs_waitword_wait|fs_shared_wait)\b"

@@ -36,10 +36,6 @@ from fastsync.raw.c_atomic_order cimport (
     fs_word_fetch_or, fs_word_fetch_sub, fs_word_fetch_xor,
 )
 
-cdef extern from "Python.h":
-    void PyObject_GC_UnTrack(PyObject*) noexcept
-    int PyBuffer_ToContiguous(void*, Py_buffer*, Py_ssize_t, char) except -1
-
 cdef extern from "fastsync/atomic.h" nogil:
     int64_t fs_i64_load_relaxed(const fs_atomic_i64*) noexcept
     uint64_t fs_u64_load_relaxed(const fs_atomic_u64*) noexcept

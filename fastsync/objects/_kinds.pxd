@@ -66,7 +66,7 @@ cdef int64_t wait_deadline(object timeout) except? -1
 cdef object raise_or_bool(int result)
 cdef object wait_word(
     void* word, int kind, bint shared, object expected, object timeout, object ordering)
-cdef int notify_word(void* word, int kind, bint shared, bint everybody) except -1
+cdef int notify_word(void* word, int kind, bint shared, bint all) except -1
 cdef tuple update_word(
     void* word, int kind, object f, object success, object failure, bint may_give_up)
 cdef tuple cas_word(

@@ -216,10 +216,10 @@ cdef int raise_current() except -1:
     return -1
 
 
-cdef int notify_word(void* word, int kind, bint shared, bint everybody) except -1:
+cdef int notify_word(void* word, int kind, bint shared, bint all) except -1:
     if shared:
-        unpark_shared(word, kind_size(kind), INT32_MAX if everybody else 1)
-    elif everybody:
+        unpark_shared(word, kind_size(kind), INT32_MAX if all else 1)
+    elif all:
         word_notify_all(word)
     else:
         word_notify_one(word)

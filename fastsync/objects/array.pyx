@@ -41,10 +41,6 @@ cdef extern from "Python.h":
     void PyObject_GC_UnTrack(PyObject*) noexcept
     int PyBuffer_ToContiguous(void*, Py_buffer*, Py_ssize_t, char) except -1
 
-cdef extern from "fastsync/atomic.h" nogil:
-    int64_t fs_i64_load_relaxed(const fs_atomic_i64*) noexcept
-    uint64_t fs_u64_load_relaxed(const fs_atomic_u64*) noexcept
-
 cdef list OPERATION_NAMES = ["add", "sub", "and", "nand", "or", "xor", "max", "min"]
 
 
@@ -204,7 +200,7 @@ cdef inline int64_t lowest_of(int kind) noexcept:
 
 
 cdef inline int64_t highest_of(int kind) noexcept:
-    # Of the 64-bit floats too, whose range nobody asks for: a shift by 64 means nothing.
+    # Of the 64-bit floats too, whose range is not asked for: a shift by 64 means nothing.
     if kind_size(kind) == 8:
         return INT64_MAX
     return (<int64_t>1 << (8 * kind_size(kind) - (1 if kind < FS_U8 else 0))) - 1

@@ -273,7 +273,7 @@ cdef class Once(_Once):
     """Once()
 --
 
-Runs one function one time; everybody else waits until it has.
+Runs one function one time; other threads wait until it has run.
 
 An exception poisons it: later calls raise RuntimeError, until a
 call_once_force() succeeds.  What the function did happens before every return
@@ -363,7 +363,7 @@ cdef class OnceLock(_Once):
     """OnceLock()
 --
 
-A value that is set one time, by whoever comes first.
+A value that is set one time, by the first thread that does.
 
 None is a value like any other.  Setting it happens before every call that
 returns it (release / acquire ordering).  As std's OnceLock."""

@@ -1,5 +1,5 @@
 from collections.abc import Callable
-from typing import TypeVar, final, overload
+from typing import Any, TypeVar, final, overload
 
 from fastsync.objects.guards import _Direct, _Writing
 from fastsync.objects.readwrite import (

@@ -19,7 +19,7 @@ cdef int barrier_enter(fs_barrier* b, int flags) noexcept nogil:
     cdef int result
     mutex_lock_inner(&b.lock)
     if b.epoch != fork_epoch():
-        # The child of a fork: whoever was on the way does not exist here.
+        # The child of a fork: a thread that was on the way does not exist here.
         b.epoch = fork_epoch()
         b.running = False
         b.count = b.draining = 0
@@ -35,7 +35,7 @@ cdef int barrier_enter(fs_barrier* b, int flags) noexcept nogil:
 cdef void barrier_finish(fs_barrier* b, uintptr_t outcome, uint32_t awake) noexcept nogil:
     """End the round, under the lock: wake its waiters.
 
-    Under the lock, because whoever is parked after it belongs to another round.
+    Under the lock, because a thread that parks after it belongs to another round.
     `awake`: how many of the round were not going to sleep (who runs the action,
     or has timed out and calls this).  Those who are neither woken nor awake gave
     up in this moment, and wait for the lock.
@@ -90,7 +90,7 @@ cdef int barrier_arrive(
             return FS_ERROR
         mutex_lock_inner(&b.lock)
         if b.generation == generation and b.running and result == FS_PARK_TIMED_OUT:
-            # Everybody is here; only the action keeps us.  Not our timeout.
+            # All threads are here; only the action keeps us.  Not our timeout.
             deadline = FS_FOREVER
             continue
         break
@@ -128,7 +128,7 @@ cdef int barrier_open(fs_barrier* b) noexcept nogil:
 
 
 cdef void barrier_abort(fs_barrier* b) noexcept nogil:
-    """Break it.  While an action runs, nobody gets in before it has ended."""
+    """Break it.  While an action runs, no thread gets in before it has ended."""
     mutex_lock_inner(&b.lock)
     b.broken = True
     barrier_finish(b, FS_BARRIER_BROKEN, b.running)

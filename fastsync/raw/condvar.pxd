@@ -6,7 +6,7 @@ from fastsync.raw.mutex cimport fs_mutex
 from fastsync.raw.parking cimport deadline_after, FS_PLAIN
 
 
-#   0          nobody waits
+#   0          no thread waits
 #   address    of the mutex that the waiters will take (all of them the same)
 #   FS_CONDVAR_FOREIGN   the waiters will take a lock that is not one of ours
 #
@@ -40,7 +40,7 @@ cdef inline bint condvar_wait_for(fs_condvar* c, fs_mutex* m, int64_t ns) noexce
 
 
 cdef inline bint condvar_has_waiters(const fs_condvar* c) noexcept nogil:
-    # relaxed: whoever changes what a waiter waits for holds the waiter's lock,
+    # relaxed: a thread that changes what a waiter waits for holds the waiter's lock,
     # and that lock orders this load after the waiter's queueing
     return fs_uptr_load_relaxed(&c.mutex) != 0
 
@@ -51,7 +51,7 @@ cdef inline bint condvar_notify_one(fs_condvar* c) noexcept nogil:
 
 
 cdef inline size_t condvar_notify_all(fs_condvar* c) noexcept nogil:
-    """Wake or move everybody; how many they were."""
+    """Wake or move all; how many they were."""
     return condvar_notify_some(c, <size_t>-1) if condvar_has_waiters(c) else 0
 
 

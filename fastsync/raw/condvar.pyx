@@ -67,7 +67,7 @@ cdef uintptr_t condvar_counted(void* ctx, fs_unpark_result* result) noexcept nog
 
 
 cdef bint condvar_forget_ghosts(fs_condvar* c) noexcept nogil:
-    """Clear the word when nobody waits: a fork's child inherits it without the waiters."""
+    """Clear the word when no thread waits: a fork's child inherits it without the waiters."""
     cdef limited_call call
     call.condvar = c
     call.left = 0
@@ -76,7 +76,7 @@ cdef bint condvar_forget_ghosts(fs_condvar* c) noexcept nogil:
 
 
 cdef void condvar_reset(fs_condvar* c) noexcept nogil:
-    """Nobody waits any more; who does all the same is woken."""
+    """No thread is to wait any more; one that still does is woken."""
     cdef limited_call call
     call.condvar = c
     call.left = <uint64_t>-1
@@ -88,7 +88,7 @@ cdef int condvar_wait(fs_condvar* c, fs_mutex* m, int64_t deadline, int flags) n
 
     FS_CONDVAR_NOTIFIED, FS_CONDVAR_TIMEOUT, FS_ERROR (a signal handler raised),
     or FS_CONDVAR_BAD_MUTEX when the present waiters use another mutex: then
-    `m` was never let go.
+    `m` was never unlocked.
     """
     cdef wait_call call
     cdef uintptr_t token = FS_TOKEN_NORMAL
@@ -165,7 +165,7 @@ cdef int condvar_choose(void* ctx) noexcept nogil:
         call.mutex = used
         return FS_REQUEUE_ABORT
     if mutex_mark_parked_if_locked(<fs_mutex*>used):
-        # Held, most likely by us: nobody needs to wake before it is free.
+        # Held, most likely by us: no thread needs to wake before it is free.
         return FS_REQUEUE_ALL
     return FS_REQUEUE_UNPARK_ONE_REST
 

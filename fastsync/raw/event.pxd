@@ -8,9 +8,9 @@ from fastsync.raw.c_wait cimport FS_FOREVER
 from fastsync.raw.parking cimport deadline_after, FS_ACQUIRED, FS_PLAIN
 
 
-#   0        clear, nobody parked
-#   SET      set; nobody waits
-#   PARKED   clear, somebody may be parked: set must look
+#   0        clear, no thread parked
+#   SET      set; no thread waits
+#   PARKED   clear, a thread may be parked: set must look
 #
 # PARKED gives way to SET only under the bucket lock, so that a wait that
 # begins after a clear() is never ended by a set() before it.

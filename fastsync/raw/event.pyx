@@ -60,6 +60,6 @@ cdef void event_set_slow(fs_event* e) noexcept nogil:
 
 
 cdef void event_reset(fs_event* e, bint set) noexcept nogil:
-    """Set or clear, with nobody waiting: those who are parked look again."""
+    """Set or clear, with no thread waiting: parked threads look again."""
     fs_u8_store_release(&e.state, FS_EVENT_SET if set else 0)  # release: as event_set
     unpark_all(<uintptr_t>e, FS_TOKEN_NORMAL)

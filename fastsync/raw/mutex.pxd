@@ -10,13 +10,13 @@ from fastsync.raw.parking cimport deadline_after, FS_ACQUIRED, FS_PLAIN
 
 #   LOCKED PARKED
 #     0      0     free
-#     1      0     held, nobody parked
-#     0      1     free, but somebody is parked: on the way to being woken, or
+#     1      0     held, no thread parked
+#     0      1     free, but a thread is parked: on the way to being woken, or
 #                  overtaken by a thread that took the lock first
-#     1      1     held, somebody may be parked: unlock must look
+#     1      1     held, a thread may be parked: unlock must look
 #
 # PARKED is set by a thread about to park, and cleared only under the bucket lock
-# by whoever finds that nobody is left.
+# by the thread that finds no other left.
 #
 # Bits 2 to 7, the mark, are zero unless LOCKED is set and its owner has asked for
 # something else (mutex_marked).  A mark comes with LOCKED in one step and goes with
@@ -43,7 +43,7 @@ cdef inline bint mutex_is_locked(const fs_mutex* m) noexcept nogil:
 
 
 cdef inline bint mutex_try_lock(fs_mutex* m) noexcept nogil:
-    """Take it if it is free, past anybody who is parked."""
+    """Take it if it is free, past threads that are parked."""
     cdef uint8_t seen = 0
     # acquire: pairs with the release in mutex_unlock and mutex_unlock_slow
     while not fs_u8_cas_acquire(&m.state, &seen, seen | FS_MUTEX_LOCKED):
@@ -84,7 +84,7 @@ cdef inline int mutex_unlock(fs_mutex* m) noexcept nogil:
 
 
 cdef inline int mutex_unlock_fair(fs_mutex* m) noexcept nogil:
-    """Unlock; if somebody is parked, the first of them owns it now."""
+    """Unlock; if threads are parked, the first of them owns it now."""
     cdef uint8_t held = FS_MUTEX_LOCKED
     # release: pairs with the acquire of the next owner
     if fs_u8_cas_release(&m.state, &held, 0):
@@ -93,7 +93,7 @@ cdef inline int mutex_unlock_fair(fs_mutex* m) noexcept nogil:
 
 
 cdef inline void mutex_bump(fs_mutex* m) noexcept nogil:
-    """Give way to whoever waits; nearly free when nobody does."""
+    """Give way to threads that wait; nearly free when none does."""
     # relaxed: advisory; mutex_unlock_slow looks again under the bucket lock
     if fs_u8_load_relaxed(&m.state) & FS_MUTEX_PARKED:
         mutex_unlock_slow(m, True)

@@ -13,14 +13,14 @@ from fastsync.raw.parking cimport FS_PLAIN
 
 #   DONE POISON RUNNING PARKED
 #    0     0       0      0     nothing has run
-#    0     0       0      1     and somebody may be parked until something has
-#    0     0       1      0     somebody runs it
-#    0     0       1      1     and somebody may be parked: the end must look
-#    0     1       0      0     it failed for good, unless somebody forces it
+#    0     0       0      1     and a thread may be parked until something has
+#    0     0       1      0     a thread runs it
+#    0     0       1      1     and a thread may be parked: the end must look
+#    0     1       0      0     it failed for good, unless a caller forces it
 #    1     0       0      0     it has run
 #
 # PARKED is set by a thread about to park.  The end of a run clears it with the
-# same operation that says how the run ended, and wakes everybody; else it is
+# same operation that says how the run ended, and wakes all threads; else it is
 # cleared under the bucket lock, by the last waiter that gives up.
 
 cdef enum:
@@ -44,7 +44,7 @@ cdef int once_begin(fs_once* o, bint force, int64_t deadline, int flags) noexcep
 cdef int once_wait_slow(fs_once* o, int64_t deadline, int flags) noexcept nogil
 # `outcome`: FS_ONCE_DONE; FS_ONCE_POISON; or FS_ONCE_NEW, and the next one tries.
 cdef void once_end(fs_once* o, uint8_t outcome) noexcept nogil
-# From done to running: for whoever takes back what was made.  False: not done.
+# From done to running: for a caller that takes back what was made.  False: not done.
 cdef bint once_retract(fs_once* o) noexcept nogil
 
 
@@ -64,7 +64,7 @@ cdef inline int once_wait(fs_once* o, int64_t deadline, int flags) noexcept nogi
 cdef inline int once_call(
     fs_once* o, int (*function)(void*) noexcept nogil, void* ctx,
 ) noexcept nogil:
-    """Run function(ctx) unless that has happened; wait while somebody else runs it.
+    """Run function(ctx) unless that has happened; wait while another thread runs it.
 
     FS_ONCE_DONE; or FS_ONCE_POISON when it has answered, now or before, anything
     but 0."""

@@ -46,7 +46,7 @@ cdef void wait_ended(void* ctx, uintptr_t key, bint was_last) noexcept nogil:
 
 
 cdef void spin_running(const fs_once* o) noexcept nogil:
-    """Look, detached, until it ends or somebody has parked."""
+    """Look, detached, until it ends or a thread has parked."""
     cdef PyThreadState* state = fs_detach()
     cdef int round, i
     for round in range(SPIN_ROUNDS):
@@ -71,7 +71,7 @@ cdef inline bint gives_up(int parked) noexcept nogil:
 
 
 cdef inline int given_up(int parked) noexcept nogil:
-    # A wake-up need not be passed on: the end of a run wakes everybody.
+    # A wake-up need not be passed on: the end of a run wakes all.
     return FS_TIMEOUT if parked == FS_PARK_TIMED_OUT else FS_ERROR
 
 

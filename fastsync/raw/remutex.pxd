@@ -12,7 +12,7 @@ from fastsync.raw.mutex cimport (
 from fastsync.raw.parking cimport deadline_after, FS_ACQUIRED, FS_PLAIN
 
 
-# `owner` is the thread that holds `mutex`, 0 when nobody does; `count` its
+# `owner` is the thread that holds `mutex`, 0 when none does; `count` its
 # depth.  Both are written by the owner only, with `mutex` held, and may be read by
 # all.  A thread that reads `owner` sees its own id only if it wrote it itself.
 

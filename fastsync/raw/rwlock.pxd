@@ -21,7 +21,7 @@ from fastsync.raw.parking cimport FS_ACQUIRED, FS_PLAIN
 
 # -- the word ----------------------------------------------------------------
 #
-#   bit 0      PARKED         somebody may be parked on the word's address
+#   bit 0      PARKED         a thread may be parked on the word's address
 #   bit 1      WRITER_PARKED  the claimant may be parked on the address plus one
 #   bit 2      UPGRADABLE     one of the readers counted is the upgradable one
 #   bit 3      WRITER         no readers: held for writing
@@ -41,7 +41,7 @@ from fastsync.raw.parking cimport FS_ACQUIRED, FS_PLAIN
 # On the address park readers while WRITER is set, and writers and upgradable
 # readers while WRITER or UPGRADABLE is; on the address plus one the claimant
 # alone.  PARKED is set by a thread about to park and cleared under the bucket
-# lock by whoever finds that nobody is left; whoever clears WRITER or UPGRADABLE
+# lock by the thread that finds no other left; the thread that clears WRITER or UPGRADABLE
 # while it is set looks.  WRITER_PARKED is set by the claimant and cleared under
 # its bucket lock; set without a claimant it means nothing.
 #
@@ -113,7 +113,7 @@ cdef inline bint rwlock_try_read(fs_rwlock* rw) noexcept nogil:
     """Enter as a reader unless a writer holds the lock or waits for readers."""
     cdef uintptr_t seen = fs_uptr_load_relaxed(&rw.state)  # relaxed: the CAS decides
     while not seen & FS_RWLOCK_WRITER and seen <= rwlock_last_entry():
-        # acquire: pairs with the release of a writer that let go or downgraded
+        # acquire: pairs with the release of a writer that released or downgraded
         if fs_uptr_cas_weak_acquire(&rw.state, &seen, seen + FS_RWLOCK_READER):
             return True
     return False
@@ -158,7 +158,7 @@ cdef inline int rwlock_read_recursive(fs_rwlock* rw) noexcept nogil:
 
 
 cdef inline int rwlock_unlock_read(fs_rwlock* rw) noexcept nogil:
-    """0, or -1 when nobody reads (nothing has changed then).
+    """0, or -1 when no thread reads (nothing has changed then).
 
     Always fair: a claimant is the next to hold the lock."""
     cdef uintptr_t seen = fs_uptr_load_relaxed(&rw.state)  # relaxed: the CAS decides
@@ -188,7 +188,7 @@ cdef inline void rwlock_bump_read(fs_rwlock* rw) noexcept nogil:
 # -- writing -----------------------------------------------------------------
 
 cdef inline bint rwlock_try_write(fs_rwlock* rw) noexcept nogil:
-    """Take it for writing if nobody holds it, past anybody who is parked."""
+    """Take it for writing if no thread holds it, past threads that are parked."""
     cdef uintptr_t seen = 0
     # acquire: pairs with the release of the writer or of the last reader
     while not fs_uptr_cas_acquire(&rw.state, &seen, seen | FS_RWLOCK_WRITER):
@@ -229,7 +229,7 @@ cdef inline int rwlock_unlock_write_fair(fs_rwlock* rw) noexcept nogil:
 
 
 cdef inline void rwlock_bump_write(fs_rwlock* rw) noexcept nogil:
-    """Give way to whoever waits; nearly free when nobody does."""
+    """Give way to threads that wait; nearly free when none does."""
     # relaxed: advisory; the slow path looks again under the bucket lock
     if fs_uptr_load_relaxed(&rw.state) & FS_RWLOCK_PARKED:
         rwlock_unlock_write_slow(rw, True)
@@ -274,7 +274,7 @@ cdef inline int rwlock_unlock_upgradable(fs_rwlock* rw) noexcept nogil:
 
 
 cdef inline int rwlock_unlock_upgradable_fair(fs_rwlock* rw) noexcept nogil:
-    """Unlock; whoever can hold it next among those parked does so now."""
+    """Unlock; those parked threads that can hold it next do so now."""
     cdef uintptr_t seen = fs_uptr_load_relaxed(&rw.state)  # relaxed: the CAS decides
     while seen & FS_RWLOCK_UPGRADABLE and not seen & FS_RWLOCK_PARKED:
         # release: as rwlock_unlock_read
@@ -284,7 +284,7 @@ cdef inline int rwlock_unlock_upgradable_fair(fs_rwlock* rw) noexcept nogil:
 
 
 cdef inline void rwlock_bump_upgradable(fs_rwlock* rw) noexcept nogil:
-    """Give way to whoever waits; nearly free when nobody does."""
+    """Give way to threads that wait; nearly free when none does."""
     # relaxed: advisory; the slow path looks again under the bucket lock
     if fs_uptr_load_relaxed(&rw.state) & FS_RWLOCK_PARKED:
         rwlock_unlock_upgradable_slow(rw, True)
@@ -321,7 +321,7 @@ cdef inline void rwlock_downgrade_upgradable(fs_rwlock* rw) noexcept nogil:
 
 
 cdef inline bint rwlock_try_upgrade(fs_rwlock* rw) noexcept nogil:
-    """From upgradable reading to writing, if nobody else reads."""
+    """From upgradable reading to writing, if no other thread reads."""
     cdef uintptr_t seen = FS_RWLOCK_UPGRADABLE_READER
     # acquire: pairs with the release in rwlock_unlock_read of those who read
     while not fs_uptr_cas_acquire(
@@ -332,7 +332,7 @@ cdef inline bint rwlock_try_upgrade(fs_rwlock* rw) noexcept nogil:
 
 
 cdef inline int rwlock_upgrade_until(fs_rwlock* rw, int64_t deadline, int flags) noexcept nogil:
-    """Wait for the other readers to leave; nobody else writes before.
+    """Wait for the other readers to leave; no other thread writes before.
 
     FS_ACQUIRED; FS_TIMEOUT or FS_ERROR leave the caller the upgradable reader."""
     if rwlock_try_upgrade(rw):

@@ -74,7 +74,7 @@ cdef bint still_blocked(void* ctx) noexcept nogil:
 
 
 cdef void turn_ended(void* ctx, uintptr_t key, bint was_last) noexcept nogil:
-    # The last waiter leaves unserved: nobody is parked any more.
+    # The last waiter leaves unserved: no thread is parked any more.
     if was_last:
         clear_parked((<turn_call*>ctx).rw)
 
@@ -103,7 +103,7 @@ cdef inline int enter(const turn_call* call, uintptr_t want, uintptr_t* seen) no
     while not is_blocked(call, seen[0]):
         if want != FS_RWLOCK_WRITER and seen[0] > rwlock_last_entry():
             return FS_RWLOCK_FULL
-        # acquire: pairs with the release of whoever let the lock go
+        # acquire: pairs with the release of the thread that unlocked it
         if fs_uptr_cas_acquire(&call.rw.state, seen, seen[0] + want):
             return FS_ACQUIRED
     return FS_TIMEOUT
@@ -296,13 +296,13 @@ cdef void rwlock_wake_claimant(fs_rwlock* rw) noexcept nogil:
 cdef struct wake_call:
     fs_rwlock* rw
     uintptr_t sum    # what the caller keeps, and what the woken want, in all
-    uintptr_t drop   # what the caller lets go: WRITER, UPGRADABLE_READER or nothing
+    uintptr_t drop   # what the caller releases: WRITER, UPGRADABLE_READER or nothing
     bint fair
-    bint refused     # there was nothing to let go
+    bint refused     # there was nothing to release
 
 
 cdef int choose_woken(void* ctx, uintptr_t want) noexcept nogil:
-    """All readers and one writer or upgradable reader, but nobody behind a writer."""
+    """All readers and one writer or upgradable reader, but none behind a writer."""
     cdef wake_call* call = <wake_call*>ctx
     if call.sum & FS_RWLOCK_WRITER:
         return FS_STOP
@@ -355,7 +355,7 @@ cdef uintptr_t woken_by_unlock(void* ctx, fs_unpark_result* result) noexcept nog
         after &= ~<uintptr_t>FS_RWLOCK_PARKED
         if result.have_more:
             after |= FS_RWLOCK_PARKED
-        # release: pairs with the acquire of whoever enters next; to those who
+        # release: pairs with the acquire of the thread that enters next; to those who
         # are handed the lock the wake-up carries it
         if fs_uptr_cas_release(&call.rw.state, &seen, after):
             return FS_TOKEN_HANDOFF if hand_over else FS_TOKEN_NORMAL
@@ -373,7 +373,7 @@ cdef int let_go_and_wake(fs_rwlock* rw, uintptr_t drop, bint fair) noexcept nogi
 
 
 cdef int rwlock_unlock_write_slow(fs_rwlock* rw, bint fair) noexcept nogil:
-    """The word was not simply WRITER: somebody is parked, or it is not held."""
+    """The word was not simply WRITER: a thread is parked, or it is not held."""
     cdef uintptr_t seen = fs_uptr_load_relaxed(&rw.state)  # relaxed: the CAS decides
     while holds(seen, FS_RWLOCK_WRITER):
         if seen & FS_RWLOCK_PARKED:
@@ -386,7 +386,7 @@ cdef int rwlock_unlock_write_slow(fs_rwlock* rw, bint fair) noexcept nogil:
 
 
 cdef int rwlock_unlock_upgradable_slow(fs_rwlock* rw, bint fair) noexcept nogil:
-    """Somebody is parked, or there is no upgradable reader."""
+    """A thread is parked, or there is no upgradable reader."""
     # relaxed: woken_by_unlock looks again
     if not holds(fs_uptr_load_relaxed(&rw.state), FS_RWLOCK_UPGRADABLE_READER):
         return -1
@@ -394,7 +394,7 @@ cdef int rwlock_unlock_upgradable_slow(fs_rwlock* rw, bint fair) noexcept nogil:
 
 
 cdef void rwlock_reset(fs_rwlock* rw) noexcept nogil:
-    """Free, whoever held it.  Those who are parked look again."""
+    """Free, whichever thread held it.  Parked threads look again."""
     fs_uptr_store_release(&rw.state, 0)  # release: as an unlock
     unpark_all(<uintptr_t>rw, FS_TOKEN_NORMAL)
     unpark_all(<uintptr_t>rw + 1, FS_TOKEN_NORMAL)

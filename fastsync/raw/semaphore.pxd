@@ -8,12 +8,12 @@ from fastsync.raw.c_wait cimport FS_FOREVER
 from fastsync.raw.parking cimport deadline_after, FS_ACQUIRED, FS_PLAIN
 
 
-#   bit 0      PARKED: somebody may be parked; a release must look
+#   bit 0      PARKED: a thread may be parked; a release must look
 #   bits 1-63  the value: how many may still acquire
 #
 # A waiter sets PARKED only while the value is 0, and parks only while the word
-# is exactly PARKED.  PARKED is cleared under the bucket lock by whoever finds
-# that nobody is left.
+# is exactly PARKED.  PARKED is cleared under the bucket lock by the thread
+# that finds no other left.
 
 cdef enum:
     FS_SEMAPHORE_PARKED = 1
@@ -34,7 +34,7 @@ cdef inline uint64_t semaphore_max() noexcept nogil:
 
 
 cdef inline void semaphore_init(fs_semaphore* s, uint64_t value) noexcept nogil:
-    """Before anybody uses it; more than semaphore_max() is that."""
+    """Before any thread uses it; more than semaphore_max() is that."""
     # relaxed: not shared yet
     fs_u64_store_relaxed(&s.state, min(value, semaphore_max()) * FS_SEMAPHORE_ONE)
 

@@ -90,7 +90,7 @@ cdef uintptr_t semaphore_released(void* ctx, fs_unpark_result* result) noexcept 
     if not result.have_more:
         semaphore_clear_parked(s)
     if result.be_fair:
-        # Acquire for those we wake, before anybody passes them again.
+        # Acquire for the threads that we wake, before another one passes them again.
         seen = fs_u64_load_relaxed(&s.state)  # relaxed: the CAS decides
         while seen >= taken:
             # acquire: pairs with the release in semaphore_release; the wake-up

@@ -7,7 +7,7 @@ from fastsync.raw.rwlock cimport fs_rwlock
 
 # SHARDS words, each on a cache line of its own.  A reader holds the word of its
 # thread, a writer holds all of them, taken in order.  A reader counted on a
-# word may be let go on another that has one too: only the sum matters.
+# word may be released on another that has one too: only the sum matters.
 
 cdef enum:
     FS_SHARDS = 8            # as crossbeam's; more only makes writing slower

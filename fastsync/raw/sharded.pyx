@@ -44,7 +44,7 @@ cdef int write_shards(fs_sharded* s, int64_t deadline, int flags) noexcept nogil
 
 
 cdef void release_shards(fs_sharded* s, int count, bint fair) noexcept nogil:
-    """The last one first: who waits for the first then meets nobody on the others."""
+    """The last one first: a thread that waits for the first then finds the others free."""
     while count > 0:
         count -= 1
         if fair:
@@ -65,11 +65,11 @@ cdef int sharded_unlock_write(fs_sharded* s, bint fair) noexcept nogil:
 
 
 cdef int sharded_unlock_read(fs_sharded* s, fs_rwlock* first) noexcept nogil:
-    """Let one reader go, on `first` if it counts any: 0, or -1 when nobody reads."""
+    """Release one reader, of `first` if that counts any: 0, or -1 when no thread reads."""
     cdef int i
     if rwlock_unlock_read(first) == 0:
         return 0
-    # Taken by another thread, or somebody else's reader was let go here.  Twice,
+    # Taken by another thread, or another thread's reader was released here.  Twice,
     # because a reader may come and go behind our back during the first look.
     for i in range(2 * FS_SHARDS):
         if rwlock_unlock_read(&s.shard[i % FS_SHARDS].lock) == 0:

@@ -5,7 +5,7 @@
  *     if (fastsync_import() < 0) return NULL;   in the module's init function
  *
  * Compile with fastsync.get_include() among the include folders.  A word that
- * is all zeros is a valid, free one; it must not move while anybody uses it.
+ * is all zeros is a valid, free one; it must not move while any thread uses it.
  * The functions may be called with or without an attached thread state; one
  * that waits detaches the state that it finds.  Nothing links against
  * fastsync: fast paths are inline, what waits or wakes goes through a table of
