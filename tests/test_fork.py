@@ -486,7 +486,7 @@ FORKING_LOCK = """
 class ForkingLock:
     def __init__(self, fork):
         self.fork, self.lock = fork, stock.Lock()
-        self.acquire = self.lock.acquire
+        self.acquire, self.locked = self.lock.acquire, self.lock.locked
     def __enter__(self): return self.lock.__enter__()
     def __exit__(self, *error): return self.lock.__exit__(*error)
     def release(self):

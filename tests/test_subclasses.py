@@ -182,6 +182,7 @@ def test_condition_over_a_foreign_lock_is_the_original(impl):
         def __init__(self):
             self.lock = threading.Lock()
             self.acquire, self.release = self.lock.acquire, self.lock.release
+            self.locked = self.lock.locked
 
         def __enter__(self):
             return self.lock.__enter__()

@@ -103,7 +103,8 @@ cdef inline int64_t wait_deadline(object timeout) except? -1:
     cdef int64_t ns
     if timeout is None:
         return FS_FOREVER
-    if (PyFloat_Check(timeout) or PyLong_Check(timeout) or ANY_REAL) and timeout < 0:
+    if (PyFloat_Check(timeout) or PyLong_Check(timeout)
+            or ANY_REAL and not PyIndex_Check(timeout)) and timeout < 0:
         return 0  # however far in the past
     ns = seconds_to_ns(timeout)
     return 0 if ns <= 0 else deadline_after(ns)
