@@ -239,7 +239,7 @@ def run(program, cls):
 
 def would_wait(program, name):
     """A call that waits for ever on stock, which no comparison of outcomes can show."""
-    _, overridden, calls = program
+    _, _, calls = program
     for method, some, keywords in calls:
         if method == "__enter__" and name != "Event":
             return True

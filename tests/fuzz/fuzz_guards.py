@@ -11,10 +11,10 @@ raise in the middle of it, and it forks. Finalizers of values use the lock.
 
 Beside them each thread takes guards that it shares with nobody.
 
-Checked, all the time: such a private guard lives until its thread ends it, and no other thread holds
-the lock meanwhile; a value that is read is one that was stored in this lock, and alive; only the
-documented exceptions are raised; the child of a fork can end or force all and use the lock. At the
-end of each round: nothing is left locked, and every value is freed.
+Checked, all the time: such a private guard lives until its thread ends it, and no other thread
+holds the lock meanwhile; a value that is read is one that was stored in this lock, and alive; only
+the documented exceptions are raised; the child of a fork can end or force all and use the lock. At
+the end of each round: nothing is left locked, and every value is freed.
 """
 
 import contextlib
