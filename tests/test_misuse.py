@@ -1,0 +1,116 @@
+"""What no program may be able to do, and once could: each a fault that was found by reading."""
+
+import struct
+
+import pytest
+
+import fastsync as f
+import fastsync.threading as fs
+
+HUGE = 10**5000  # more digits than int-to-str converts
+
+
+def hidden_types():
+    """What is reachable from our types and has no name of its own."""
+    for name in f.__all__:
+        for attribute in (
+            vars(getattr(f, name)).values() if isinstance(getattr(f, name), type) else ()
+        ):
+            if not type(attribute).__module__.startswith("builtins"):
+                yield type(attribute)
+
+
+@pytest.mark.parametrize("arguments", [(), (5,), (5, None), (None, None, None)])
+def test_what_our_types_are_made_of_can_be_called_and_used(arguments):
+    types = {*hidden_types(), *map(type, vars(f.Mutex).values()), type(vars(fs.Lock)["__enter__"])}
+    for cls in types:
+        try:
+            made = cls(*arguments)
+        except Exception:
+            continue
+        holder = type("Holder", (), {"attribute": made})
+        for use in (
+            lambda h=holder: h().attribute,
+            lambda h=holder: h.attribute,
+            lambda m=made: repr(m),
+        ):
+            try:
+                use()
+            except Exception as error:
+                assert type(error) in (TypeError, AttributeError)
+
+
+def test_a_signalling_nan_is_what_was_loaded():
+    memory = bytearray(struct.pack("I", 0x7FA00000))
+    word = f.AtomicF32.from_buffer(memory)
+    array = f.AtomicArray.from_buffer(memory, "float32")
+    assert word.wait(word.load(), 0.001) is False
+    assert word.compare_and_set(word.load(), 1.0)
+    memory[:] = struct.pack("I", 0x7FA00000)
+    assert array.compare_and_set(0, array.load(0), 1.0)
+
+
+@pytest.mark.parametrize("times", [1, 4, 5000])
+def test_minus_zero_and_zero_are_zero(times):
+    array = f.AtomicArray("float64", 1)
+    array.store(0, -0.0)
+    array.add_at([0] * times, [0.0] * times)
+    assert str(array.load(0)) == "0.0"
+
+
+class Unprintable(int):
+    def __repr__(self):
+        raise ZeroDivisionError
+
+    __str__ = __repr__
+
+
+@pytest.mark.parametrize(
+    "number", [HUGE, -HUGE, Unprintable(2**70)], ids=["huge", "-huge", "bad repr"]
+)
+@pytest.mark.parametrize(
+    "call",
+    [
+        f.AtomicI64,
+        lambda x: f.AtomicU64().store(x),
+        lambda x: f.AtomicI8().__iadd__(x),
+        lambda x: f.AtomicI64().compare_exchange(0, x),
+        lambda x: f.AtomicBool().store(x),
+        lambda x: f.AtomicArray("int8", 3).fill(x),
+        lambda x: f.AtomicArray("int8", 3).add_at([0], x),
+        lambda x: f.Counter().add(x),
+    ],
+    ids=["new", "store", "+=", "compare_exchange", "bool", "fill", "add_at", "Counter"],
+)
+def test_a_number_that_is_too_large_is_an_overflow_whatever_its_repr(call, number):
+    with pytest.raises(OverflowError):
+        call(number)
+
+
+class Index:
+    def __init__(self):
+        self.asked = 0
+
+    def __index__(self):
+        self.asked += 1
+        return 3
+
+    def __int__(self):
+        return 7
+
+
+@pytest.mark.parametrize("name", ["Semaphore", "BoundedSemaphore", "Barrier"])
+def test_an_argument_is_converted_once(name):
+    index = Index()
+    made = getattr(fs, name)(index)
+    assert index.asked == 1
+    assert getattr(made, "parties" if name == "Barrier" else "_value") == 3
+    assert getattr(made, "_initial_value", 3) == 3
+
+
+@pytest.mark.parametrize("wrong", [-1, "1", None, HUGE], ids=["-1", "str", "None", "huge"])
+def test_a_constructor_that_raises_has_changed_nothing(wrong):
+    semaphore = fs.BoundedSemaphore(2)
+    with pytest.raises((TypeError, ValueError, OverflowError)):
+        semaphore.__init__(wrong)
+    assert (semaphore._value, semaphore._initial_value) == (2, 2)
