@@ -1,9 +1,12 @@
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import GenericAlias, TracebackType
 from typing import Any, Generic, NoReturn, Self, TypeVar, final
 
 _T = TypeVar("_T")
+_U = TypeVar("_U")
 
+__pyx_capi__: dict[str, object]
 __test__: dict[str, str]
 
 class _Owner(Generic[_T]):
@@ -13,8 +16,9 @@ class _Owner(Generic[_T]):
     def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
     def __reduce__(self) -> NoReturn: ...
 
-# map() and try_map() are declared by each guard: they give another type of guard.
 class _Guard(Generic[_T]):
+    def map(self, function: Callable[[_T], _U], /) -> _Guard[_U]: ...
+    def try_map(self, function: Callable[[_T], _U | None], /) -> _Guard[_U] | None: ...
     def unlock(self) -> None: ...
     def unlock_fair(self) -> None: ...
     def __enter__(self) -> Self: ...

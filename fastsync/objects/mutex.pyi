@@ -8,6 +8,7 @@ _T = TypeVar("_T")
 _U = TypeVar("_U")
 _Number: TypeAlias = SupportsFloat | SupportsIndex
 
+__pyx_capi__: dict[str, object]
 __test__: dict[str, str]
 
 class _Mutex(_Owner[_T]):

@@ -16,6 +16,7 @@ _T = TypeVar("_T")
 _P = ParamSpec("_P")
 _R = TypeVar("_R", covariant=True)
 
+__pyx_capi__: dict[str, object]
 __test__: dict[str, str]
 
 @final

@@ -8,6 +8,7 @@ from fastsync.objects.guards import _Direct, _Mapped, _MappedWriting, _Owner
 _T = TypeVar("_T")
 _U = TypeVar("_U")
 
+__pyx_capi__: dict[str, object]
 __test__: dict[str, str]
 
 class _ReadWriteLock(_Owner[_T]):
