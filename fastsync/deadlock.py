@@ -15,7 +15,8 @@ from enable() on. A report is certain: every thread of a cycle waits, without a 
 the next one holds. One thing cannot be known: whether a lock is meant to be released by another
 thread than the one that took it. A lock that once was released so is left out from then on; and
 a Lock that acquire() took, not a `with` statement, makes no cycle with its own thread or a join()
-as long as some other thread runs.
+as long as some other thread runs, or a signal handler may. The same is true of a Lock that the
+`with` of a generator took, which any thread may continue.
 
 It also reports lock-order violations: two or more locks that have been taken in both orders, which
 is a deadlock that has only been lucky so far. Locks that are taken so under a common outer lock,
@@ -212,8 +213,12 @@ class _Moment:
 
     def cycle_of(self, thread):
         """Return a cycle with this thread in it, or None."""
-        path = self._path(thread, thread)
+        path = self.path_of(thread)
         return path if path is not None and self.is_certain(path) else None
+
+    def path_of(self, thread):
+        """Return what may be a cycle with this thread in it, or None."""
+        return self._path(thread, thread)
 
     def _path(self, start, goal):
         """Return a shortest way along blockers from start to goal, start included."""
@@ -365,26 +370,25 @@ def _summary(lines):
 
 
 _NAP = 0.001  # seconds
+_NO_CIRCLE, _ASK_AT_ONCE, _ASK_LATER = range(3)  # as in trace.pyx
 
 
 def _refuse(serial):
-    """Called for a wait that may close a circle: raise if it does.
-
-    Return whether to ask again: some thread may be about to park.
-    """
+    """Called for a wait that may close a circle: raise if it does, else say when to ask again."""
     held, waits = holds.snapshot()
     (me,) = [wait for wait in waits if wait[9] == serial] or [None]
     if me is None:
-        return False
+        return _NO_CIRCLE
     moment = _Moment(held, waits)
     path = moment.cycle_of(me[1])
     if path is not None:
         cycle = _describe(moment, path)
         raise DeadlockError(_explain(cycle), cycle) from None
-    if _Moment(held, waits, hopeful=True).cycle_of(me[1]) is None:
-        return False
-    time.sleep(_NAP)
-    return True
+    hopeful = _Moment(held, waits, hopeful=True)
+    if hopeful.cycle_of(me[1]) is not None:
+        time.sleep(_NAP)
+        return _ASK_AT_ONCE
+    return _ASK_LATER if hopeful.path_of(me[1]) is not None else _NO_CIRCLE
 
 
 # -- the order of locks ------------------------------------------------------

@@ -139,7 +139,7 @@ def _gather(raw):
         origin = raw["origins"][number]
         work = way in (_SIGNAL, _JOIN) or (way == _PERMIT and number in signals)
         made = origin.made_at
-        kind = "Thread" if way == _JOIN else origin.kind
+        kind = "Thread.join" if way == _JOIN else origin.kind
         site = tuple(site_of(made) or (() if way == _JOIN else (number,)))
         key = (kind, origin.name, site, work)
         index = locks.add(
@@ -163,7 +163,7 @@ def _gather(raw):
 
     members = {}
     waits = _Sums(2)
-    for (number, way), (count, ns, longest, histogram, _) in raw["locks"].items():
+    for (number, way), (count, ns, longest, histogram) in raw["locks"].items():
         row = locks.items[lock(number, way)]
         row["count"] += count
         row["ns"] += ns

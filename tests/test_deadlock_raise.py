@@ -560,3 +560,35 @@ done.set()
 thread.join()
 """
     assert run_python("-c", code).stdout == "0\n"
+
+
+NOBODY_LEFT = """
+import threading, time
+import fastsync.threading as drop_in
+from fastsync import deadlock
+from fastsync._watch import holds
+deadlock.enable(action="raise")
+lock = drop_in.Lock()
+errors = []
+
+def work():
+    lock.acquire()
+    try:
+        lock.acquire()
+    except deadlock.DeadlockError as error:
+        errors.append(error)
+
+thread = threading.Thread(target=work, daemon=True)
+thread.start()
+while not holds.snapshot()[1]:
+    time.sleep(0.001)
+time.sleep(0.1)
+print(len(errors))
+thread.join()  # now no thread is left that could release it
+print(len(errors))
+"""
+
+
+def test_it_raises_once_no_thread_is_left_that_could_release(run_python):
+    """As long as another thread runs, an acquire() in its own way may be a latch."""
+    assert run_python("-c", NOBODY_LEFT).stdout.split() == ["0", "1"]

@@ -335,18 +335,21 @@ def in_another_thread(function):
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("make", "change"),
     [
-        lambda: in_another_thread(Mutex([1]).lock().map(lambda value: value[0]).unlock),
-        lambda: in_another_thread(lambda g=Mutex([1]).lock(): g.map(lambda v: v[0])).unlock(),
-        lambda: in_another_thread(lambda g=RwLock().write(): g.downgrade()).unlock(),
-        lambda: in_another_thread(lambda g=RwLock().upgradable_read(): g.upgrade()).unlock(),
-        lambda: in_another_thread(lambda g=RwLock().read(): g.__enter__()).unlock(),
-        lambda: in_another_thread(lambda g=Mutex().lock(): g.__enter__()).unlock(),
+        (lambda: Mutex([1]).lock(), lambda guard: guard.map(lambda value: value[0])),
+        (lambda: RwLock().write(), lambda guard: guard.downgrade()),
+        (lambda: RwLock().upgradable_read(), lambda guard: guard.upgrade()),
+        (lambda: RwLock().read(), lambda guard: guard.__enter__()),
+        (lambda: Mutex().lock(), lambda guard: guard.__enter__()),
     ],
 )
-def test_a_guard_that_another_thread_changes(change, raising):
-    change()
+def test_a_guard_that_another_thread_changes(make, change, raising):
+    guard = make()
+    in_another_thread(lambda: change(guard)).unlock()
+    assert holds() == []
+    guard = make()
+    in_another_thread(change(guard).unlock)
     assert holds() == []
 
 

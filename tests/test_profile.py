@@ -420,3 +420,79 @@ def test_command_line(run_python, tmp_path):
     assert text == recording.report()
     run_python("-m", "fastsync", "profile-report", "--output", tmp_path / "r.pb.gz", out)
     assert gzip.decompress((tmp_path / "r.pb.gz").read_bytes())
+
+
+def test_no_children(run_python, tmp_path):
+    app, out = tmp_path / "app.py", tmp_path / "r.json"
+    app.write_text(APP)
+    run_python("-m", "fastsync", "profile", "--no-children", "--output", out, app, "spawn")
+    recording = profile.load(out)
+    assert len(recording.data["pids"]) == 1
+    (row,) = [row for row in recording.locks() if row["kind"] == "Lock"]
+    assert row["instances"] == 1
+
+
+SIGNALLED = """
+import multiprocessing, os, signal, sys, threading, time
+
+def contend(name):
+    lock = threading.Lock()
+    def other():
+        with lock:
+            pass
+    with lock:
+        thread = threading.Thread(target=other, name=name)
+        thread.start()
+        time.sleep(0.05)
+    thread.join()
+
+if __name__ == "__main__":
+    contend("before")
+    for turn in ("first", "second"):
+        os.kill(os.getpid(), signal.SIGUSR1)
+        contend(turn)
+        spawn = multiprocessing.get_context("spawn")
+        process = spawn.Process(target=contend, args=["child of " + turn])
+        process.start()
+        process.join()
+        os.kill(os.getpid(), signal.SIGUSR1)
+        os.rename(sys.argv[1], turn + ".json")
+        contend("after " + turn)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signals here")
+def test_a_signal_begins_and_ends_a_recording(run_python, tmp_path):
+    """Nothing outside of it is in its report, nor what an earlier one had."""
+    app = tmp_path / "app.py"
+    app.write_text(SIGNALLED)
+    options = ["--signal", "USR1", "--output", "r.json"]
+    done = run_python("-m", "fastsync", "profile", *options, app, "r.json", cwd=tmp_path)
+    assert done.stderr.count("fastsync: wrote r.json") == 2
+    for turn in ("first", "second"):
+        recording = profile.load(tmp_path / f"{turn}.json")
+        waiters = {
+            who
+            for row in recording.locks()
+            if row["kind"] == "Lock"
+            for _, threads, *_ in row["waiting"]
+            for who in threads
+        }
+        assert waiters <= {turn, "child of " + turn}
+        assert turn in waiters or "child of " + turn in waiters
+        assert len(recording.data["pids"]) == 2
+
+
+def test_joins_are_waits_for_work():
+    with profile.record() as recording:
+        thread = threading.Thread(target=time.sleep, args=[0.02])
+        thread.start()
+        thread.join()
+        thread.join(1.0)  # it has ended: no wait
+    (row,) = [row for row in recording.recording.locks() if row["kind"] == "Thread.join"]
+    assert row["work"]
+    assert row["waits"] == 1
+    assert row["total"] > 0
+    assert row["waiting"][0][0][2] == "test_joins_are_waits_for_work"
+    assert recording.report().startswith("No thread waited for a lock in ")
+    assert threading.Thread.join.__code__.co_filename == threading.__file__

@@ -91,15 +91,13 @@ def _signal_number(text):
 
 def begin(options):
     """Record from now on, or when the signal comes; report at the end of the process."""
-    from fastsync import profile
-
     run = _Run(options)
     if options["children"]:
         run.follow_children()
     if options["signal"] is not None:
         signal.signal(options["signal"], run.on_signal)
     else:
-        profile.start(options["rate"] * 1e-6)
+        run.start()
     atexit.register(run.finish)
 
 
@@ -110,7 +108,6 @@ class _Run:
         self.options = options
         self.pid = os.getpid()
         self.folder = None
-        self.reports = 0
 
     def on_signal(self, number, frame):
         from fastsync import profile
@@ -118,7 +115,15 @@ class _Run:
         if profile.running():
             self.report()
         else:
-            profile.start(self.options["rate"] * 1e-6)
+            self.start()
+
+    def start(self):
+        from fastsync import profile
+
+        profile.start(self.options["rate"] * 1e-6)
+        if self.folder is not None:  # children that start from now on record, too
+            os.environ[_FOLDER] = self.folder
+            os.environ[_RATE] = str(self.options["rate"])
 
     def finish(self):
         from fastsync import profile
@@ -135,10 +140,11 @@ class _Run:
 
         recordings = [profile.stop()]
         if self.folder is not None:
+            os.environ.pop(_FOLDER, None)
             for path in sorted(glob.glob(os.path.join(self.folder, "*.json"))):
                 recordings.append(profile.load(path))
+                os.remove(path)  # the next report is of other waits
         recording = profile.merge(recordings)
-        self.reports += 1
         for path in self.options["output"]:
             try:
                 recording.save(path)
@@ -151,8 +157,6 @@ class _Run:
 
     def follow_children(self):
         self.folder = tempfile.mkdtemp(prefix="fastsync-profile-")
-        os.environ[_FOLDER] = self.folder
-        os.environ[_RATE] = str(self.options["rate"])
         follow_exit()
 
 

@@ -18,7 +18,7 @@ after it has released.  Nothing here runs Python code.
 from libc.math cimport log2
 from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy
+from libc.string cimport memset
 from cpython.exc cimport PyErr_Fetch, PyErr_Restore
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
@@ -32,6 +32,10 @@ from fastsync.raw.c_wait cimport (
     fs_now, fs_thread_id, fs_yield,
 )
 from fastsync._watch.origins cimport Origin, capture_stack, fs_stack, origin_of, stack_lines
+from fastsync._watch.sums cimport (
+    abandon_sums, forget_sums, FS_BY_DURATION, FS_BY_HOLDER, FS_BY_PAIR, FS_BY_TIME, FS_BY_WAITER,
+    fs_key, FS_OF_LOCK, fs_sum, halve_slots, sum_after, sum_of,
+)
 from fastsync.raw.parking cimport FS_ACQUIRED, FS_TIMEOUT, fork_epoch
 
 import os
@@ -269,35 +273,15 @@ cdef void contention_released(fs_release* release) noexcept:
 
 # -- adding up ---------------------------------------------------------------
 #
-# The dicts, and the names that they have here, are for the one thread that has set `draining`:
-# a name that is bound anew while another thread reads it would give it a dict that is freed.
+# The sums, and the names that the dicts have here, are for the one thread that has set
+# `draining`: a name that is bound anew while another thread reads it would give it a dict that
+# is freed.
 
 cdef dict known_origins = {}   # number -> Origin
 cdef dict known_threads = {}   # number -> (name, identifier)
-cdef dict known_stacks = {}    # number -> address
-cdef dict locks = {}           # (lock, way) -> _Lock
-cdef dict waits = {}           # (lock, way, thread, stack) -> [count, ns]
-cdef dict holders = {}         # (lock, way, thread, stack) -> [count, ns]
-cdef dict pairs = {}           # (lock, way, holder, its stack, waiter, its stack) -> ns
-cdef dict slots = {}           # (lock, way, slot) -> ns
 cdef int64_t slot_ns = FIRST_SLOT_NS
 cdef int64_t started = 0
 cdef double kept_count = 0
-
-
-cdef class _Lock:
-    cdef double count
-    cdef double ns
-    cdef int64_t longest
-    cdef dict histogram    # int(8 * log2(ns)) -> count
-    cdef set threads
-
-    def __cinit__(self):
-        self.histogram = {}
-        self.threads = set()
-
-    def as_tuple(self):
-        return self.count, self.ns, self.longest, dict(self.histogram), len(self.threads)
 
 
 cdef int note_thread() except -1:
@@ -312,89 +296,89 @@ cdef int note_thread() except -1:
     return 0
 
 
-cdef int add_to(dict counts, object key, double weight, double ns) except -1:
-    cdef list found = counts.get(key)
-    if found is None:
-        counts[key] = [weight, ns]
-    else:
-        found[0] = <double>found[0] + weight
-        found[1] = <double>found[1] + ns
-    return 0
-
-
-cdef object stack_number(const fs_stack* stack):
-    if stack == NULL:
-        return 0
-    number = stack.number
-    if number not in known_stacks:
-        known_stacks[number] = <uintptr_t>stack
-    return number
+cdef inline void add(const fs_key* key, double weight, double ns) noexcept:
+    cdef fs_sum* sum = sum_of(key)
+    if sum != NULL:
+        sum.count += weight
+        sum.ns += ns
 
 
 cdef int add_up(fs_waiting* wait, int64_t duration) except -1:
     """One wait, of which all releases are known."""
     global kept_count
-    cdef Origin origin = <Origin><object>wait.origin
     cdef double weight = 1.0
     cdef double ns
-    cdef _Lock lock
-    cdef int i
-    cdef int64_t rest
-    cdef fs_release* release
+    cdef int64_t longest = max(duration, <int64_t>1)
+    cdef fs_key key
     if duration < wait.rate:
-        weight = <double>wait.rate / <double>max(duration, <int64_t>1)
+        weight = <double>wait.rate / <double>longest
     ns = weight * duration
-    number = origin.number
-    way = wait.way
     kept_count += 1
-    if number not in known_origins:
-        known_origins[number] = origin
-    found = locks.get((number, way))
-    if found is None:
-        found = locks[number, way] = _Lock()
-    lock = found
-    lock.count += weight
-    lock.ns += ns
-    lock.longest = max(lock.longest, duration)
-    lock.threads.add(wait.thread)
-    bin = <int>(8 * log2(<double>max(duration, <int64_t>1)))
-    lock.histogram[bin] = lock.histogram.get(bin, 0.0) + weight
-    waiter = stack_number(wait.stack)
-    add_to(waits, (number, way, wait.thread, waiter), weight, ns)
+    memset(&key, 0, sizeof(key))
+    key.way = wait.way
+    key.lock = (<Origin><object>wait.origin).number
+    add_to_lock(&key, wait, duration, weight)
+    key.kind = FS_BY_DURATION
+    key.slot = <int64_t>(8 * log2(<double>longest))
+    add(&key, weight, ns)
+    add_to_slots(&key, wait.since, duration, weight)
+    key.slot = 0
+    key.kind = FS_BY_WAITER
+    key.waiter = wait.thread
+    key.waited = wait.stack
+    add(&key, weight, ns)
+    add_shares(&key, wait, duration, weight)
+    return 0
+
+
+cdef int add_to_lock(fs_key* key, fs_waiting* wait, int64_t duration, double weight) except -1:
+    cdef fs_sum* sum
+    key.kind = FS_OF_LOCK
+    sum = sum_of(key)
+    if sum == NULL:
+        return 0
+    if sum.count == 0:
+        known_origins[key.lock] = <object>wait.origin
+    sum.count += weight
+    sum.ns += weight * duration
+    sum.longest = max(sum.longest, duration)
+    return 0
+
+
+cdef void add_shares(fs_key* key, fs_waiting* wait, int64_t duration, double weight) noexcept:
+    cdef fs_key by_holder = key[0]
+    cdef fs_release* release
+    cdef int64_t ns
+    cdef int i
+    key.kind = FS_BY_PAIR
+    by_holder.kind = FS_BY_HOLDER
+    by_holder.waiter = 0
+    by_holder.waited = NULL
     for i in range(wait.share_count):
         release = wait.shares[i].release
-        rest = wait.shares[i].ns
+        ns = wait.shares[i].ns
         if i == wait.share_count - 1:
-            rest += wait.since + duration - wait.charged
-        holder = stack_number(release.stack if release.done else NULL)
-        add_to(holders, (number, way, release.thread, holder), weight, weight * rest)
-        key = (number, way, release.thread, holder, wait.thread, waiter)
-        pairs[key] = pairs.get(key, 0.0) + weight * rest
-    add_to_slots(number, way, wait.since, duration, weight)
-    return 0
+            ns += wait.since + duration - wait.charged
+        key.holder = by_holder.holder = release.thread
+        key.held = by_holder.held = release.stack if release.done else NULL
+        add(key, weight, weight * ns)
+        add(&by_holder, weight, weight * ns)
 
 
-cdef int add_to_slots(
-    object number, object way, int64_t since, int64_t duration, double weight,
-) except -1:
-    global slots, slot_ns
+cdef void add_to_slots(fs_key* key, int64_t since, int64_t duration, double weight) noexcept:
+    global slot_ns
     cdef int64_t begin = max(since - started, <int64_t>0)
     cdef int64_t end = max(since + duration - started, begin + 1)
-    cdef int64_t slot, until
-    cdef dict wider
+    cdef int64_t until
+    key.kind = FS_BY_TIME
     while end // slot_ns >= SLOTS:
         slot_ns *= 2
-        wider = {}
-        for (a, b, slot), ns in slots.items():
-            wider[a, b, slot // 2] = wider.get((a, b, slot // 2), 0.0) + ns
-        slots = wider
+        halve_slots()
     while begin < end:
-        slot = begin // slot_ns
-        until = min((slot + 1) * slot_ns, end)
-        key = (number, way, slot)
-        slots[key] = slots.get(key, 0.0) + weight * (until - begin)
+        key.slot = begin // slot_ns
+        until = min((key.slot + 1) * slot_ns, end)
+        add(key, weight, weight * (until - begin))
         begin = until
-    return 0
 
 
 cdef int drain() except -1:
@@ -481,13 +465,12 @@ def start(rate):
 
 
 cdef int clear() except -1:
-    global waits, holders, pairs, slots, slot_ns, locks, started, kept_count
+    global slot_ns, started, kept_count
     await_draining()
     try:
         drain_all()
         known_origins.clear()
-        known_stacks.clear()
-        locks, waits, holders, pairs, slots = {}, {}, {}, {}, {}
+        forget_sums()
         slot_ns = FIRST_SLOT_NS
         started = fs_now()
         kept_count = 0
@@ -504,7 +487,7 @@ cdef struct fs_going_on:
     const fs_stack* stack
 
 
-cdef list going_on():
+cdef list going_on(dict stacks):
     """[(lock, way, thread, stack, ns so far), ...] of the waits that have not ended."""
     cdef list result = []
     cdef fs_waiting* waiting
@@ -534,7 +517,7 @@ cdef list going_on():
             known_origins.setdefault((<Origin>origin).number, origin)
             result.append((
                 (<Origin>origin).number, copies[j].way, copies[j].thread,
-                stack_number(copies[j].stack), now - max(copies[j].since, started)))
+                number_of(copies[j].stack, stacks), now - max(copies[j].since, started)))
     return result
 
 
@@ -548,34 +531,73 @@ def recorded():
         draining_ended()
 
 
+cdef object number_of(const fs_stack* stack, dict stacks):
+    """The number of a stack, which is then in `stacks`; 0: it is not known."""
+    if stack == NULL:
+        return 0
+    number = stack.number
+    if number not in stacks:
+        stacks[number] = stack_lines(stack)
+    return number
+
+
 cdef dict copy_recorded():
-    cdef list open_waits = going_on()
-    return {
-        "elapsed": fs_now() - started,
-        "kept": kept_count,
-        "locks": {key: (<_Lock>lock).as_tuple() for key, lock in locks.items()},
-        "waits": {key: tuple(value) for key, value in waits.items()},
-        "holders": {key: tuple(value) for key, value in holders.items()},
-        "pairs": dict(pairs),
-        "slots": dict(slots),
-        "slot": slot_ns,
-        "going_on": open_waits,
-        "origins": dict(known_origins),
-        "threads": dict(known_threads),
-        "stacks": {number: stack_lines(<const fs_stack*><uintptr_t>address)
-                   for number, address in known_stacks.items()},
-    }
+    cdef dict result = {"locks": {}, "waits": {}, "holders": {}, "pairs": {}, "slots": {}}
+    cdef dict stacks = {}
+    cdef const fs_sum* sum = sum_after(NULL)
+    while sum != NULL:
+        if sum.key.lock in known_origins:
+            copy_sum(sum, result, stacks)
+        sum = sum_after(sum)
+    result.update(
+        elapsed=fs_now() - started, kept=kept_count, slot=slot_ns, going_on=going_on(stacks),
+        origins=dict(known_origins), threads=dict(known_threads), stacks=stacks)
+    return result
+
+
+cdef int copy_sum(const fs_sum* sum, dict result, dict stacks) except -1:
+    cdef const fs_key* key = &sum.key
+    cdef object number = key.lock
+    cdef object way = key.way
+    cdef object held = number_of(key.held, stacks)
+    cdef object waited = number_of(key.waited, stacks)
+    cdef dict into
+    cdef list row
+    if key.kind == FS_OF_LOCK or key.kind == FS_BY_DURATION:
+        into = result["locks"]
+        row = into.setdefault((number, way), [0, 0, 0, {}])
+        if key.kind == FS_OF_LOCK:
+            row[0] = sum.count
+            row[1] = sum.ns
+            row[2] = sum.longest
+        else:
+            row[3][key.slot] = sum.count
+    elif key.kind == FS_BY_TIME:
+        into = result["slots"]
+        into[number, way, key.slot] = sum.ns
+    elif key.kind == FS_BY_WAITER:
+        into = result["waits"]
+        into[number, way, key.waiter, waited] = sum.count, sum.ns
+    elif key.kind == FS_BY_HOLDER:
+        into = result["holders"]
+        into[number, way, key.holder, held] = sum.count, sum.ns
+    else:
+        into = result["pairs"]
+        into[number, way, key.holder, held, key.waiter, waited] = sum.ns
+    return 0
 
 
 # -- fork, set-up --------------------------------------------------------------
 
 def _after_fork_in_child():
     """Nobody waits here, and nothing has been recorded."""
-    global ended, ended_count, draining, known_origins, known_threads, known_stacks
+    global ended, ended_count, draining, known_origins, known_threads
     ended = NULL  # their memory is lost: it is not known who was at it
     ended_count = 0
+    if draining:
+        abandon_sums()
     draining = False
-    known_origins, known_threads, known_stacks = {}, {}, {}
+    known_origins, known_threads = {}, {}
     clear()
 
 

@@ -108,7 +108,7 @@ _PAGE = """<!DOCTYPE html>
 @media (prefers-color-scheme: dark) { :root { --ink: #e4e9ee; --dim: #98a4b0; --line: #38424d;
   --lock: #f0843c; --work: #6aa9e9; --paper: #161b21; --soft: #1f262e; } }
 body { font: 14px/1.45 system-ui, sans-serif; color: var(--ink); background: var(--paper);
-  max-width: 1200px; margin: 0 auto; padding: 16px 24px 60px; }
+  max-width: 1200px; margin: 0 auto; padding: 16px 24px 60px; overflow-wrap: anywhere; }
 h1 { font-size: 20px; margin: 8px 0 2px; font-weight: 600; }
 h2 { font-size: 15px; margin: 28px 0 8px; }
 .facts, .note { color: var(--dim); }
@@ -126,6 +126,9 @@ tbody tr.lock:hover, tr.detail { background: var(--soft); }
 .dot { display: inline-block; width: 9px; height: 9px; border-radius: 50%; margin-right: 6px; }
 .columns { display: grid; grid-template-columns: 1fr 1fr; gap: 4px 28px; text-align: left; }
 .columns b { display: block; font-weight: 600; margin-top: 4px; }
+.scroll { overflow-x: auto; }
+@media (max-width: 700px) { body { padding: 12px 12px 40px; }
+  .columns { grid-template-columns: 1fr; } td.text { min-width: 14em; } }
 .bar { display: inline-block; height: 8px; background: var(--lock); margin-right: 6px; }
 svg { display: block; width: 100%; background: var(--soft); }
 svg text { font: 11px system-ui, sans-serif; pointer-events: none; }
@@ -139,7 +142,7 @@ svg g.call { cursor: pointer; }
 <h1 id="headline">@HEADLINE@</h1>
 <div class="facts">@FACTS@</div>
 <h2>Locks</h2>
-<table id="locks"><thead></thead><tbody></tbody></table>
+<div class="scroll"><table id="locks"><thead></thead><tbody></tbody></table></div>
 <p class="note">Click a row for who waited and who held, a heading to sort.
 Blue: waiting for work, which is no contention.</p>
 <h2>Time line: threads that waited for a lock, on average</h2>
@@ -150,7 +153,7 @@ Blue: waiting for work, which is no contention.</p>
 <button class="reset" hidden>whole</button></h2>
 <svg id="holders" role="img" aria-label="flame graph of the holders"></svg>
 <h2>Threads</h2>
-<table id="threads"><thead></thead><tbody></tbody></table>
+<div class="scroll"><table id="threads"><thead></thead><tbody></tbody></table></div>
 <div id="tip"></div>
 <script id="data" type="application/json">@DATA@</script>
 <script>
@@ -242,7 +245,8 @@ table("locks", [
     tr.after(detail);
     const cell = element(detail, "td", {colspan: 8, class: "text"});
     const columns = element(cell, "div", {class: "columns"});
-    const sides = [["waited at", row.waiting], ["held at (the end of the section)", row.holding]];
+    const held = row.work ? "given at" : "held at (the end of the section)";
+    const sides = [["waited at", row.waiting], [held, row.holding]];
     for (const [heading, places] of sides) {
       const column = element(columns, "div");
       element(column, "b", {}, heading);

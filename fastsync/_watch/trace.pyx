@@ -17,14 +17,20 @@ from fastsync._watch.orders cimport forget_orders, note_orders
 from fastsync._watch.origins cimport known_origin, note_made, Origin, origin_of
 from fastsync.raw.c_atomic cimport fs_u8_load_relaxed, fs_u8_store_relaxed
 from fastsync.raw.c_wait cimport FS_FOREVER, fs_now
-from fastsync.raw.parking cimport FS_ACQUIRED
+from fastsync.raw.parking cimport FS_ACQUIRED, FS_ERROR, FS_TIMEOUT
 from fastsync.raw.remutex cimport remutex_lock, remutex_unlock
 
 cdef bint raising = False
-cdef object refuse = None      # refuse(serial): raises; or says whether to ask again
+cdef object refuse = None      # refuse(serial): raises; or one of these
+cdef enum:
+    NO_CIRCLE = 0
+    ASK_AT_ONCE = 1            # some thread may be about to wait
+    ASK_LATER = 2              # there is one, which some thread that runs might open
 
 cdef enum:
-    PATIENCE_NS = 1000000000   # so long it is asked again
+    PATIENCE_NS = 1000000000   # so long it is asked at once
+    FIRST_LOOK_NS = 50000000   # after which it is asked later; the next are further apart
+    LAST_LOOK_NS = 1000000000
 
 
 cdef inline bint detecting() noexcept:
@@ -80,7 +86,8 @@ cdef void finish(fs_wait* wait, fs_hold* hold) noexcept:
 
 
 cdef int detect_begin(fs_wait* wait, int way, int64_t deadline) except -1:
-    """Note the wait; raises DeadlockError for one that would never end."""
+    """Note the wait.  Raises DeadlockError for one that would never end; ASK_LATER when that
+    is not certain yet, else NO_CIRCLE."""
     cdef PyObject* firsts[ORDERS]
     cdef size_t count = 0
     cdef bint close = False
@@ -93,29 +100,50 @@ cdef int detect_begin(fs_wait* wait, int way, int64_t deadline) except -1:
     remutex_unlock(&records)
     if count != 0:
         note_orders(firsts, count, <Origin><object>wait.origin)
-    if close:
-        check_circle(wait)
-    return 0
+    return check_circle(wait) if close else NO_CIRCLE
 
 
 cdef int check_circle(fs_wait* wait) except -1:
+    """As detect_begin()."""
     cdef int64_t patient_until = fs_now() + PATIENCE_NS
+    cdef int answer = ASK_AT_ONCE
     cdef bint close = True
-    while close:
-        # Nothing is sure yet: some other thread may be about to do something else.
+    while close and answer == ASK_AT_ONCE and fs_now() < patient_until:
         remutex_lock(&records)
         wait.settled = True
         remutex_unlock(&records)
         try:
-            close = refuse(wait.serial) and fs_now() < patient_until
+            answer = refuse(wait.serial)
         except MemoryError:
-            close = False  # the program need not notice the detector
+            answer = NO_CIRCLE  # the program need not notice the detector
         finally:
             remutex_lock(&records)
             wait.settled = False
-            close = close and wait.thread != NULL and may_close_circle(wait.thread)
+            close = wait.thread != NULL and may_close_circle(wait.thread)
             remutex_unlock(&records)
+    return ASK_LATER if close and answer == ASK_LATER else NO_CIRCLE
+
+
+cdef int take_now_and_then(
+    fs_wait* wait, object lock, int way, fs_take take, void* ctx, int* result,
+) except -1:
+    """Take it, looking from time to time whether the wait has become a deadlock."""
+    cdef int64_t interval = FIRST_LOOK_NS
+    cdef int answer = ASK_LATER
+    while answer == ASK_LATER:
+        result[0] = take_noted(lock, way, fs_now() + interval, take, ctx)
+        if result[0] != FS_TIMEOUT:
+            return 0
+        interval = min(2 * interval, <int64_t>LAST_LOOK_NS)
+        answer = check_circle(wait)
+    result[0] = take_noted(lock, way, FS_FOREVER, take, ctx)
     return 0
+
+
+cdef int take_noted(object lock, int way, int64_t deadline, fs_take take, void* ctx) noexcept:
+    if profiling():
+        return contend(lock, way & FS_WAY, deadline, take, ctx)
+    return take(ctx, deadline)
 
 
 cdef int trace_lock(
@@ -124,20 +152,19 @@ cdef int trace_lock(
     cdef fs_wait wait
     cdef fs_hold* hold = NULL
     cdef bint begun = False
-    cdef int result
+    cdef int result = FS_ERROR
     if not prepare(&wait, lock, by):
         return contend(lock, way & FS_WAY, deadline, take, ctx)
     try:
-        detect_begin(&wait, way, deadline)
+        if detect_begin(&wait, way, deadline) == ASK_LATER:
+            take_now_and_then(&wait, lock, way, take, ctx, &result)
+        else:
+            result = take_noted(lock, way, deadline, take, ctx)
         begun = True
     finally:
         # Not an `except`: Cython does not get there without memory for the traceback.
         if not begun:
             finish(&wait, NULL)
-    if profiling():
-        result = contend(lock, way & FS_WAY, deadline, take, ctx)
-    else:
-        result = take(ctx, deadline)
     if result == FS_ACQUIRED and way & FS_WAY != FS_SIGNAL:
         hold = new_hold(<Origin><object>wait.origin, way, by, 1)
     finish(&wait, hold)
@@ -155,10 +182,7 @@ cdef void trace_relock(
     if detecting():
         begin_wait(&wait, way, True, True)
     remutex_unlock(&records)
-    if profiling():
-        contend(lock, way & FS_WAY, FS_FOREVER, take, ctx)
-    else:
-        take(ctx, FS_FOREVER)
+    take_noted(lock, way, FS_FOREVER, take, ctx)
     finish(&wait, new_hold(<Origin><object>wait.origin, way, by, depth))
 
 
@@ -340,7 +364,7 @@ def switch(on, raises=False, function=None):
     """Begin with nothing known, or forget who holds and waits.
 
     function(serial of the wait) is called, with `raises`, for a wait that may close a circle: it
-    raises, or says whether it shall be called again.
+    raises, or says what `refuse` stands beside above.
     """
     global refuse, raising
     if function is not None:
