@@ -190,17 +190,20 @@ def test_reset_of_a_broken_barrier_mends_it(impl):
 
 
 def test_wrong_arguments_are_refused(impl):
+    of_a_wrong_type = [lambda: impl.Barrier("2"), lambda: impl.Barrier(None)]
+    too_small = [0, -1]
+    if impl is not fs and sys.version_info < (3, 13):
+        of_a_wrong_type = too_small = []  # the original does not look at `parties` there
     for call in (
         impl.Barrier,
-        lambda: impl.Barrier("2"),
-        lambda: impl.Barrier(None),
+        *of_a_wrong_type,
         lambda: impl.Barrier(1, None, None, None),
         lambda: impl.Barrier(1).wait(1, 2),
         lambda: impl.Barrier(1).reset(1),
     ):
         with pytest.raises(TypeError):
             call()
-    for parties in (0, -1):
+    for parties in too_small:
         with pytest.raises(ValueError, match=r"^parties must be (>= 1|> 0)$"):
             impl.Barrier(parties)
 

@@ -192,9 +192,12 @@ def test_bounded_release_by_many_threads_is_exact(impl):
 
 
 def test_unbounded_value_may_grow(impl):
+    many = 10**9
+    if impl is not fs and sys.version_info < (3, 12):
+        many = 1000  # the original's release() is a loop there
     semaphore = impl.Semaphore(0)
-    semaphore.release(10**9)
-    assert semaphore._value == 10**9
+    semaphore.release(many)
+    assert semaphore._value == many
 
 
 def test_exit_calls_an_overridden_release(impl):

@@ -7,6 +7,7 @@ import copy
 import functools
 import inspect
 import pickle
+import sys
 import threading
 import types
 import typing
@@ -95,7 +96,9 @@ def test_semaphore_over_another_condition(impl):
     with semaphore:
         pass
     impl.Semaphore.release(semaphore, 3)  # by the class
-    assert Observed.notified == [1, 3] and semaphore._value == 4
+    # The original, which a semaphore over a foreign condition is, notified one by one before 3.12.
+    singly = sys.version_info < (3, 12)
+    assert Observed.notified == ([1] * 4 if singly else [1, 3]) and semaphore._value == 4
 
 
 # -- events ------------------------------------------------------------------
