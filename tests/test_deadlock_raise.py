@@ -1,12 +1,14 @@
 """The deadlock detector's truth: whose a hold is; calls that raise in place of waiting for ever."""
 
 import os
+import queue
 import signal
 import threading
 import time
 
 import pytest
 
+import fastsync.queue as drop_in_queue
 import fastsync.threading as drop_in
 from fastsync import (
     FairMutex,
@@ -301,6 +303,19 @@ def test_opposite_orders_of_reader_writer_locks(raising):
     assert len(opposite_orders(a.write, b.write)) == 1
     assert len(opposite_orders(a.upgradable_read, b.write)) == 1
     assert opposite_orders(a.read, b.read) == []
+
+
+@pytest.mark.parametrize("kind", [queue.Queue, drop_in_queue.Queue])
+def test_opposite_orders_of_a_queue_and_a_lock(kind, raising):
+    """A queue's own lock, ours or one that the program put there."""
+    waiting, lock = kind(), drop_in.Lock()
+    if kind is queue.Queue:
+        waiting.mutex = drop_in.Lock()
+        waiting.not_empty = drop_in.Condition(waiting.mutex)
+    (error,) = opposite_orders(lambda: waiting.mutex, lambda: lock)
+    assert {id(thread.holds) for thread in error.cycle} == {id(waiting.mutex), id(lock)}
+    (error,) = opposite_orders(lambda: waiting.not_empty, lambda: lock)
+    assert error.cycle.certain
 
 
 def again(first, second):
