@@ -9,8 +9,8 @@ runs again on both sides, three times in all. A test differs when none of its ou
 was seen on threading; it is flaky when both sides have an outcome in common and another one.
 
 Results are kept in the cache folder (FASTSYNC_CACHE, or ~/.cache/fastsync), so a run that was ended
-goes on there; --fresh begins anew. At the end docs/compatibility.md is written from them; --report
-does only that. The status is 1 when a test differs.
+goes on there; --fresh begins anew. A run of all packages ends by writing docs/compatibility.md from
+them; --report does only that. The status is 1 when a test differs.
 """
 
 import argparse
@@ -351,10 +351,11 @@ PAGE_TAIL = """
 ```sh
 make test-programs
 make test-programs ARGS="trio pebble"
+make test-programs ARGS=--report
 ```
 
 Results are kept outside the checkout, in `~/.cache/fastsync/programs`, so that a run that was ended
-goes on; `ARGS=--fresh` begins anew. `tools/programs/packages.toml` has what each suite needs.
+goes on; `ARGS=--fresh` begins anew, and `--report` writes this page. `tools/programs/packages.toml` has what each suite needs.
 """
 
 
@@ -364,7 +365,6 @@ def main():
     parser.add_argument("--build", action="append", metavar="free|gil=ENVIRONMENT")
     parser.add_argument("--fresh", action="store_true", help="run again what has a result")
     parser.add_argument("--report", action="store_true", help="only write docs/compatibility.md")
-    parser.add_argument("--no-page", action="store_true", help="do not write it")
     chosen = parser.parse_args()
     known = packages()
     unknown = [name for name in chosen.names if name not in known]
@@ -380,7 +380,7 @@ def main():
                     kept(name, build).unlink(missing_ok=True)
                 package = known[name] | known[name].get(build, {})
                 same &= run_one(name, package, build, builds[build].absolute())
-    if not chosen.no_page:
+    if chosen.report or not chosen.names:
         write_page()
     sys.exit(not same)
 
