@@ -355,7 +355,8 @@ make test-programs ARGS=--report
 ```
 
 Results are kept outside the checkout, in `~/.cache/fastsync/programs`, so that a run that was ended
-goes on; `ARGS=--fresh` begins anew, and `--report` writes this page. `tools/programs/packages.toml` has what each suite needs.
+goes on; `ARGS=--fresh` begins anew, and `--report` writes this page.
+`tools/programs/packages.toml` has what each suite needs.
 """
 
 
