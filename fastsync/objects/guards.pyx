@@ -54,7 +54,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 
 from fastsync._watch.trace cimport trace_block, trace_made, tracing
-from fastsync.objects._slots cimport forbid_instances, make_context_manager
+from fastsync.objects._slots cimport discard, forbid_instances, make_context_manager, retire
 from fastsync.raw.c_atomic cimport (
     fs_atomic_u8, fs_pause, fs_u8_cas_acq_rel, fs_u8_cas_acquire, fs_u8_load_acquire,
     fs_u8_load_relaxed, fs_u8_store_release,
@@ -70,7 +70,6 @@ from fastsync.objects._mapping import Part, record
 
 cdef extern from "Python.h":
     PyObject* Py_None
-    PyObject* Py_NewRef(PyObject*) noexcept
     size_t PyVectorcall_NARGS(size_t) noexcept
 
 
@@ -564,6 +563,16 @@ cdef class _MappedWriting(_Mapped):
     @value.deleter
     def value(self):
         raise AttributeError("the value of a guard cannot be deleted")
+
+
+cdef void dealloc_guard(PyObject* self) noexcept:
+    cdef PyObject* lock = <PyObject*>(<_Guard>self).lock
+    retire(self)
+    # relaxed: as in __dealloc__.  No step from here on may count a reference to the guard.
+    if fs_u8_load_relaxed(&(<_Guard>self).life) == GUARD_HELD:
+        (<_Owner>lock).drop(<_Guard>self)
+    discard(self)
+    Py_DECREF(<object>lock)
 
 
 cdef int finish_guard(type cls) except -1:

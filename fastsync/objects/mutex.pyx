@@ -46,8 +46,8 @@ from fastsync.objects._slots cimport (
 )
 from fastsync.objects._timeouts cimport deadline_for, deadline_until
 from fastsync.objects.guards cimport (
-    GUARD_AWAY, GUARD_BLOCK, GUARD_BUSY, GUARD_DEAD, GUARD_HELD, _Guard, _Mapped, _Owner, begin,
-    end, finish_guard, here, is_alive, leave_held, raise_dead, refuse_call, return_hold, step,
+    GUARD_AWAY, GUARD_BLOCK, GUARD_BUSY, GUARD_DEAD, GUARD_HELD, _Guard, _Mapped, _Owner, allocate_guard,
+    begin, end, finish_guard, here, is_alive, leave_held, raise_dead, refuse_call, return_hold, step,
     survivor, wait_a_little,
 )
 from fastsync.raw.c_atomic cimport (
@@ -143,16 +143,10 @@ cdef inline PyObject* new_guard(_Mutex m) except NULL:
         # acquire: pairs with the release in guard_dealloc
         guard = <PyObject*>fs_uptr_exchange_acq_rel(&m.spare, 0)
     if guard == NULL:
-        return make_guard(m)
+        return allocate_guard(MutexGuard, m)
     reuse(MutexGuard, guard)  # it led to this mutex before: all fields are set
     Py_INCREF(m)
     return guard
-
-
-cdef PyObject* make_guard(_Mutex m) except NULL:
-    cdef MutexGuard guard = MutexGuard.__new__(MutexGuard)
-    guard.lock = m
-    return Py_NewRef(<PyObject*>guard)
 
 
 cdef MappedMutexGuard new_mapped_guard(_Owner lock):

@@ -73,8 +73,9 @@ cdef int take_word(fs_rwlock* word, int way, int64_t deadline) noexcept
 # Whether a thread waits for what a guard holds in this way; a hint.
 cdef bint is_word_wanted(fs_rwlock* word, int way) noexcept
 # Lock, for a new guard; False when the deadline has passed.
-cdef bint take_for(_Guard guard, _ReadWriteLock lock, int way, int64_t deadline) except -1
-cdef ReadGuard new_read_guard()
+cdef bint take_for(_Guard guard, int way, int64_t deadline) except -1
+# A guard of the lock, not alive yet.
+cdef ReadGuard new_read_guard(_Owner lock)
 # `heir` holds, in this way, what `guard` has given up.
 cdef void give_to(_Guard heir, _Guard guard, int way) noexcept
 # The lock of a guard that is alive.

@@ -5,19 +5,19 @@ The life of a guard: see guards.pyx.
 cimport cython
 from libc.stdint cimport int64_t, uintptr_t
 from cpython.object cimport PyObject, visitproc
-from cpython.ref cimport Py_INCREF, Py_XDECREF
+from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 
 from fastsync._watch.trace cimport (
     FS_BLOCK, FS_EXCLUSIVE, fs_section, FS_SHARED, FS_SHARED_RECURSIVE, trace_changed, trace_lock,
     trace_release, trace_released, tracing,
 )
 from fastsync.objects._slots cimport (
-    collect_by, forbid_instances, fs_traverse, make_context_manager, publish,
+    collect_by, end_in, forbid_instances, fs_traverse, make_context_manager, publish,
 )
 from fastsync.objects._timeouts cimport deadline_for, deadline_until, lock_deadline
 from fastsync.objects.guards cimport (
-    GUARD_DEAD, GUARD_HELD, _Direct, _Guard, _Mapped, _MappedWriting, _Owner, _Writing, begin,
-    finish_guard, is_alive, raise_dead, refuse_call, refuse_pickling, return_hold,
+    GUARD_DEAD, GUARD_HELD, _Direct, _Guard, _Mapped, _MappedWriting, _Owner, _Writing,
+    allocate_guard, begin, dealloc_guard, finish_guard, is_alive, raise_dead, refuse_call, refuse_pickling, return_hold,
 )
 from fastsync.raw.c_atomic cimport (
     fs_atomic_uptr, fs_u8_load_relaxed, fs_uptr_cas_acq_rel, fs_uptr_exchange_acq_rel,
@@ -90,11 +90,11 @@ cdef bint take(
     return result
 
 
-cdef bint take_for(_Guard guard, _ReadWriteLock lock, int way, int64_t deadline) except -1:
+cdef bint take_for(_Guard guard, int way, int64_t deadline) except -1:
     """Lock, for a new guard; False when the deadline has passed."""
-    guard.lock = lock
     guard.way = FS_SHARED if way == FS_SHARED_RECURSIVE else way
-    if not take(lock, way, deadline, <fs_rwlock**>&guard.word, <PyObject*>guard, 0):
+    if not take(<_ReadWriteLock>guard.lock, way, deadline, <fs_rwlock**>&guard.word,
+                <PyObject*>guard, 0):
         return False
     begin(guard, GUARD_HELD)
     return True
@@ -111,13 +111,15 @@ cdef int release_noted(_ReadWriteLock lock, int way, fs_rwlock* word, void* guar
 
 # -- guards ------------------------------------------------------------------
 
-cdef ReadGuard new_read_guard():
-    return ReadGuard.__new__(ReadGuard)
+cdef ReadGuard new_read_guard(_Owner lock):
+    cdef PyObject* raw = allocate_guard(ReadGuard, lock)
+    guard = <ReadGuard>raw
+    Py_DECREF(guard)
+    return guard
 
 
 cdef void give_to(_Guard heir, _Guard guard, int way) noexcept:
     """`heir` holds, in this way, what `guard` has given up."""
-    heir.lock = guard.lock
     heir.way = way
     heir.word = guard.word
     begin(heir, GUARD_HELD)
@@ -338,8 +340,8 @@ cdef class LockView:
 # -- the lock ------------------------------------------------------------------
 
 cdef inline ReadGuard read_guard(_ReadWriteLock lock, int way, int64_t deadline):
-    cdef ReadGuard guard = ReadGuard.__new__(ReadGuard)
-    return guard if take_for(guard, lock, way, deadline) else None
+    cdef ReadGuard guard = new_read_guard(lock)
+    return guard if take_for(guard, way, deadline) else None
 
 
 @cython.no_gc_clear  # see clear_lock
@@ -508,6 +510,7 @@ cdef int set_up() except -1:
     cdef LockView probe = LockView.__new__(LockView)
     for cls in (ReadGuard, MappedReadGuard, MappedWriteGuard):
         finish_guard(cls)
+    end_in(ReadGuard, dealloc_guard)
     make_context_manager(LockView, <char*>&probe.call - <char*><PyObject*>probe)
     forbid_instances(LockView)
     register_pinnable(LockView, parts=_pinned_with_view)

@@ -26,10 +26,11 @@ from fastsync._watch.trace cimport (
     FS_REENTRANT, fs_section, trace_disowned, trace_lock, trace_release, trace_released,
     trace_relock, tracing,
 )
-from fastsync.objects._slots cimport collect_by, fs_traverse, make_context_manager, publish
+from fastsync.objects._slots cimport collect_by, end_in, fs_traverse, make_context_manager, publish
 from fastsync.objects._timeouts cimport deadline_for, deadline_until
 from fastsync.objects.guards cimport (
-    GUARD_AWAY, GUARD_BLOCK, GUARD_DEAD, GUARD_HELD, _Guard, _Mapped, end, finish_guard, here,
+    GUARD_AWAY, GUARD_BLOCK, GUARD_DEAD, GUARD_HELD, _Guard, _Mapped, allocate_guard,
+    dealloc_guard, end, finish_guard, here,
     is_alive, raise_dead, refuse_call, return_hold, step, survivor, wait_a_little,
 )
 from fastsync.objects.mutex cimport (
@@ -182,8 +183,9 @@ cdef int take_level_surely(void* mutex, int64_t deadline) noexcept:
 
 cdef ReentrantMutexGuard new_guard(ReentrantMutex m):
     """A guard that is not alive yet."""
-    cdef ReentrantMutexGuard guard = ReentrantMutexGuard.__new__(ReentrantMutexGuard)
-    guard.lock = m
+    cdef PyObject* raw = allocate_guard(ReentrantMutexGuard, m)
+    guard = <ReentrantMutexGuard>raw
+    Py_DECREF(guard)
     return guard
 
 
@@ -522,6 +524,7 @@ cdef int set_up() except -1:
     traverse_value = collect_by(ReentrantMutex, traverse_reentrant, clear_reentrant)
     make_context_manager(ReentrantMutex, <char*>&probe.call - <char*><PyObject*>probe)
     finish_guard(ReentrantMutexGuard)
+    end_in(ReentrantMutexGuard, dealloc_guard)
     register_pinnable(ReentrantMutex)
     return 0
 

@@ -5,16 +5,17 @@ The life of a guard: see guards.pyx.  What ShardedLock shares is in readwrite.py
 cimport cython
 from libc.stdint cimport int64_t
 from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF
 
 from fastsync._watch.trace cimport (
     FS_EXCLUSIVE, FS_SHARED, FS_UPGRADABLE, FS_UPGRADE, trace_changed, trace_disowned, trace_lock,
     tracing,
 )
-from fastsync.objects._slots cimport publish
+from fastsync.objects._slots cimport end_in, publish
 from fastsync.objects._timeouts cimport deadline_for, deadline_until
 from fastsync.objects.guards cimport (
-    GUARD_AWAY, GUARD_DEAD, GUARD_HELD, _Direct, _Guard, _Writing, end, finish_guard, leave_held,
-    lend, return_hold, step,
+    GUARD_AWAY, GUARD_DEAD, GUARD_HELD, _Direct, _Guard, _Owner, _Writing, allocate_guard,
+    dealloc_guard, end, finish_guard, leave_held, lend, return_hold, step,
 )
 from fastsync.objects.readwrite cimport (
     ReadGuard, _ReadWriteLock, finish_lock, give_to, is_word_wanted, lock_of, new_read_guard,
@@ -41,6 +42,20 @@ cdef inline int unlock_word(fs_rwlock* word, int way, bint fair) noexcept:
 
 # -- guards ------------------------------------------------------------------
 
+cdef WriteGuard new_write_guard(_Owner lock):
+    cdef PyObject* raw = allocate_guard(WriteGuard, lock)
+    guard = <WriteGuard>raw
+    Py_DECREF(guard)
+    return guard
+
+
+cdef UpgradableReadGuard new_upgradable_guard(_Owner lock):
+    cdef PyObject* raw = allocate_guard(UpgradableReadGuard, lock)
+    guard = <UpgradableReadGuard>raw
+    Py_DECREF(guard)
+    return guard
+
+
 @cython.final
 @cython.no_gc_clear
 cdef class WriteGuard(_Writing):
@@ -56,7 +71,7 @@ cdef class WriteGuard(_Writing):
 
     def downgrade(self):
         """A ReadGuard in place of this guard; no thread writes in between."""
-        cdef ReadGuard result = new_read_guard()
+        cdef ReadGuard result = new_read_guard(self.lock)
         end(self)
         if tracing():
             trace_changed(self.lock, <PyObject*>self, <PyObject*>result, FS_SHARED)
@@ -66,7 +81,7 @@ cdef class WriteGuard(_Writing):
 
     def downgrade_to_upgradable(self):
         """An UpgradableReadGuard in place of this guard; no thread writes in between."""
-        cdef UpgradableReadGuard result = UpgradableReadGuard.__new__(UpgradableReadGuard)
+        cdef UpgradableReadGuard result = new_upgradable_guard(self.lock)
         end(self)
         if tracing():
             trace_changed(self.lock, <PyObject*>self, <PyObject*>result, FS_UPGRADABLE)
@@ -87,7 +102,7 @@ cdef void come_back(_Guard guard) noexcept:
 
 cdef WriteGuard upgraded(UpgradableReadGuard self, int64_t deadline):
     """The guard that writes, `self` being AWAY; or None, and `self` as it was."""
-    cdef WriteGuard result = WriteGuard.__new__(WriteGuard)
+    cdef WriteGuard result = new_write_guard(self.lock)
     cdef int outcome
     lend(self)
     try:
@@ -176,7 +191,7 @@ cdef class UpgradableReadGuard(_Direct):
 
     def downgrade(self):
         """A ReadGuard in place of this guard; no thread writes in between."""
-        cdef ReadGuard result = new_read_guard()
+        cdef ReadGuard result = new_read_guard(self.lock)
         end(self)
         if tracing():
             trace_changed(self.lock, <PyObject*>self, <PyObject*>result, FS_SHARED)
@@ -188,13 +203,13 @@ cdef class UpgradableReadGuard(_Direct):
 # -- the lock ------------------------------------------------------------------
 
 cdef inline WriteGuard write_guard(RwLock lock, int64_t deadline):
-    cdef WriteGuard guard = WriteGuard.__new__(WriteGuard)
-    return guard if take_for(guard, lock, FS_EXCLUSIVE, deadline) else None
+    cdef WriteGuard guard = new_write_guard(lock)
+    return guard if take_for(guard, FS_EXCLUSIVE, deadline) else None
 
 
 cdef inline UpgradableReadGuard upgradable_guard(RwLock lock, int64_t deadline):
-    cdef UpgradableReadGuard guard = UpgradableReadGuard.__new__(UpgradableReadGuard)
-    return guard if take_for(guard, lock, FS_UPGRADABLE, deadline) else None
+    cdef UpgradableReadGuard guard = new_upgradable_guard(lock)
+    return guard if take_for(guard, FS_UPGRADABLE, deadline) else None
 
 
 @cython.final
@@ -275,8 +290,9 @@ acquire ordering).  One machine word of state.  Origin: parking_lot's RwLock."""
 
 
 cdef int set_up() except -1:
-    finish_guard(WriteGuard)
-    finish_guard(UpgradableReadGuard)
+    for cls in (WriteGuard, UpgradableReadGuard):
+        finish_guard(cls)
+        end_in(cls, dealloc_guard)
     return finish_lock(RwLock)
 
 

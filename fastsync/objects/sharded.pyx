@@ -2,11 +2,15 @@
 cimport cython
 from libc.stdint cimport int64_t
 from libc.string cimport memset
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF
 
 from fastsync._watch.trace cimport FS_EXCLUSIVE, FS_SHARED
-from fastsync.objects._slots cimport publish
+from fastsync.objects._slots cimport end_in, publish
 from fastsync.objects._timeouts cimport deadline_for, deadline_until
-from fastsync.objects.guards cimport _Guard, _Writing, finish_guard
+from fastsync.objects.guards cimport (
+    _Guard, _Writing, allocate_guard, dealloc_guard, finish_guard,
+)
 from fastsync.objects.readwrite cimport (
     _ReadWriteLock, finish_lock, is_word_wanted, lock_of, take_for, take_word, uncount_hold,
 )
@@ -32,8 +36,10 @@ cdef class ShardedWriteGuard(_Writing):
 
 
 cdef inline ShardedWriteGuard write_guard(ShardedLock lock, int64_t deadline):
-    cdef ShardedWriteGuard guard = ShardedWriteGuard.__new__(ShardedWriteGuard)
-    return guard if take_for(guard, lock, FS_EXCLUSIVE, deadline) else None
+    cdef PyObject* raw = allocate_guard(ShardedWriteGuard, lock)
+    guard = <ShardedWriteGuard>raw
+    Py_DECREF(guard)
+    return guard if take_for(guard, FS_EXCLUSIVE, deadline) else None
 
 
 @cython.final
@@ -140,6 +146,7 @@ are RwLock's.  Origin: crossbeam's ShardedLock, which exceptions poison."""
 
 cdef int set_up() except -1:
     finish_guard(ShardedWriteGuard)
+    end_in(ShardedWriteGuard, dealloc_guard)
     return finish_lock(ShardedLock)
 
 
