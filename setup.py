@@ -65,8 +65,9 @@ OTHER_LEVELS = dict.fromkeys(
     "-Os",
 )
 OTHER_LEVELS |= dict.fromkeys(
-    """objects.condvar objects.guards objects.mutex objects.queues objects.readwrite
-    objects.reentrant objects.rwlock objects.sharded""".split(),
+    """objects._opened objects._ring objects.channel objects.condvar objects.guards
+    objects.mutex objects.priority_queue objects.queue objects.readwrite objects.reentrant
+    objects.rwlock objects.select objects.sharded objects.simple_queue""".split(),
     "-O2",
 )
 UNIX_LINK = ["-pthread", *SANITIZER] + ["-s"] * (PLAIN and sys.platform == "linux")

@@ -51,7 +51,7 @@ _HOME |= dict.fromkeys(["Parker", "Unparker", "WaitGroup"], "objects.parker")
 _HOME["holding"] = "objects.lock"
 _HOME |= dict.fromkeys(["owner", "reset_after_fork", "waiters"], "objects.inspection")
 _HOME["unpickled_fresh"] = "objects.pickling"
-_SUBMODULES = frozenset({"deadlock", "queue", "threading"})
+_SUBMODULES = frozenset({"channel", "deadlock", "queue", "threading"})
 
 __all__ = sorted(["__version__", "get_include", *_HOME])
 

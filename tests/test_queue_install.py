@@ -52,7 +52,7 @@ def test_a_module_that_is_imported_later(run_python):
     code = """
 import sys, fastsync
 fastsync.install()
-assert "queue" not in sys.modules and "fastsync.objects.queues" not in sys.modules
+assert "queue" not in sys.modules and "fastsync.objects._ring" not in sys.modules
 import concurrent.futures.thread as pool
 import queue
 import fastsync.queue as ours
@@ -70,7 +70,7 @@ import sys, fastsync
 fastsync.install()
 fastsync.uninstall()
 import queue
-assert "fastsync.objects.queues" not in sys.modules and hasattr(queue.Queue, "_put")
+assert "fastsync.objects._ring" not in sys.modules and hasattr(queue.Queue, "_put")
 """
     run_python("-S", "-c", f"import sys; sys.path[:] = {sys.path}; {code}")
 

@@ -15,7 +15,9 @@ import sys
 import threading
 
 import fastsync
+import fastsync.queue as queues
 import fastsync.threading as fs
+from fastsync.channel import after, bounded, never, select, unbounded
 from fastsync.raw.parking import parked_total
 
 PAGE = os.sysconf("SC_PAGESIZE")
@@ -59,6 +61,40 @@ KINDS = {
             "except RuntimeError: pass",
             "try: x.acquire(timeout='')",
             "except TypeError: pass",
+        ],
+    ),
+    "Queue": (
+        queues.Queue,
+        [
+            "x.put(1); x.get(); x.task_done()",
+            "x.put_many(range(70)); x.get_many(70)",
+            "try: x.get_nowait()",
+            "except queues.Empty: pass",
+        ],
+    ),
+    "PriorityQueue": (
+        queues.PriorityQueue,
+        ["x.put((1, [])); x.put((0, {})); x.get(); x.get()", "x.put(2.5); x.get()"],
+    ),
+    "SimpleQueue": (queues.SimpleQueue, ["x.put([]); x.get()", "x.put(1); x.get_many(3)"]),
+    "channel": (
+        lambda: bounded(2),
+        [
+            "x[0].send([]); x[1].recv()",
+            "x[0].clone().close(); x[1].clone()",
+            "try: x[1].recv_timeout(0)",
+            "except TimeoutError: pass",
+            "t, r = unbounded(); t.send(t); r.close()",
+        ],
+    ),
+    "select": (
+        lambda: (*bounded(2), queues.Queue(), fs.Event(), fs.Semaphore(1)),
+        [
+            "select((x[0], [])); select(x[1], x[2])",
+            "select(x[1], x[2], x[3], timeout=0)",
+            "select(x[1], x[2], x[3], never(), (x[0], [])); x[1].recv()",
+            "select(x[1], x[2], x[3], after(0)); select(x[1], x[4]); x[4].release()",
+            "select(x[1], x[2], timeout=1e-6)",
         ],
     ),
     "Mutex": (
@@ -207,6 +243,8 @@ def levels(thing):
 def repeat(lines, x, count):
     body = "\n".join("        " + line for line in lines)
     names = {"fs": fs, "fastsync": fastsync, "repeat": itertools.repeat, **CALLED}
+    names |= {"queues": queues, "select": select, "never": never, "after": after}
+    names["unbounded"] = unbounded
     exec(f"def run(x, n):\n    for _ in repeat(None, n):\n{body}", names)
     names["run"](x, count)
 

@@ -74,7 +74,7 @@ def _swap_queue(module):
         return
     if getattr(module, "Empty", None) is not Empty:
         return  # a program's own module of that name
-    from fastsync.objects import queues  # not under the guard: it waits for other imports
+    from fastsync import queue as queues  # not under the guard: it waits for other imports
 
     if module.Full is not queues.Full:
         return  # imported anew: ours raise the first one's exceptions

@@ -18,6 +18,8 @@ cdef int put_unslotted(type cls, str name, object value) except -1
 cdef int forbid_instances(type cls) except -1
 # How the collector sees an instance; returns tp_traverse as it was.
 cdef fs_traverse collect_by(type cls, fs_traverse traverse, fs_clear clear) noexcept
+# Instances are freed as those of `base` are: no references of its own.
+cdef void free_as(type cls, type base) noexcept
 # From now on `metaclass`, a subclass of `type` that adds no fields, is the class of `cls`.
 cdef int set_metaclass(type cls, type metaclass) except -1
 # So that the `__class__` of an instance can be changed to `base`: no fields of its own.

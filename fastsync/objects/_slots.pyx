@@ -163,6 +163,10 @@ cdef fs_traverse collect_by(type cls, fs_traverse traverse, fs_clear clear) noex
     return before
 
 
+cdef void free_as(type cls, type base) noexcept:
+    (<RawType*><PyObject*>cls).tp_dealloc = (<RawType*><PyObject*>base).tp_dealloc
+
+
 cdef int make_lazy_dict(type cls, Py_ssize_t dict_offset) except -1:
     cdef RawType* raw = <RawType*><PyObject*>cls
     raw.tp_dictoffset = dict_offset

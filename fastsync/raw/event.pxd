@@ -5,7 +5,7 @@ from fastsync.raw.c_atomic cimport (
     fs_atomic_u8, fs_u8_cas_acq_rel, fs_u8_cas_release, fs_u8_load_acquire,
 )
 from fastsync.raw.c_wait cimport FS_FOREVER
-from fastsync.raw.parking cimport deadline_after, FS_ACQUIRED, FS_PLAIN
+from fastsync.raw.parking cimport deadline_after, fs_place, FS_ACQUIRED, FS_PLAIN
 
 
 #   0        clear, no thread parked
@@ -64,3 +64,10 @@ cdef inline void event_wait(fs_event* e) noexcept nogil:
 cdef inline bint event_wait_for(fs_event* e, int64_t ns) noexcept nogil:
     """Wait for `ns` nanoseconds at most: whether it was set."""
     return event_wait_until(e, deadline_after(ns), FS_PLAIN) == FS_ACQUIRED
+
+
+# -- between the modules of this package; not for others ---------------------
+
+# For a wait for several things: whether it is set; if not, where to park for that.  Who was
+# woken there with FS_TOKEN_HANDOFF has seen it set, else looks again.
+cdef bint event_is_set_or_place(fs_event* e, fs_place* place) noexcept nogil

@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t, uint8_t, uintptr_t
 from fastsync.raw.c_atomic cimport fs_u8_cas_relaxed, fs_u8_load_relaxed, fs_u8_store_release
 from fastsync.raw.parking cimport (
     FS_ACQUIRED, FS_ERROR, FS_KEEP_PLACE, FS_PARK_INVALID, FS_PARK_TIMED_OUT, FS_PARK_UNPARKED,
-    FS_SPIN, FS_TIMEOUT, FS_TOKEN_HANDOFF, FS_TOKEN_NORMAL, fs_unpark_result, is_past, park,
+    FS_SPIN, FS_TIMEOUT, FS_TOKEN_HANDOFF, FS_TOKEN_NORMAL, fs_place, fs_unpark_result, is_past, park,
     unpark_all, unpark_filter,
 )
 
@@ -47,6 +47,21 @@ cdef int event_wait_slow(fs_event* e, int64_t deadline, int flags) noexcept nogi
             return FS_TIMEOUT
         if result != FS_PARK_INVALID:
             return FS_ERROR
+
+
+cdef bint event_is_set_or_place(fs_event* e, fs_place* place) noexcept nogil:
+    cdef uint8_t seen = 0
+    # relaxed: announces us; park_on_any() validates under the bucket lock
+    if not fs_u8_cas_relaxed(&e.state, &seen, FS_EVENT_PARKED) and seen == FS_EVENT_SET:
+        if event_is_set(e):
+            return True
+        # Cleared since: park_on_any() refuses, and the caller looks again.
+    place.key = <uintptr_t>e
+    place.validate = event_still_clear
+    place.timed_out = event_wait_ended
+    place.ctx = e
+    place.park_token = 0
+    return False
 
 
 cdef uintptr_t event_becomes_set(void* ctx, fs_unpark_result* result) noexcept nogil:

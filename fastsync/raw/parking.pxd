@@ -10,9 +10,9 @@ this module, no blocking.
 """
 from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
 
-from fastsync.raw.c_atomic cimport fs_pause
+from fastsync.raw.c_atomic cimport fs_atomic_uptr, fs_pause
 from fastsync.raw cimport c_version  # so that versions are compared
-from fastsync.raw.c_wait cimport FS_FOREVER, fs_now, fs_yield
+from fastsync.raw.c_wait cimport FS_FOREVER, fs_now, fs_waitword, fs_yield
 
 # The address that threads park on: of a lock word, or of anything else that is
 # the caller's own.  Its C name, like those of the lock words, carries the API's
@@ -166,6 +166,40 @@ cdef int park_since(
     fs_timed_out timed_out, void* ctx, uintptr_t park_token,
     int64_t deadline, int flags, uintptr_t* token, int64_t since,
 ) noexcept nogil
+# One of several keys that a thread parks on at once: see park_on_any().  The caller sets
+# what stands above `woken`, and says nothing of the rest.
+cdef struct fs_waiter "fs_waiter":
+    fs_waitword word
+    fs_waitword* shared  # of an fs_place: what its thread sleeps on; else NULL
+    fs_atomic_uptr key   # changed by a requeue, under both bucket locks
+    uintptr_t thread     # whose it is
+    bint queued          # guarded by the bucket lock of `key`
+    bint away            # its thread runs code of others: not to be moved; likewise
+    fs_waiter* outer     # the next of those that are away
+    fs_waiter* next
+    fs_waiter* prev
+    fs_waiter* sibling   # of a head: the next key's head
+    fs_waiter* tail      # of a head: the end of its queue
+    uintptr_t park_token
+    uintptr_t unpark_token
+    int64_t since        # when its call began
+    bint overtaken       # it was woken in this call, and another thread was faster
+    int64_t fair_from    # of a head: not before then is it handed over to for its age
+
+cdef struct fs_place:
+    uintptr_t key
+    fs_validate validate
+    fs_timed_out timed_out  # or NULL
+    void* ctx
+    uintptr_t park_token
+    bint woken           # afterwards: on this key, with `token`
+    uintptr_t token
+    fs_waiter record
+
+# Park on all of them until woken on one, or perhaps on several: queued nowhere afterwards.
+# FS_PARK_UNPARKED, TIMED_OUT, INVALID (a validate() refused), or SIGNALLED: handlers are due;
+# whatever it is, some may have been woken.
+cdef int park_on_any(fs_place* places, size_t n, int64_t deadline, int flags) noexcept nogil
 # Whether a wait with these flags runs signal handlers: in the main thread, with its
 # thread state attached.
 cdef bint runs_handlers(int flags) noexcept nogil

@@ -110,23 +110,6 @@ cdef enum:
     SPIN_YIELDS = 20
     SPIN_LOOKS = 20
 
-cdef struct fs_waiter "fs_waiter":
-    fs_waitword word
-    fs_atomic_uptr key   # changed by a requeue, under both bucket locks
-    uintptr_t thread     # whose it is
-    bint queued          # guarded by the bucket lock of `key`
-    bint away            # its thread runs code of others: not to be moved; likewise
-    fs_waiter* outer     # the next of fs_mine
-    fs_waiter* next
-    fs_waiter* prev
-    fs_waiter* sibling   # of a head: the next key's head
-    fs_waiter* tail      # of a head: the end of its queue
-    uintptr_t park_token
-    uintptr_t unpark_token
-    int64_t since        # when its call began
-    bint overtaken       # it was woken in this call, and another thread was faster
-    int64_t fair_from    # of a head: not before then is it handed over to for its age
-
 cdef extern from *:
     """
     /* A cache line, all of which the lock guards. */
@@ -296,6 +279,8 @@ cdef void wake_list(fs_waiter* w) noexcept nogil:
     cdef fs_waiter* next
     while w != NULL:
         next = w.next  # before the wake: the record is gone after it
+        if w.shared != NULL:
+            fs_waitword_wake(w.shared)  # stays until all records of its thread are woken
         fs_waitword_wake(&w.word)
         w = next
 
@@ -356,6 +341,7 @@ cdef int park_since(
         unlock_bucket(bucket)
         return FS_PARK_INVALID
     fs_waitword_init(&self.word)
+    self.shared = NULL
     self.thread = fs_thread_id()
     self.park_token = park_token
     self.since = since
@@ -390,6 +376,59 @@ cdef int park_since(
     fs_attach(wait.state)
     if token != NULL:
         token[0] = self.unpark_token
+    return result
+
+
+cdef bint queue_at(fs_place* place, fs_waitword* shared, int64_t since) noexcept nogil:
+    """Whether validate() agrees; if so the place's record is in the queue of its key."""
+    cdef fs_waiter* w = &place.record
+    cdef fs_bucket* bucket = lock_bucket(place.key)
+    if not place.validate(place.ctx):
+        unlock_bucket(bucket)
+        return False
+    fs_waitword_init(&w.word)
+    w.shared = shared
+    w.thread = fs_thread_id()
+    w.park_token = place.park_token
+    w.since = since
+    w.overtaken = w.away = False
+    w.unpark_token = FS_TOKEN_NORMAL
+    enqueue(bucket, place.key, w)
+    unlock_bucket(bucket)
+    return True
+
+
+cdef int park_on_any(fs_place* places, size_t n, int64_t deadline, int flags) noexcept nogil:
+    # Each place has a record of its own, and the handshake with its waker that every record
+    # has; what the thread sleeps on is shared.  So a waker on each key may come, in any
+    # order and at any moment, and none touches what is gone.
+    cdef fs_waiter self  # queued nowhere: the word alone is used
+    cdef PyThreadState* state = NULL
+    cdef bint signals = runs_handlers(flags)
+    cdef int64_t since = fs_ticks()
+    cdef int result = FS_PARK_UNPARKED
+    cdef size_t i, queued = 0
+    fs_waitword_init(&self.word)
+    while queued < n and result == FS_PARK_UNPARKED:
+        if queue_at(&places[queued], &self.word, since):
+            queued += 1
+        else:
+            result = FS_PARK_INVALID
+    if result == FS_PARK_UNPARKED:
+        state = fs_detach()
+        if flags & FS_SPIN:
+            spin(&self, deadline)
+        result = sleep_and_look(&self, deadline, state) if signals else sleep_on(&self, deadline)
+        result = (FS_PARK_UNPARKED if result == FS_WOKEN
+                  else FS_PARK_TIMED_OUT if result == FS_TIMED_OUT else FS_PARK_SIGNALLED)
+    for i in range(queued):
+        places[i].woken = not give_up(&places[i].record, places[i].timed_out, places[i].ctx)
+        places[i].token = places[i].record.unpark_token
+        fs_waitword_destroy(&places[i].record.word)
+    for i in range(queued, n):
+        places[i].woken = False
+    fs_waitword_destroy(&self.word)
+    fs_attach(state)
     return result
 
 

@@ -16,6 +16,12 @@ its item over past the ring; a get moves the item of the first that waits for ro
 ring.  Nobody overtakes a thread that is parked, and none is woken for nothing.  `limit` 0
 is a rendezvous: the ring stays empty, and items go from thread to thread.
 
+A select waits for several rings at once, so another ring may have served it while it is still
+parked on this one.  Its waits are *claims*: a thread serves one by being the first that
+claims it, under the bucket lock, and passes over one that has been claimed.  So a select is
+served once, in the order of all who wait, and what is said above of parked threads is true of
+those that are not claimed.
+
 * where the order is the user's (FS_RING_SORTED), room is not filled but announced: the first
   that waits is woken and puts its item itself.  There is then as much room as there are
   threads woken for it, or nobody waits for it; so who is woken and does not use the room
@@ -45,6 +51,7 @@ from fastsync.raw.c_atomic cimport (
     fs_uptr_load_relaxed, fs_uptr_store_relaxed,
 )
 from fastsync.raw.mutex cimport fs_mutex, mutex_lock_inner, mutex_unlock_inner
+from fastsync.raw.parking cimport fs_place
 
 cdef enum:
     FS_RING_SHUT = 1
@@ -90,6 +97,14 @@ cdef struct fs_ring:
     fs_atomic_u32 state
     fs_mutex lock
     uint8_t order
+
+
+# One of the waits of a select, what its park token points to; that of a put has bit 0 set,
+# which a pointer to an item has not.
+cdef struct fs_claim:
+    fs_atomic_u32* chosen  # the number of the wait that was served; 0: none
+    uint32_t number
+    void* item             # of a put
 
 
 cdef inline size_t ring_no_limit() noexcept nogil:
@@ -142,6 +157,10 @@ cdef void ring_wake_joiners(fs_ring* r, uintptr_t token) noexcept nogil
 cdef void ring_wake_sorters(fs_ring* r) noexcept nogil
 # Use the larger or smaller memory, if the items still fit; returns what is to be freed.
 cdef void** ring_move(fs_ring* r, void** items, size_t capacity) noexcept nogil
+
+# Fill in where a select parks that found nothing to take, or no room, and has marked the ring.
+cdef void ring_getters_place(fs_ring* r, fs_claim* claim, fs_place* place) noexcept nogil
+cdef void ring_putters_place(fs_ring* r, fs_claim* claim, fs_place* place) noexcept nogil
 
 # These let the lock go.  `first`: park ahead of the others, having been overtaken.
 # FS_RING_DONE, FS_RING_AGAIN, FS_RING_CLOSED, FS_RING_TIMEOUT or FS_RING_ERROR.

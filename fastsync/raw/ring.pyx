@@ -3,9 +3,10 @@ from libc.stdint cimport int64_t, uint32_t, uintptr_t
 from libc.string cimport memcpy
 
 from fastsync.raw.c_wait cimport FS_FOREVER
+from fastsync.raw.c_atomic cimport fs_u32_cas_relaxed
 from fastsync.raw.parking cimport (
-    FS_PARK_INTERRUPTED, FS_PARK_INVALID, FS_PARK_TIMED_OUT, FS_SPIN, FS_STOP, FS_UNPARK,
-    fs_unpark_result, fs_validate, park, unpark_filter, unpark_one,
+    FS_PARK_INTERRUPTED, FS_PARK_INVALID, FS_PARK_TIMED_OUT, FS_SKIP, FS_SPIN, FS_STOP,
+    FS_UNPARK, fs_place, fs_unpark_result, fs_validate, park, unpark_filter,
 )
 
 # Where they are parked.
@@ -27,17 +28,33 @@ cdef inline uintptr_t sorters(fs_ring* r) noexcept nogil:
 
 # -- serving -------------------------------------------------------------------
 
+cdef inline bint claimed(const fs_claim* claim) noexcept nogil:
+    """Whether this is the first to serve that select."""
+    cdef uint32_t none = 0
+    # relaxed: the select looks at it after it has held the bucket lock, too
+    return fs_u32_cas_relaxed(claim.chosen, &none, claim.number)
+
+
 cdef struct hand_call:
     fs_ring* ring
     void* item
     bint given
 
 
+cdef int choose_getter(void* ctx, uintptr_t park_token) noexcept nogil:
+    cdef hand_call* call = <hand_call*>ctx
+    if call.given:
+        return FS_STOP
+    if park_token != 0 and not claimed(<fs_claim*>park_token):
+        return FS_SKIP
+    call.given = True
+    return FS_UNPARK
+
+
 cdef uintptr_t hand_it(void* ctx, fs_unpark_result* result) noexcept nogil:
     cdef hand_call* call = <hand_call*>ctx
     if not result.have_more:
         ring_unmark(call.ring, FS_RING_GETTERS)
-    call.given = result.unparked != 0
     return <uintptr_t>call.item
 
 
@@ -45,7 +62,8 @@ cdef bint ring_hand_over(fs_ring* r, void* item) noexcept nogil:
     cdef hand_call call
     call.ring = r
     call.item = item
-    unpark_one(getters(r), hand_it, &call)
+    call.given = False
+    unpark_filter(getters(r), choose_getter, hand_it, &call)
     return call.given
 
 
@@ -59,10 +77,18 @@ cdef struct putter_call:
 
 cdef int choose_putter(void* ctx, uintptr_t park_token) noexcept nogil:
     cdef putter_call* call = <putter_call*>ctx
+    cdef fs_claim* claim
     if call.left == 0:
         return FS_STOP
+    if park_token & 1:
+        claim = <fs_claim*>(park_token - 1)
+        # Who is only to look again is not served, and may do so besides another's serving.
+        if call.token == FS_RING_SERVED and not claimed(claim):
+            return FS_SKIP
+        call.item = claim.item
+    else:
+        call.item = <void*>park_token
     call.left -= 1
-    call.item = <void*>park_token
     return FS_UNPARK
 
 
@@ -161,6 +187,22 @@ cdef bint joiners_wait(void* ctx) noexcept nogil:
 
 cdef bint sorters_wait(void* ctx) noexcept nogil:
     return ring_state(<fs_ring*>ctx) & FS_RING_SORTERS
+
+
+cdef void ring_getters_place(fs_ring* r, fs_claim* claim, fs_place* place) noexcept nogil:
+    place.key = getters(r)
+    place.validate = getters_wait
+    place.timed_out = NULL
+    place.ctx = r
+    place.park_token = <uintptr_t>claim
+
+
+cdef void ring_putters_place(fs_ring* r, fs_claim* claim, fs_place* place) noexcept nogil:
+    place.key = putters(r)
+    place.validate = putters_wait
+    place.timed_out = NULL
+    place.ctx = r
+    place.park_token = <uintptr_t>claim | 1
 
 
 cdef int wait_marked(

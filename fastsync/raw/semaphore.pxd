@@ -5,7 +5,7 @@ from fastsync.raw.c_atomic cimport (
     fs_atomic_u64, fs_u64_cas_acquire, fs_u64_load_relaxed, fs_u64_store_relaxed,
 )
 from fastsync.raw.c_wait cimport FS_FOREVER
-from fastsync.raw.parking cimport deadline_after, FS_ACQUIRED, FS_PLAIN
+from fastsync.raw.parking cimport deadline_after, fs_place, FS_ACQUIRED, FS_PLAIN
 
 
 #   bit 0      PARKED: a thread may be parked; a release must look
@@ -74,3 +74,12 @@ cdef inline void semaphore_acquire(fs_semaphore* s) noexcept nogil:
 cdef inline bint semaphore_try_acquire_for(fs_semaphore* s, int64_t ns) noexcept nogil:
     """Wait for a unit for `ns` nanoseconds at most."""
     return semaphore_acquire_until(s, deadline_after(ns), FS_PLAIN) == FS_ACQUIRED
+
+
+# -- between the modules of this package; not for others ---------------------
+
+# For a wait for several things: whether a unit was acquired; if not, where to park for one.
+# Who was woken there owns a unit (FS_TOKEN_HANDOFF), or must try again and, if it does
+# something else instead, wake the next.
+cdef bint semaphore_acquired_or_place(fs_semaphore* s, fs_place* place) noexcept nogil
+cdef void semaphore_wake(fs_semaphore* s, uint64_t n) noexcept nogil

@@ -10,7 +10,7 @@ from fastsync.raw.c_wait cimport fs_ticks
 from fastsync.raw.condvar cimport limited_call, limited_filter
 from fastsync.raw.parking cimport (
     FS_ACQUIRED, FS_ERROR, FS_FIRST, FS_PARK_INTERRUPTED, FS_PARK_TIMED_OUT, FS_PARK_UNPARKED,
-    FS_SPIN, FS_TIMEOUT, FS_TOKEN_HANDOFF, FS_TOKEN_NORMAL, fs_unpark_result, is_past, park_since,
+    FS_SPIN, FS_TIMEOUT, FS_TOKEN_HANDOFF, FS_TOKEN_NORMAL, fs_place, fs_unpark_result, is_past, park_since,
     unpark_filter,
 )
 
@@ -76,6 +76,24 @@ cdef int semaphore_acquire_slow(fs_semaphore* s, int64_t deadline, int flags) no
         elif result == FS_PARK_INTERRUPTED:
             return FS_ERROR
         spun = 0
+
+
+cdef bint semaphore_acquired_or_place(fs_semaphore* s, fs_place* place) noexcept nogil:
+    cdef uint64_t seen = fs_u64_load_relaxed(&s.state)  # relaxed: the CAS decides
+    # relaxed: announces us; park_on_any() validates under the bucket lock
+    while seen & FS_SEMAPHORE_PARKED == 0 or seen >= FS_SEMAPHORE_ONE:
+        if seen >= FS_SEMAPHORE_ONE:
+            if semaphore_try_acquire(s):
+                return True
+            seen = fs_u64_load_relaxed(&s.state)  # relaxed: as above
+        elif fs_u64_cas_relaxed(&s.state, &seen, seen | FS_SEMAPHORE_PARKED):
+            break
+    place.key = <uintptr_t>s
+    place.validate = semaphore_still_empty
+    place.timed_out = semaphore_wait_ended
+    place.ctx = s
+    place.park_token = 0
+    return False
 
 
 cdef struct release_call:

@@ -17,8 +17,10 @@ sys.path.insert(0, sys.argv[1])
 from nogil_storm import look, touch
 
 import fastsync
+import fastsync.queue as queues
 import fastsync.threading as fs
 from fastsync import Ordering
+from fastsync.channel import bounded, never, select, unbounded
 
 THREADS = 4
 PARTS = {}
@@ -209,6 +211,37 @@ def events_and_semaphores():
 
     run(with_events, 100)
     run(with_permits, 100)
+
+
+@part
+def queues_and_channels():
+    """A relay: what was written before an item was sent is seen by who receives it."""
+    ways = [
+        [(q.put, q.get) for q in [queues.Queue() for _ in range(THREADS)]],
+        [(q.put, q.get) for q in [queues.Queue(1) for _ in range(THREADS)]],
+        [(tx.send, rx.recv) for tx, rx in [bounded(1) for _ in range(THREADS)]],
+        [(tx.send, rx.recv) for tx, rx in [unbounded() for _ in range(THREADS)]],
+        [
+            (tx.send, lambda rx=rx: select(rx, never())[1])
+            for tx, rx in [bounded(1) for _ in range(THREADS)]
+        ],
+        [
+            (lambda item, tx=tx: select((tx, item), never()), lambda rx=rx: select(rx)[1])
+            for tx, rx in [bounded(1) for _ in range(THREADS)]
+        ],
+    ]
+    for way in ways:
+
+        def relay(me, i, way=way):
+            if i == 0:
+                touch(me)
+                way[me][0](me)
+            cell = way[(me + 1) % THREADS][1]()
+            look(cell)
+            touch(cell)
+            way[me][0](cell)
+
+        run(relay, 200)
 
 
 @part

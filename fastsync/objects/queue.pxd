@@ -1,0 +1,10 @@
+"""Queue, for the modules of this package."""
+from fastsync.objects._opened cimport _Opening
+
+
+cdef class Queue(_Opening):
+    pass
+
+
+# What the types of this family have in common; `order` is an FS_RING_ value.
+cdef int finish_queue(type cls, int order, const char* name) except -1
