@@ -166,6 +166,7 @@ RUNS = {
         ["--producers", "2", "--consumers", "3", "--items", "150", "--size", "4"],
         [r"300 items in, 300 out, none lost, none twice", r"Jain"],
     ),
+    "pipeline.py": ([], [r"\d+ files, \d{4,} words; the most frequent:"]),
 }
 
 

@@ -28,9 +28,10 @@ def put_into(name, items, item):
     return (item, *items) if name == "LifoQueue" else (*items, item)
 
 
-def queue_spec(name, strict):
+def queue_spec(name, strict, goes_on=False):
     """Items, the next first, and whether it is shut. Not strict: a call that waited a moment may
-    have found no room, or nothing, at any moment of that time."""
+    have found no room, or nothing, at any moment of that time. goes_on: a send that waits when
+    the last sender is closed is still received."""
 
     def spec(state, thread, call, result):
         items, shut = state
@@ -39,9 +40,9 @@ def queue_spec(name, strict):
                 return state if shut else None
             if result == "full":
                 return state if not strict or len(items) == LIMIT else None
-            return (
-                (put_into(name, items, call[1]), shut) if len(items) < LIMIT and not shut else None
-            )
+            if len(items) == LIMIT or (shut and not goes_on):
+                return None
+            return put_into(name, items, call[1]), shut
         if call[0] == "get":
             if result == "shut":
                 return state if shut and not items else None
@@ -107,7 +108,7 @@ def test_histories_of_a_channel(waits):
             return answer(lambda: rx.recv_timeout(0.0005) if waits else rx.try_recv())
         return tx.close() if call[0] == "shutdown" else len(rx)
 
-    spec = queue_spec("Queue", not waits)
+    spec = queue_spec("Queue", not waits, goes_on=waits)
     check(lambda: bounded(LIMIT), perform, CALLS, spec, ((), False), histories=100)
 
 
