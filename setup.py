@@ -56,20 +56,11 @@ SANITIZER = [f"-fsanitize={SANITIZE[0]}", *SANITIZE[1:]] if SANITIZE else []
 UNIX = ["-std=c11", "-fvisibility=hidden", "-pthread", "-Wall", *SANITIZER]
 UNIX += ["-include", "fastsync/no_frames.h"]
 UNIX += ["-Werror=implicit-function-declaration", "-Werror=incompatible-pointer-types"]
-UNIX += ["-g0", "-O3"] if PLAIN else ["-g3", "-O0" if DEBUG else "-O1", "-UNDEBUG"]
-# What other modules are compiled with, so that the wheel stays within a mebibyte. No fast path goes
-# through the small ones; the others are as fast so, or faster (microbenchmarks, interleaved).
-OTHER_LEVELS = dict.fromkeys(
-    """_watch.contention _watch.origins _watch.trace capi objects._pin objects.barrier
-    objects.parker""".split(),
-    "-Os",
-)
-OTHER_LEVELS |= dict.fromkeys(
-    """objects._opened objects._ring objects.channel objects.condvar objects.guards
-    objects.mutex objects.priority_queue objects.queue objects.readwrite objects.reentrant
-    objects.rwlock objects.select objects.sharded objects.simple_queue""".split(),
-    "-O2",
-)
+UNIX += ["-g0", "-O2"] if PLAIN else ["-g3", "-O0" if DEBUG else "-O1", "-UNDEBUG"]
+# What no fast path goes through is compiled for size.
+SMALL = """_watch.contention _watch.holds _watch.orders _watch.origins _watch.sums _watch.trace capi
+    objects._extensible objects._kinds objects._pin objects._slots objects.barrier
+    objects.inspection objects.ordering objects.parker objects.select""".split()
 UNIX_LINK = ["-pthread", *SANITIZER] + ["-s"] * (PLAIN and sys.platform == "linux")
 MSVC = ["/std:c11", "/experimental:c11atomics", "/FIfastsync/no_frames.h"]
 
@@ -116,9 +107,8 @@ class BuildExt(build_ext):
             link = link + self.libatomic(ATOMICS)
         for extension in self.extensions:
             extension.extra_compile_args = [*UNIX] if unix else MSVC
-            level = OTHER_LEVELS.get(extension.name.removeprefix("fastsync."))
-            if unix and PLAIN and level:
-                extension.extra_compile_args.append(level)
+            if unix and PLAIN and extension.name.removeprefix("fastsync.") in SMALL:
+                extension.extra_compile_args.append("-Os")
             extension.extra_link_args = link
         super().build_extensions()
 

@@ -940,7 +940,8 @@ def use():
     while True:
         select(rx, (tx, 1), tick(0.001))
 for _ in range(4): threading.Thread(target=use, daemon=True).start()
-threading.Thread(target=bounded(0)[1].recv, daemon=True).start()
+kept, other = bounded(0)
+threading.Thread(target=other.recv, daemon=True).start()
 time.sleep(0.2)
 print("end")
 """
