@@ -708,6 +708,28 @@ def test_memory_is_given_back(ours):
     assert sys.getsizeof(queue) < full // 500
 
 
+def test_comparison_that_raises_amid_a_batch_loses_nothing():
+    class Item:
+        left = 10**9  # comparisons before one raises
+
+        def __init__(self, key):
+            self.key = key
+
+        def __lt__(self, other):
+            Item.left -= 1
+            if Item.left < 0:
+                raise ZeroDivisionError
+            return self.key < other.key
+
+    queue, got = fs.PriorityQueue(), []
+    for key in range(40):
+        queue.put(Item(key))
+    while len(got) < 40:
+        Item.left = 30
+        got += queue.get_many(1000)
+    assert [item.key for item in got] == list(range(40))
+
+
 def test_items_die_when_they_are_gone(ours):
     class Item:
         def __lt__(self, other):

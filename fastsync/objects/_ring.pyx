@@ -348,11 +348,14 @@ cdef list get_batch(_Ring self, object limit, int64_t deadline):
 
 
 cdef int take_the_rest(_Ring self, list batch, Py_ssize_t most) except -1:
-    """Of an opened queue, what it has at this moment."""
+    """Of an opened queue, what it has at this moment.
+
+    A comparison that raises ends the batch: what has been taken must reach the caller, and
+    the next call meets the same comparison."""
     while PyList_GET_SIZE(batch) < most:
         try:
             batch.append(self.get_elsewhere(0))
-        except (Empty, ShutDown):
+        except Exception:
             break
     return 0
 
