@@ -3,6 +3,7 @@ from typing import Any, Generic, NoReturn, Self, SupportsFloat, SupportsIndex, T
 
 _T = TypeVar("_T")
 
+__pyx_capi__: dict[str, object]
 __test__: dict[str, str]
 
 class SendError(Exception):

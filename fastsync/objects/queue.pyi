@@ -7,6 +7,7 @@ from fastsync.objects.lock import Lock
 
 _T = TypeVar("_T")
 
+__pyx_capi__: dict[str, object]
 __test__: dict[str, str]
 
 class Queue(Generic[_T]):
