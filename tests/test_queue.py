@@ -708,6 +708,42 @@ def test_memory_is_given_back(ours):
     assert sys.getsizeof(queue) < full // 500
 
 
+@pytest.mark.parametrize("opened", [False, True])
+@pytest.mark.parametrize("answer", [False, True])
+def test_comparison_may_take_items_amid_a_put_or_get(opened, answer):
+    class Item:
+        takes = 0  # items that the next comparison takes
+
+        def __init__(self, key):
+            self.key = key
+
+        def __lt__(self, other):
+            takes, Item.takes = Item.takes, 0
+            for _ in range(takes):
+                got.append(queue.get_nowait().key)
+            return answer if takes else self.key < other.key
+
+    for takes in 1, 2, 5:
+        queue, got = fs.PriorityQueue(), []
+        if opened:
+            queue.queue  # noqa: B018
+        for key in range(6):
+            queue.put(Item(key))
+        Item.takes = takes
+        queue.put(Item(9))
+        Item.takes = min(takes, queue.qsize() - 1)
+        got += [item.key for item in iter_items(queue)]
+        assert sorted(got) == [0, 1, 2, 3, 4, 5, 9]
+
+
+def iter_items(queue):
+    while queue.qsize():
+        try:
+            yield queue.get_nowait()
+        except stock.Empty:
+            return
+
+
 def test_comparison_that_raises_amid_a_batch_loses_nothing():
     class Item:
         left = 10**9  # comparisons before one raises

@@ -403,11 +403,13 @@ cdef int list_put(object heap, object item) except -1:
     if type(heap) is not list:
         heappush(heap, item)
         return 0
-    n = place = len(heap)
-    while place > 0 and item < heap[above(place)]:
-        place = above(place)
-        if len(heap) != n:  # changed by the comparison
-            n = place = len(heap)
+    while True:
+        n = place = len(heap)
+        # A comparison, whatever its answer, may take items away: then it begins anew.
+        while place > 0 and item < heap[above(place)] and len(heap) == n:
+            place = above(place)
+        if len(heap) == n:
+            break
     heap.append(item)
     i = n
     while i > place:
@@ -440,8 +442,8 @@ cdef object list_get(object heap):
             path.length -= 1
         if last == len(heap) - 1:
             break  # else changed by a comparison
-        if last < 2:
-            return heappop(heap)
+        if len(heap) == 0:
+            raise Empty  # it took them all
     first = heap[0]
     moved = heap.pop()
     for k in range(path.length):

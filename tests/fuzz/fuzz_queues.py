@@ -32,6 +32,7 @@ KINDS = ("Queue", "LifoQueue", "PriorityQueue", "SimpleQueue")
 LENGTH = 0.7  # seconds of a round
 MISUSE = (queues.Empty, queues.Full, queues.ShutDown, ValueError, TypeError, ZeroDivisionError)
 alive = AtomicI64(0)
+own = threading.local()
 
 
 class Item:
@@ -47,6 +48,8 @@ class Item:
     def __del__(self):
         alive.fetch_sub(1)
         shared = self.shared
+        if getattr(own, "holds_mutex", False):
+            return  # as of any Lock, what this thread holds it must not wait for
         if random.random() < 0.02 and shared.queue is not None:
             shared.queue.qsize()
             with contextlib.suppress(*MISUSE):
@@ -129,8 +132,10 @@ class Shared:
             (queue.full(), queue.unfinished_tasks, queue.is_shutdown, queue.maxsize)
             if rng.random() < 0.1:
                 queue.maxsize = rng.choice([0, 1, 5, 100])
+            own.holds_mutex = True
             with queue.mutex:
                 (len(queue.queue), queue.not_empty, queue.not_full)
+            own.holds_mutex = False
         if rng.random() < 0.02:
             gc.collect()
 
