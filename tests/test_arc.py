@@ -701,6 +701,7 @@ def test_one_handle_made_mut_by_two_threads():
         for arc in arcs:
             gate.wait()
             arc.make_mut()  # and never "released"
+            gate.wait()  # beside a clone make_mut() copies
             arc.clone().drop()
             assert arc.strong_count() >= 1
 
