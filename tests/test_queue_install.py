@@ -128,7 +128,7 @@ def test_subclasses_and_objects_made_before():
 
 def test_executors(run_python):
     code = """
-import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 import queue, threading
 with ThreadPoolExecutor(4) as pool:
@@ -136,6 +136,7 @@ with ThreadPoolExecutor(4) as pool:
     assert sum(pool.map(lambda n: n * n, range(1000))) == 332833500
     gate = threading.Event()
     first = [pool.submit(gate.wait) for _ in range(4)]
+    while not all(f.running() for f in first): time.sleep(0.001)
     later = [pool.submit(int) for _ in range(10)]
     threading.Timer(0.05, gate.set).start()
     pool.shutdown(wait=True, cancel_futures=True)
