@@ -1,6 +1,7 @@
 """Queues: what the module `queue` guarantees, asserted of both, and what only ours do."""
 
 import faulthandler
+import functools
 import gc
 import heapq
 import itertools
@@ -620,11 +621,80 @@ def test_batch_waits_for_room_and_hands_back_what_found_none(name):
 
 
 def test_batches_of_an_opened_queue(name):
-    queue = getattr(fs, name)(4)
+    queue = getattr(fs, name)(3)
     assert queue.mutex
     queue.put_many([1, 2, 3])
-    assert queue.get_many(2) == order(name, [1, 2, 3])[:2]
-    assert len(queue.get_many(9)) == 1
+    at_once = 1 if name == "PriorityQueue" else 2
+    got = queue.get_many(2)
+    assert got == order(name, [1, 2, 3])[:at_once]
+    with background(lambda: queue.put_many([4, 5, 6])) as threads:
+        wait_asleep(*threads)
+        while len(got) < 6:
+            got += queue.get_many(9)
+    assert sorted(got) == [*range(1, 7)]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+@pytest.mark.parametrize("opened", [False, True])
+@pytest.mark.parametrize("call", ["get", "get_many"])
+def test_exception_in_a_comparison_loses_no_item_and_is_not_lost(call, opened, error):
+    """As a signal handler's does, which may run in any comparison."""
+    countdown = 0
+
+    @functools.total_ordering
+    class Item:
+        def __init__(self, value):
+            self.value = value
+
+        def __eq__(self, other):
+            return self.value == other.value
+
+        def __lt__(self, other):
+            nonlocal countdown
+            countdown -= 1
+            if countdown == 0:
+                raise error("handler")
+            return self.value < other.value
+
+    for at in range(1, 40):
+        countdown = 0
+        queue = fs.PriorityQueue()
+        for value in random.Random(at).sample(range(9), 9):
+            queue.put(Item(value))
+        if opened:
+            assert queue.mutex
+        got, raised = [], 0
+        countdown = at
+        while queue.qsize():
+            try:
+                got += queue.get_many(9) if call == "get_many" else [queue.get()]
+            except error:
+                raised += 1
+        assert raised == (countdown <= 0)
+        assert [item.value for item in got] == [*range(9)]
+
+
+@pytest.mark.parametrize("at", range(1, 7))
+def test_exception_in_a_subclass_loses_no_item_of_a_batch(at):
+    calls = 0
+
+    class Fails(fs.Queue):
+        def _get(self):
+            nonlocal calls
+            calls += 1
+            if calls == at:
+                raise KeyboardInterrupt
+            return super()._get()
+
+    queue = Fails()
+    queue.put_many(range(6))
+    got = []
+    while queue.qsize():
+        try:
+            got += queue.get_many(4)
+        except KeyboardInterrupt:
+            assert calls == at
+    assert got == [*range(6)] and calls == 7
 
 
 def test_iteration_ends_with_the_queue(name):

@@ -35,6 +35,7 @@ from fastsync.objects._ring import Empty, Full, ShutDown
 
 cdef extern from "Python.h":
     void PyList_SET_ITEM(object, Py_ssize_t, PyObject*) noexcept
+    void Py_SET_SIZE(object, Py_ssize_t) noexcept
     void PyErr_WriteUnraisable(PyObject*) noexcept
 
 
@@ -48,6 +49,9 @@ cdef class _Opening(_Ring):
 
     cdef object get_elsewhere(self, int64_t deadline):
         return open_get(self, deadline)
+
+    cdef list get_more(self, list batch, Py_ssize_t most):
+        return open_get_more(self, batch, most)
 
     cdef int visit_more(self, visitproc visit, void* arg) noexcept:
         return visit(<PyObject*>self.limit_given, arg)
@@ -314,6 +318,38 @@ cdef object open_get(_Opening self, int64_t deadline):
     finally:
         leave(self, parts, condition)
     return item
+
+
+cdef list open_get_more(_Opening self, list batch, Py_ssize_t most):
+    """Add to a batch what the queue has at this moment, if that runs no Python code.
+
+    An exception amid the batch, from a comparison, a _get() or a signal handler in them, would
+    lose what has been taken: where one is possible a batch has one item."""
+    cdef _Parts parts = opened(self)
+    cdef Py_ssize_t n, done = 1
+    if is_inside(parts):
+        return batch
+    parts = enter(self, NOT_EMPTY)
+    condition = parts.not_empty
+    try:
+        if self.hooked or type(parts.not_full) is not Condition:
+            return batch
+        if type(parts.container) is not (deque if self.ring.order == FS_RING_FIFO else list):
+            return batch
+        if self.ring.order == FS_RING_SORTED:
+            return batch
+        n = min(most, 1 + <Py_ssize_t>len(parts.container))
+        batch = batch + [None] * (n - 1)
+        try:
+            while done < n:
+                batch[done] = take(self, parts)
+                done += 1
+        except IndexError:  # code that does not take the mutex was quicker
+            Py_SET_SIZE(batch, done)  # needs no memory, which `del` does
+        parts.not_full.notify_all()
+    finally:
+        leave(self, parts, condition)
+    return batch
 
 
 cdef object get_inside(_Opening self, _Parts parts):

@@ -34,6 +34,7 @@ cdef class _Ring:
     # Of one that has been given up (FS_RING_AWAY): put and get elsewhere.
     cdef int put_elsewhere(self, object item, int64_t deadline) except -1
     cdef object get_elsewhere(self, int64_t deadline)
+    cdef list get_more(self, list batch, Py_ssize_t most)
     # Raise what the outcome of a put or a get means; `item` is what was not put.
     cdef int refuse_put(self, PyObject* item, int outcome) except -1
     cdef int refuse_get(self, int outcome) except -1

@@ -77,6 +77,9 @@ cdef class _Ring:
     cdef object get_elsewhere(self, int64_t deadline):
         raise SystemError("not an opened queue")
 
+    cdef list get_more(self, list batch, Py_ssize_t most):
+        raise SystemError("not an opened queue")
+
     cdef int refuse_put(self, PyObject* item, int outcome) except -1:
         if outcome == FS_RING_CLOSED:
             raise ShutDown
@@ -343,21 +346,9 @@ cdef list get_batch(_Ring self, object limit, int64_t deadline):
         done = 1
     Py_SET_SIZE(batch, done)  # needs no memory, which `del` does
     if ring_state(r) & FS_RING_AWAY:
-        take_the_rest(self, batch, most)
+        return self.get_more(batch, most)
     return batch
 
-
-cdef int take_the_rest(_Ring self, list batch, Py_ssize_t most) except -1:
-    """Of an opened queue, what it has at this moment.
-
-    A comparison that raises ends the batch: what has been taken must reach the caller, and
-    the next call meets the same comparison."""
-    while PyList_GET_SIZE(batch) < most:
-        try:
-            batch.append(self.get_elsewhere(0))
-        except Exception:
-            break
-    return 0
 
 cdef size_t size_in_memory(_Ring self) except 0:
     cdef size_t capacity

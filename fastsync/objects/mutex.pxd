@@ -1,5 +1,6 @@
 """Mutex and FairMutex, which own what they protect, for Cython code that is handed one."""
 from libc.stdint cimport int64_t, uint32_t, uint8_t, uintptr_t
+from cpython.object cimport PyObject
 
 from fastsync._watch.contention cimport fs_take
 from fastsync.objects._slots cimport fs_call
@@ -26,6 +27,7 @@ cdef class _Mutex(_Owner):
     cdef fs_atomic_uptr thread # which thread made the hold; 0 where no guard has it yet
     cdef fs_atomic_uptr block  # the guard of the `with` block that holds it, owned
     cdef fs_atomic_uptr spare  # a dead guard's memory
+    cdef PyObject* next_guard  # the same, for the next block: the thread's that holds the mutex
 
 
 cdef class Mutex(_Mutex):

@@ -23,6 +23,11 @@ mutex meanwhile.  It is taken out before the mutex is unlocked and put in after 
 locked, so there is one at most.  No address is compared but by a thread that has a
 reference to what is there.
 
+Most blocks leave their guard with no reference but the mutex's.  No thread can reach such
+a guard any more: it ends without a compare-and-swap, and its memory (`next_guard`) is the
+next block's.  Only the thread that holds the mutex for a block that has no guard yet, or
+none any more, touches `next_guard`: the mutex orders it.
+
 Fork.  A hold of another thread is owned by no thread of the child: its guard, should it be
 reachable there, is DEAD on first use, and force_unlock() unlocks.  A hold of the thread
 that forked goes on; its guard and the word get the child's mark on the first use (admits).
@@ -55,6 +60,7 @@ from fastsync.raw.c_atomic cimport (
     fs_u8_store_relaxed, fs_u8_store_release, fs_uptr_cas_acq_rel, fs_uptr_exchange_acq_rel,
     fs_uptr_load_acquire, fs_uptr_load_relaxed, fs_uptr_store_relaxed, fs_uptr_store_release,
 )
+from fastsync.raw.c_python cimport fs_is_unique
 from fastsync.raw.c_wait cimport FS_FOREVER, fs_thread_id
 from fastsync.raw.mutex cimport (
     fs_mutex, FS_MUTEX_LOCKED, FS_MUTEX_MARK, FS_MUTEX_PARKED, mutex_change_mark, mutex_is_locked,
@@ -188,30 +194,62 @@ cdef inline bint end_block(_Mutex m, PyObject* guard) noexcept:
     return ended
 
 
+cdef inline PyObject* guard_of_block(_Mutex m) except NULL:
+    """For the thread that has just locked the mutex for a block."""
+    cdef PyObject* guard = m.next_guard
+    if guard == NULL:
+        return new_guard(m)
+    m.next_guard = NULL
+    reuse(MutexGuard, guard)
+    Py_INCREF(m)
+    return guard
+
+
 cdef PyObject* enter_block(_Mutex m) except NULL:
-    cdef PyObject* guard = new_guard(m)
+    cdef PyObject* guard
     if tracing():
-        take_for_block(m, guard)
-    elif take_word(&m.word, FS_FOREVER) != FS_ACQUIRED:
-        Py_DECREF(<object>guard)
+        return enter_traced(m)
+    if take_word(&m.word, FS_FOREVER) != FS_ACQUIRED:
         return NULL  # a signal handler raised
+    try:
+        guard = guard_of_block(m)
+    except:
+        unlock_word(&m.word, m.fair)
+        raise
     open_block(m, Py_NewRef(guard))
     return guard
 
 
-cdef int take_for_block(_Mutex m, PyObject* guard) except -1:
-    """The same for the detector; drops the guard when a signal handler raises."""
+cdef PyObject* enter_traced(_Mutex m) except NULL:
+    """The same for the detector, which knows the hold by its guard."""
+    cdef PyObject* guard = new_guard(m)
     try:
-        return take(m, FS_FOREVER, guard, FS_BLOCK)
+        take(m, FS_FOREVER, guard, FS_BLOCK)
     except:
         Py_DECREF(<object>guard)
         raise
+    open_block(m, Py_NewRef(guard))
+    return guard
+
+
+cdef inline bint is_forgotten(_Mutex m, PyObject* guard) noexcept:
+    """Whether a guard, taken out of `block`, can be the next block's."""
+    # relaxed, both: no other thread can reach a unique guard
+    return (fs_is_unique(guard) and m.next_guard == NULL
+            and fs_u8_load_relaxed(&(<MutexGuard>guard).life) == GUARD_HELD | GUARD_BLOCK
+            and fs_u8_load_relaxed(&(<MutexGuard>guard).mark) == here)
 
 
 cdef inline int leave_block(_Mutex m) except -1:
     # acq_rel: pairs with the release in open_block; this thread's end of the block
     cdef PyObject* guard = <PyObject*>fs_uptr_exchange_acq_rel(&m.block, 0)
-    if guard == NULL or not end_block(m, guard):
+    if guard != NULL and is_forgotten(m, guard):
+        fs_u8_store_relaxed(&(<MutexGuard>guard).life, GUARD_DEAD)  # relaxed: as in is_forgotten
+        retire(guard)
+        m.next_guard = guard
+        release(m, guard, False)
+        Py_DECREF(m)  # the guard's; the caller has another
+    elif guard == NULL or not end_block(m, guard):
         raise RuntimeError("no `with` block holds this mutex")
     return 0
 
@@ -306,6 +344,8 @@ cdef class _Mutex(_Owner):
         cdef PyObject* guard = <PyObject*>fs_uptr_load_relaxed(&self.spare)  # relaxed: unshared
         if guard != NULL:
             discard(guard)
+        if self.next_guard != NULL:
+            discard(self.next_guard)
 
     cdef bint admits(self, _Guard guard) noexcept:
         return inherit(self, guard)

@@ -101,6 +101,9 @@ handler that interrupts another of the same queue."""
     def get_many(self, max, timeout=None):
         """Take up to `max` items, a list; waits for the first only.
 
+        Where taking an item runs Python code (a comparison in a PriorityQueue, a _get() of a
+        subclass) the list has one item: an exception amid several would lose those taken.
+
         timeout: seconds, None for no limit.  Empty when none comes in that time;
         ShutDown when the queue has been shut down and is empty.
         """

@@ -21,6 +21,7 @@ cdef extern from "fastsync/python.h" nogil:
     # These only with the thread state attached.
     bint fs_is_immortal(PyObject*) noexcept
     int fs_make_immortal(PyObject*) noexcept
+    bint fs_is_unique(PyObject*) noexcept
     const char* fs_check_interpreter(PyObject* fresh) noexcept
     bint fs_small_int(PyObject*, int64_t* value) noexcept
     object fs_given(PyObject*)

@@ -144,6 +144,18 @@ FS_INLINE int fs_make_immortal(PyObject *op) {
 #endif
 }
 
+/* Whether the caller's reference is the only one there is. */
+FS_INLINE int fs_is_unique(PyObject *op) {
+#ifdef Py_GIL_DISABLED
+    /* The owner counts its references with plain instructions.  relaxed: a reference that
+     * another thread has was given by one of those that are counted here. */
+    return _Py_IsOwnedByCurrentThread(op) && op->ob_ref_local == 1 &&
+           fs_uptr_load_relaxed(FS_FIELD(op->ob_ref_shared)) == 0;
+#else
+    return Py_REFCNT(op) == 1;
+#endif
+}
+
 /* A reference to None, True or False, which count none where objects can be immortal. */
 FS_INLINE PyObject *fs_constant(PyObject *op) {
 #if PY_VERSION_HEX >= 0x030C0000
