@@ -1,11 +1,12 @@
-"""Build the extension modules; everything else about the package is in pyproject.toml.
+"""Build the compiled modules; everything else about the package is in pyproject.toml.
+
+Each .pyx is a module, and all of them are in one file: see fastsync/_compiled.pyx.
 
 Switches, all environment variables:
     FASTSYNC_DEBUG=1                  no optimization, debug symbols, assertions
     FASTSYNC_SANITIZE=thread|address  instrument the extensions; more words go to the compiler too
     FASTSYNC_WAIT=pthread             sleep on pthread conditions instead of the platform's own wait
     FASTSYNC_DEFINES="NAME=1 OTHER"   more C macros
-    FASTSYNC_ONLY="slots raw.mutex"   these modules and no others, named from fastsync on
 """
 
 import contextlib
@@ -13,21 +14,25 @@ import os
 import sys
 import sysconfig
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from glob import glob
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import LinkError
+from setuptools.modified import newer_group
 
 DEBUG = os.environ.get("FASTSYNC_DEBUG", "0") not in ("", "0")
 SANITIZE = os.environ.get("FASTSYNC_SANITIZE", "").split()
 WAIT = os.environ.get("FASTSYNC_WAIT", "")
 DEFINES = os.environ.get("FASTSYNC_DEFINES", "").split()
-ONLY = os.environ.get("FASTSYNC_ONLY", "").split()
 
 # Objects built with other switches must never pass for up to date: one folder for each set.
 SWITCHES = "-".join(filter(None, ["debug" * DEBUG, *SANITIZE, WAIT, *DEFINES])) or "plain"
+
+COMPILED = "fastsync._compiled"
+C_FILES = os.path.join("build", "cython")
 
 DIRECTIVES = {
     "language_level": 3,
@@ -56,12 +61,15 @@ SANITIZER = [f"-fsanitize={SANITIZE[0]}", *SANITIZE[1:]] if SANITIZE else []
 UNIX = ["-std=c11", "-fvisibility=hidden", "-pthread", "-Wall", *SANITIZER]
 UNIX += ["-include", "fastsync/no_frames.h"]
 UNIX += ["-Werror=implicit-function-declaration", "-Werror=incompatible-pointer-types"]
-UNIX += ["-g0", "-O2"] if PLAIN else ["-g3", "-O0" if DEBUG else "-O1", "-UNDEBUG"]
-# What no fast path goes through is compiled for size.
-SMALL = """_watch.contention _watch.holds _watch.orders _watch.origins _watch.sums _watch.trace capi
-    objects._extensible objects._kinds objects._pin objects._slots objects.barrier
-    objects.inspection objects.ordering objects.parker objects.select""".split()
-UNIX_LINK = ["-pthread", *SANITIZER] + ["-s"] * (PLAIN and sys.platform == "linux")
+# Sections: what Cython writes and no module uses is left out.
+UNIX += (
+    ["-g0", "-O2", "-ffunction-sections", "-fdata-sections"]
+    if PLAIN
+    else ["-g3", "-O0" if DEBUG else "-O1", "-UNDEBUG"]
+)
+UNIX_LINK = ["-pthread", *SANITIZER]
+if PLAIN and sys.platform == "linux":
+    UNIX_LINK += ["-s", "-Wl,--gc-sections"]
 MSVC = ["/std:c11", "/experimental:c11atomics", "/FIfastsync/no_frames.h"]
 
 # Some processors have no instructions for these; then the compiler calls functions of libatomic.
@@ -95,22 +103,53 @@ def sources():
     return {os.path.splitext(path)[0].replace(os.sep, "."): path for path in paths}
 
 
-class BuildExt(build_ext):
-    """build_ext with the flags of the compiler in use, two modules at a time."""
+def start_of(module):
+    """The function that starts a module; only _compiled has the name that Python looks for."""
+    return f"PyInit_{'_compiled' if module == COMPILED else module.replace('.', '_')}"
 
-    def build_extensions(self):
-        self.parallel = self.parallel or 2
+
+class BuildExt(build_ext):
+    """build_ext that compiles what has changed, two modules at a time, and links all into one."""
+
+    def build_extension(self, extension):
         unix = self.compiler.compiler_type != "msvc"
-        link = UNIX_LINK if unix else []
+        link = []
         if unix:
             self.probe(INTERNALS)
-            link = link + self.libatomic(ATOMICS)
-        for extension in self.extensions:
-            extension.extra_compile_args = [*UNIX] if unix else MSVC
-            if unix and PLAIN and extension.name.removeprefix("fastsync.") in SMALL:
-                extension.extra_compile_args.append("-Os")
-            extension.extra_link_args = link
-        super().build_extensions()
+            link = UNIX_LINK + self.libatomic(ATOMICS)
+        flags = UNIX if unix else MSVC
+        with ThreadPoolExecutor(self.parallel or 2) as pool:
+            work = [pool.submit(self.compile_module, extension, source, flags)
+                    for source in extension.sources]  # fmt: skip
+            objects = [done.result() for done in work]
+        path = self.get_ext_fullpath(extension.name)
+        if self.force or newer_group(objects, path):
+            self.compiler.link_shared_object(
+                objects,
+                path,
+                libraries=self.get_libraries(extension),
+                extra_postargs=link,
+                export_symbols=self.get_export_symbols(extension),
+                debug=self.debug,
+                build_temp=self.build_temp,
+                target_lang="c",
+            )
+
+    def compile_module(self, extension, source, flags):
+        """Compile the C of one module, if it has changed; the object file."""
+        module = os.path.splitext(os.path.relpath(source, C_FILES))[0].replace(os.sep, ".")
+        (target,) = self.compiler.object_filenames([source], output_dir=self.build_temp)
+        if self.force or newer_group([source, *extension.depends], target):
+            usual = f"PyInit_{module.rpartition('.')[2]}"
+            self.compiler.compile(
+                [source],
+                output_dir=self.build_temp,
+                macros=[*MACROS, *extension.own_macros[source], (usual, start_of(module))],
+                include_dirs=extension.include_dirs,
+                debug=self.debug,
+                extra_postargs=flags,
+            )
+        return target
 
     def probe(self, source, words=None):
         """Compile a small source, and link it if there are words for that."""
@@ -138,17 +177,35 @@ class BuildExt(build_ext):
         return []  # a cross compiler that links no programs, perhaps
 
 
+def write_table(modules):
+    """_compiled.h: what _compiled.pyx knows of the other modules."""
+    text = "".join(f"PyObject *{start_of(module)}(void);\n" for module in modules)
+    text += "typedef struct { const char *name; PyObject *(*definition)(void); } fs_module;\n"
+    text += "static const fs_module fs_compiled[] = {\n"
+    text += "".join(f'    {{"{module}", {start_of(module)}}},\n' for module in modules) + "};\n"
+    path = os.path.join(C_FILES, "fastsync", "_compiled.h")
+    with contextlib.suppress(FileNotFoundError), open(path) as file:
+        if file.read() == text:
+            return
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w") as file:
+        file.write(text)
+
+
 def extensions():
-    headers = glob("fastsync/include/fastsync/*.h")
-    shared = {
-        "include_dirs": ["fastsync/include"],
-        "depends": [*headers, "setup.py"],
-        "define_macros": MACROS,
-    }
     paths = sources()
-    names = [f"fastsync.{name}" for name in ONLY] or paths
-    modules = [Extension(name, [paths[name]], **shared) for name in names]
-    return cythonize(modules, build_dir="build/cython", nthreads=2, compiler_directives=DIRECTIVES)
+    modules = [Extension(name, [path], include_dirs=["fastsync/include"])
+               for name, path in paths.items()]  # fmt: skip
+    modules = cythonize(modules, build_dir=C_FILES, nthreads=2, compiler_directives=DIRECTIVES)
+    write_table([name for name in paths if name != COMPILED])
+    headers = glob("fastsync/include/fastsync/*.h") + glob(f"{C_FILES}/fastsync/*.h")
+    # What a `# distutils:` line of a .pyx defines is for that module alone.
+    own_macros = {module.sources[0]: module.define_macros for module in modules}
+    whole = Extension(
+        COMPILED, [*own_macros], include_dirs=["fastsync/include"], depends=[*headers, "setup.py"]
+    )
+    whole.own_macros = own_macros
+    return [whole]
 
 
 if __name__ == "__main__":  # cythonize's worker processes may import this file

@@ -57,6 +57,9 @@ def code(cell):
 ABOVE = {
     "_watch/profile_formats.py": {""},  # asks the door `profile` how a place is written
     "_watch/profile_report.py": {""},  # likewise
+    "objects/_c_table.pyx": {""},  # the door for C has what that for Cython, words.pxd, has
+    # Where the modules of a folder are.
+    **{f"{folder}/__init__.py": {""} for folder in ("raw", "objects", "_watch")},
 }
 
 # "| `raw/` | what it is | `raw/` |" -> {"raw": {"raw"}}
@@ -99,7 +102,7 @@ def test_headers_are_reached_through_their_declarations_alone():
 
 # What needs a header for itself alone.
 EXTERN = {
-    "capi.pyx": {"fastsync.h"},  # the table that C users import
+    "objects/_c_table.pyx": {"fastsync.h"},  # the table that C users import
     "objects/_bulk.pyx": {"atomic.h"},  # relaxed loads, which raw/c_atomic.pxd leaves out
     "objects/arc.pyx": {"atomic.h"},  # a relaxed store, likewise
     "objects/counter.pyx": {"thread_index.h"},  # the cell of this thread
@@ -159,9 +162,9 @@ def entries_of_the_table():
 
 
 def test_the_table_for_c_is_one_list():
-    """capi.pyx declares and fills what the header has, and the header has a use for each."""
+    """_c_table.pyx declares and fills what the header has, and the header has a use for each."""
     entries = entries_of_the_table()
-    capi = SOURCES["capi.pyx"]
+    capi = SOURCES["objects/_c_table.pyx"]
     declared = capi.partition("ctypedef struct fs_table:")[2].partition("cdef fs_table filled")[0]
     assert re.findall(r"void\* (\w+)$", declared, re.M) == entries
     filled = re.findall(r"^    t\.(\w+) = <void\*>(?:words\.)?(\w+)$", capi, re.M)
@@ -229,7 +232,7 @@ LONGER_FILES = {
     "raw/parking.pyx": "one protocol, argued in one place",
 }
 LONGER_FUNCTIONS = {
-    "capi.pyx:fill": "one line for each function",
+    "objects/_c_table.pyx:fill": "one line for each function",
     "profile.py:_gather": "one pass over what was recorded",
     "raw/parking.pyx:park_since": "the whole of a wait, and each way out of it",
 }

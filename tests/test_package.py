@@ -1,6 +1,7 @@
 """What gets installed, and what importing it does: the wheel, the sdist, the GIL, `threading`."""
 
 import copy
+import importlib
 import io
 import pickle
 import pkgutil
@@ -57,10 +58,28 @@ def check_contents(names):
     names = {name.removeprefix("fastsync/") for name in names if name.startswith("fastsync/")}
     wanted = [name for name in SOURCES if not name.endswith(".pyx")]
     assert [name for name in wanted if name not in names] == []
-    # Every module with its binary, and nothing else: no C, no .pyx, no tests.
-    suffix = sysconfig.get_config_var("EXT_SUFFIX")
-    binaries = {name[:-4] + suffix for name in SOURCES if name.endswith(".pyx")}
-    assert names - set(wanted) == binaries
+    # One binary, and nothing else: no C, no .pyx, no tests.
+    binary = "_compiled" + sysconfig.get_config_var("EXT_SUFFIX")
+    assert names - set(wanted) == {binary}
+
+
+def test_every_source_is_a_module_of_the_one_binary():
+    names = {f"fastsync.{n[:-4].replace('/', '.')}" for n in SOURCES if n.endswith(".pyx")}
+    assert names <= set(MODULES)
+    binary = importlib.import_module("fastsync._compiled")
+    for name in names - {binary.__name__}:
+        module = importlib.import_module(name)
+        parent = importlib.import_module(name.rpartition(".")[0])
+        assert module.__name__ == module.__spec__.name == name
+        assert module.__package__ == parent.__name__
+        assert module.__file__ == binary.__file__
+        assert getattr(parent, name.rpartition(".")[2]) is module
+        assert name.rpartition(".")[2] in [
+            found.name for found in pkgutil.iter_modules(parent.__path__)
+        ]
+    for name in ("fastsync.raw.nothing", "fastsync.raw.lock", "fastsync.mutex"):
+        with pytest.raises(ModuleNotFoundError):
+            importlib.import_module(name)
 
 
 def test_wheel_contents():
@@ -88,7 +107,7 @@ def test_wheel_is_small():
             wheel.writestr(name, contents)
     size = len(archive.getvalue())
     print(f"the wheel has {size / 1e6:.2f} MB")
-    assert size < 1.5e6
+    assert size < 1.0e6
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at ELF files")

@@ -32,7 +32,7 @@ TESTS = {
     "children": "install runner",
     "_slots": "lock mutex once rwlock package",
     "_timeouts": "lock mutex rwlock",
-    "capi": "cimport",
+    "_c_table": "cimport",
     "words": "cimport",
     "__init__": "package",
 }

@@ -90,11 +90,8 @@ install_package() {
     exclusive build/lock
     # build/*/lib is kept for speed; what has left the sources must not get into the wheel from it.
     find build/*/lib* -type f ! -name '*.so' -delete 2>/dev/null || true
-    # build/plain/lib.linux.../fastsync/raw/mutex.cpython-....so is that of fastsync/raw/mutex.pyx.
-    find build/*/lib*/fastsync -name '*.so' 2>/dev/null | while read -r so; do
-        source=${so#build/*/lib*/}
-        if [ ! -e "${source%%.*}.pyx" ]; then rm -f "$so"; fi
-    done || true # nothing was built yet
+    # Each module once had a file of its own there.
+    find build/*/lib*/fastsync -name '*.so' ! -name '_compiled.*' -delete 2>/dev/null || true
     wheels=$(mktemp -d)
     scratch+=("$wheels")
     : >"$log"

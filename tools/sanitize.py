@@ -120,10 +120,6 @@ def build(kind, folder, defines=""):
 
 def build_package(kind, folder, defines=""):
     """The package alone; of what is there already, only what has changed."""
-    for module in folder.glob("fastsync/**/*.so"):
-        source = module.with_name(module.name.partition(".")[0] + ".pyx").relative_to(folder)
-        if not (ROOT / source).exists():
-            module.unlink()
     environment = dict(os.environ, FASTSYNC_DEFINES=defines)
     if kind:
         tools = Toolchain(kind)

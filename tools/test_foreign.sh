@@ -61,21 +61,31 @@ make_python() {
     "$work/python" -c 'import platform, sys; print(platform.machine(), sys.version)' >&2
 }
 
-# Every module that is older than what it is made from.
+# All modules, in one file: those that are older than what they are made from are compiled.
 build() {
-    local source name suffix=.cpython-${VERSION/./}-$triplet.so
+    local source name objects=$work/objects suffix=.cpython-${VERSION/./}-$triplet.so
     say "building for $target"
     "$PWD/.venv-gil/bin/python" -c 'import setup; setup.extensions()' >&2
     find fastsync -type f \( -name '*.py' -o -name '*.pyi' -o -name '*.pxd' -o -name '*.h' \) -print0 |
         tar -cf - --null -T - | tar -xf - -C "$site"
-    find build/cython/fastsync -name '*.c' | while read -r source; do
-        name=${source#build/cython/}
-        name=$site/${name%.c}$suffix
-        [ "$name" -nt "$source" ] && [ "$name" -nt fastsync/include/fastsync/python.h ] || printf '%s %s\n' "$source" "$name"
-    done | xargs -r -P 2 -L 1 sh -c '"$1" -m ziglang cc -target "$2" -shared -fPIC -O1 -g0 -s -std=c11 -pthread \
-        -fvisibility=hidden -Wall -Werror -Wno-unused-function -include fastsync/no_frames.h -Ifastsync/include \
-        -I"$3/usr/include/python$4" -I"$3/usr/include" -I"$3/usr/include/$5/python$4" "$6" -o "$7" ' \
-        cross "$zig/bin/python" "$target.2.36" "$root" "$VERSION" "$triplet"
+    mkdir -p "$objects"
+    "$PWD/.venv-gil/bin/python" -c 'import setup
+for path, macros in setup.extensions()[0].own_macros.items():
+    module = path[len("build/cython/"):-len(".c")].replace("/", ".")
+    names = [*setup.MACROS, *macros, (f"PyInit_{module.split(chr(46))[-1]}", setup.start_of(module))]
+    print(path, module, *(f"-D{name}={value}" for name, value in names))' |
+        while read -r source name macros; do
+            name=$objects/$name.o
+            [ "$name" -nt "$source" ] && [ "$name" -nt fastsync/include/fastsync/python.h ] ||
+                printf '%s %s %s\n' "$source" "$name" "$macros"
+        done | xargs -r -P 2 -L 1 sh -c 'zig=$1 target=$2 usr=$3/usr/include version=$4 triplet=$5 source=$6 object=$7
+            shift 7
+            "$zig" -m ziglang cc -target "$target" -c -fPIC -O1 -g0 -std=c11 -pthread -fvisibility=hidden -Wall -Werror \
+                -Wno-unused-function -include fastsync/no_frames.h -Ifastsync/include -I"$usr/python$version" -I"$usr" \
+                -I"$usr/$triplet/python$version" "$@" "$source" -o "$object"' \
+            cross "$zig/bin/python" "$target.2.36" "$root" "$VERSION" "$triplet"
+    "$zig/bin/python" -m ziglang cc -target "$target.2.36" -shared -s -pthread \
+        -o "$site/fastsync/_compiled$suffix" "$objects"/*.o
 }
 
 get_root

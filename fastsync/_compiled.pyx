@@ -1,0 +1,60 @@
+"""The compiled modules of the package, all in one file, and their import.
+
+One file where there could be sixty: a fork copies the mappings of each, what Cython writes
+into every module is there once, and importing opens one file.  The file is to `fastsync.raw`
+and the like what a zip archive is to sys.path: a place with modules in it, in `__path__`.
+setup.py writes the table of them, _compiled.h.
+"""
+from cpython.object cimport PyObject
+
+import sys
+from importlib.util import spec_from_file_location
+
+cdef extern from "Python.h":
+    ctypedef struct PyModuleDef:
+        pass
+    object PyModule_FromDefAndSpec(PyModuleDef*, object)
+    PyModuleDef* PyModule_GetDef(object) except NULL
+    int PyModule_ExecDef(object, PyModuleDef*) except -1
+
+cdef extern from "_compiled.h":
+    """
+    #define FS_COMPILED (sizeof(fs_compiled) / sizeof(fs_compiled[0]))
+    """
+    ctypedef struct fs_module:
+        const char* name
+        PyObject* (*definition)() except NULL  # what PyInit_... of a module in a file answers
+    const fs_module* fs_compiled
+    size_t FS_COMPILED
+
+cdef dict places = {fs_compiled[i].name.decode(): i for i in range(FS_COMPILED)}
+
+
+class Importer:
+    """Finds and loads what is in the file; as importlib's, and used without an instance."""
+
+    @staticmethod
+    def find_spec(name, target=None):
+        return spec_from_file_location(name, __file__, loader=Importer) if name in places else None
+
+    @staticmethod
+    def create_module(spec):
+        cdef size_t place = places[spec.name]
+        return PyModule_FromDefAndSpec(<PyModuleDef*>fs_compiled[place].definition(), spec)
+
+    @staticmethod
+    def exec_module(module):
+        PyModule_ExecDef(module, PyModule_GetDef(module))
+
+
+def add_to(package, path):
+    """For the `__init__` of a package: the modules in the file are those of its folder too."""
+    class Place(Importer):
+        @staticmethod
+        def iter_modules(prefix=""):  # for pkgutil
+            names = (name.rpartition(".") for name in places)
+            return sorted((prefix + name, False) for parent, _, name in names if parent == package)
+
+    entry = f"{__file__}/{package}"
+    sys.path_importer_cache[entry] = Place
+    path.append(entry)
