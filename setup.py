@@ -67,6 +67,11 @@ UNIX += (
     if PLAIN
     else ["-g3", "-O0" if DEBUG else "-O1", "-UNDEBUG"]
 )
+# What no fast path goes through is compiled for size.
+SMALL = """_compiled _watch.contention _watch.holds _watch.orders _watch.origins _watch.sums _watch.trace
+    objects._c_table objects._extensible objects._kinds objects._opened objects._pin objects._slots
+    objects.barrier objects.inspection objects.lazy_property objects.ordering objects.parker
+    objects.select""".split()
 UNIX_LINK = ["-pthread", *SANITIZER]
 if PLAIN and sys.platform == "linux":
     UNIX_LINK += ["-s", "-Wl,--gc-sections"]
@@ -117,9 +122,8 @@ class BuildExt(build_ext):
         if unix:
             self.probe(INTERNALS)
             link = UNIX_LINK + self.libatomic(ATOMICS)
-        flags = UNIX if unix else MSVC
         with ThreadPoolExecutor(self.parallel or 2) as pool:
-            work = [pool.submit(self.compile_module, extension, source, flags)
+            work = [pool.submit(self.compile_module, extension, source, unix)
                     for source in extension.sources]  # fmt: skip
             objects = [done.result() for done in work]
         path = self.get_ext_fullpath(extension.name)
@@ -135,19 +139,20 @@ class BuildExt(build_ext):
                 target_lang="c",
             )
 
-    def compile_module(self, extension, source, flags):
+    def compile_module(self, extension, source, unix):
         """Compile the C of one module, if it has changed; the object file."""
         module = os.path.splitext(os.path.relpath(source, C_FILES))[0].replace(os.sep, ".")
         (target,) = self.compiler.object_filenames([source], output_dir=self.build_temp)
         if self.force or newer_group([source, *extension.depends], target):
             usual = f"PyInit_{module.rpartition('.')[2]}"
+            small = unix and PLAIN and module.removeprefix("fastsync.") in SMALL
             self.compiler.compile(
                 [source],
                 output_dir=self.build_temp,
                 macros=[*MACROS, *extension.own_macros[source], (usual, start_of(module))],
                 include_dirs=extension.include_dirs,
                 debug=self.debug,
-                extra_postargs=flags,
+                extra_postargs=(UNIX if unix else MSVC) + ["-Os"] * small,
             )
         return target
 
