@@ -68,10 +68,10 @@ UNIX += (
     else ["-g3", "-O0" if DEBUG else "-O1", "-UNDEBUG"]
 )
 # What no fast path goes through is compiled for size.
-SMALL = """_compiled _watch.contention _watch.holds _watch.orders _watch.origins _watch.sums _watch.trace
-    objects._c_table objects._extensible objects._kinds objects._opened objects._pin objects._slots
-    objects.barrier objects.inspection objects.lazy_property objects.ordering objects.parker
-    objects.select""".split()
+SMALL = """_compiled _watch.contention _watch.holds _watch.orders _watch.origins _watch.sums
+    _watch.trace objects._c_table objects._extensible objects._kinds objects._opened objects._pin
+    objects._slots objects.barrier objects.inspection objects.lazy_property objects.ordering
+    objects.parker objects.select""".split()
 UNIX_LINK = ["-pthread", *SANITIZER]
 if PLAIN and sys.platform == "linux":
     UNIX_LINK += ["-s", "-Wl,--gc-sections"]

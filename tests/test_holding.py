@@ -7,6 +7,7 @@ import traceback
 
 import pytest
 
+import fastsync
 import fastsync.threading as ours
 from fastsync import RwLock, holding
 
@@ -109,3 +110,46 @@ def test_nonsense():
     with pytest.raises(TypeError, match="cannot pickle"):
         pickle.dumps(holding(lock, 1))
     assert repr(holding(lock, 2)) == f"holding({lock!r}, timeout=2)"
+
+
+# -- the same in the locks that own a value ------------------------------------------
+
+
+WAYS = [
+    (kind, way)
+    for kind, ways in {
+        "Mutex": ["lock"],
+        "FairMutex": ["lock"],
+        "ReentrantMutex": ["lock"],
+        "RwLock": ["read", "read_recursive", "write", "upgradable_read"],
+        "ShardedLock": ["read", "read_recursive", "write"],
+    }.items()
+    for way in ways
+]
+
+
+@pytest.mark.parametrize(("kind", "way"), WAYS)
+def test_block_of_an_owning_lock_gives_up_after_a_time(kind, way, run_threads):
+    lock = getattr(fastsync, kind)([])
+    call = getattr(lock, way)
+    for timeout in (None, 0, 5, 1e30):
+        with call(timeout=timeout) as guard:
+            assert guard.value == []
+        assert not lock.is_locked()
+    holder = lock.write() if hasattr(lock, "write") else lock.lock()
+
+    def wait():
+        for timeout in (0.001, 0, -1):
+            with pytest.raises(TimeoutError, match=f"within {timeout} seconds"):
+                with call(timeout=timeout):
+                    raise AssertionError
+        for wrong, error in ((float("nan"), ValueError), ("1", TypeError)):
+            with pytest.raises(error):
+                call(timeout=wrong)
+        with pytest.raises(TypeError):
+            call(1)
+
+    run_threads(wait)
+    assert lock.is_locked() and holder.value == []
+    holder.unlock()
+    assert not lock.is_locked()

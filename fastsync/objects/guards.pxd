@@ -153,5 +153,7 @@ cdef inline PyObject* allocate_guard(type cls, _Owner lock) except NULL:
 
 
 
+# A guard, or TimeoutError for None.
+cdef object granted(object guard, object timeout)
 cdef int refuse_call(size_t nargs) except -1
 cdef int refuse_pickling(object self) except -1

@@ -113,6 +113,12 @@ cdef int raise_left() except -1:
     raise RuntimeError("the `with` of this guard has ended meanwhile: it is dead")
 
 
+cdef object granted(object guard, object timeout):
+    if guard is None:
+        raise TimeoutError(f"the lock was not free within {timeout} seconds")
+    return guard
+
+
 cdef int refuse_call(size_t nargs) except -1:
     raise TypeError(
         "it is called by `with` only: with no arguments to enter, with three to leave, "

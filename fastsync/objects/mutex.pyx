@@ -51,9 +51,9 @@ from fastsync.objects._slots cimport (
 )
 from fastsync.objects._timeouts cimport deadline_for, deadline_until
 from fastsync.objects.guards cimport (
-    GUARD_AWAY, GUARD_BLOCK, GUARD_BUSY, GUARD_DEAD, GUARD_HELD, _Guard, _Mapped, _Owner, allocate_guard,
-    begin, end, finish_guard, here, is_alive, leave_held, raise_dead, refuse_call, return_hold, step,
-    survivor, wait_a_little,
+    GUARD_AWAY, GUARD_BLOCK, GUARD_BUSY, GUARD_DEAD, GUARD_HELD, _Guard, _Mapped, _Owner,
+    allocate_guard, begin, end, finish_guard, granted, here, is_alive, leave_held, raise_dead,
+    refuse_call, return_hold, step, survivor, wait_a_little,
 )
 from fastsync.raw.c_atomic cimport (
     fs_atomic_uptr, fs_u8_cas_acquire, fs_u8_load_acquire, fs_u8_load_relaxed,
@@ -394,14 +394,19 @@ cdef class _Mutex(_Owner):
         unlock_word(&self.word, self.fair)
         return True
 
-    def lock(self):
+    def lock(self, *, timeout=None):
         """Wait for the mutex; a guard that holds it.
+
+        timeout: seconds to wait at most, any number as for try_lock_for(); TimeoutError
+        when they have passed.  For `with mutex.lock(timeout=2) as guard:`.
 
         A second lock() in a thread that holds it waits for ever.  Ordering: what
         was done under the lock before is visible (acquire).  Origin:
         parking_lot's Mutex::lock.
         """
-        return lock(self, FS_FOREVER)
+        if timeout is None:
+            return lock(self, FS_FOREVER)
+        return granted(lock(self, deadline_for(timeout)), timeout)
 
     def try_lock(self):
         """A guard, or None when the mutex is held; never waits.

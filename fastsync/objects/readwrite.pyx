@@ -17,7 +17,8 @@ from fastsync.objects._slots cimport (
 from fastsync.objects._timeouts cimport deadline_for, deadline_until, lock_deadline
 from fastsync.objects.guards cimport (
     GUARD_DEAD, GUARD_HELD, _Direct, _Guard, _Mapped, _MappedWriting, _Owner, _Writing,
-    allocate_guard, begin, dealloc_guard, finish_guard, is_alive, raise_dead, refuse_call, refuse_pickling, return_hold,
+    allocate_guard, begin, dealloc_guard, finish_guard, granted, is_alive, raise_dead, refuse_call,
+    refuse_pickling, return_hold,
 )
 from fastsync.raw.c_atomic cimport (
     fs_atomic_uptr, fs_u8_load_relaxed, fs_uptr_cas_acq_rel, fs_uptr_exchange_acq_rel,
@@ -408,12 +409,16 @@ cdef class _ReadWriteLock(_Owner):
         self.unlock(FS_EXCLUSIVE, word, False)
         return True
 
-    def read(self):
+    def read(self, *, timeout=None):
         """A ReadGuard; waits while a writer holds the lock or waits for it.
 
         So a thread that reads already may wait for itself here: see read_recursive().
+
+        timeout: seconds to wait at most; TimeoutError when they have passed.
         """
-        return read_guard(self, FS_SHARED, FS_FOREVER)
+        if timeout is None:
+            return read_guard(self, FS_SHARED, FS_FOREVER)
+        return granted(read_guard(self, FS_SHARED, deadline_for(timeout)), timeout)
 
     def try_read(self):
         """As read(); None instead of waiting."""
@@ -427,12 +432,16 @@ cdef class _ReadWriteLock(_Owner):
         """As read(); None when time.monotonic() reaches `deadline`."""
         return read_guard(self, FS_SHARED, deadline_until(deadline))
 
-    def read_recursive(self):
+    def read_recursive(self, *, timeout=None):
         """A ReadGuard; a thread that reads already never waits for it.
 
         Past writers that wait: many threads that read like this can keep them waiting.
+
+        timeout: seconds to wait at most; TimeoutError when they have passed.
         """
-        return read_guard(self, FS_SHARED_RECURSIVE, FS_FOREVER)
+        if timeout is None:
+            return read_guard(self, FS_SHARED_RECURSIVE, FS_FOREVER)
+        return granted(read_guard(self, FS_SHARED_RECURSIVE, deadline_for(timeout)), timeout)
 
     def try_read_recursive(self):
         """As read_recursive(); None instead of waiting."""

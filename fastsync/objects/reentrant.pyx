@@ -29,9 +29,9 @@ from fastsync._watch.trace cimport (
 from fastsync.objects._slots cimport collect_by, end_in, fs_traverse, make_context_manager, publish
 from fastsync.objects._timeouts cimport deadline_for, deadline_until
 from fastsync.objects.guards cimport (
-    GUARD_AWAY, GUARD_BLOCK, GUARD_DEAD, GUARD_HELD, _Guard, _Mapped, allocate_guard,
-    dealloc_guard, end, finish_guard, here,
-    is_alive, raise_dead, refuse_call, return_hold, step, survivor, wait_a_little,
+    GUARD_AWAY, GUARD_BLOCK, GUARD_DEAD, GUARD_HELD, _Guard, _Mapped, allocate_guard, dealloc_guard,
+    end, finish_guard, granted, here, is_alive, raise_dead, refuse_call, return_hold, step,
+    survivor, wait_a_little,
 )
 from fastsync.objects.mutex cimport (
     MappedMutexGuard, _Mutex, fs_levels, new_mapped_guard, take_over, take_surely, take_word, unlock_word,
@@ -392,9 +392,14 @@ value.  Origin: parking_lot's ReentrantMutex."""
         unlock_word(&self.word.mutex, False)
         return True
 
-    def lock(self):
-        """Wait for the mutex, or go one deeper; a guard.  OverflowError past 2**32-1 levels."""
-        return lock(self, FS_FOREVER)
+    def lock(self, *, timeout=None):
+        """Wait for the mutex, or go one deeper; a guard.  OverflowError past 2**32-1 levels.
+
+        timeout: seconds to wait at most; TimeoutError when they have passed.
+        """
+        if timeout is None:
+            return lock(self, FS_FOREVER)
+        return granted(lock(self, deadline_for(timeout)), timeout)
 
     def try_lock(self):
         """A guard, or None when another thread holds the mutex; never waits."""

@@ -15,7 +15,7 @@ from fastsync.objects._slots cimport end_in, publish
 from fastsync.objects._timeouts cimport deadline_for, deadline_until
 from fastsync.objects.guards cimport (
     GUARD_AWAY, GUARD_DEAD, GUARD_HELD, _Direct, _Guard, _Owner, _Writing, allocate_guard,
-    dealloc_guard, end, finish_guard, leave_held, lend, return_hold, step,
+    dealloc_guard, end, finish_guard, granted, leave_held, lend, return_hold, step,
 )
 from fastsync.objects.readwrite cimport (
     ReadGuard, _ReadWriteLock, finish_lock, give_to, is_word_wanted, lock_of, new_read_guard,
@@ -244,9 +244,14 @@ acquire ordering).  One machine word of state.  Origin: parking_lot's RwLock."""
     cdef bint is_wanted(self, _Guard guard) noexcept:
         return is_word_wanted(&self.word, guard.way)
 
-    def write(self):
-        """A WriteGuard; waits until no other thread holds the lock."""
-        return write_guard(self, FS_FOREVER)
+    def write(self, *, timeout=None):
+        """A WriteGuard; waits until no other thread holds the lock.
+
+        timeout: seconds to wait at most; TimeoutError when they have passed.
+        """
+        if timeout is None:
+            return write_guard(self, FS_FOREVER)
+        return granted(write_guard(self, deadline_for(timeout)), timeout)
 
     def try_write(self):
         """As write(); None instead of waiting."""
@@ -260,9 +265,14 @@ acquire ordering).  One machine word of state.  Origin: parking_lot's RwLock."""
         """As write(); None when time.monotonic() reaches `deadline`."""
         return write_guard(self, deadline_until(deadline))
 
-    def upgradable_read(self):
-        """An UpgradableReadGuard; waits for writers and for another one of its kind."""
-        return upgradable_guard(self, FS_FOREVER)
+    def upgradable_read(self, *, timeout=None):
+        """An UpgradableReadGuard; waits for writers and for another one of its kind.
+
+        timeout: seconds to wait at most; TimeoutError when they have passed.
+        """
+        if timeout is None:
+            return upgradable_guard(self, FS_FOREVER)
+        return granted(upgradable_guard(self, deadline_for(timeout)), timeout)
 
     def try_upgradable_read(self):
         """As upgradable_read(); None instead of waiting."""

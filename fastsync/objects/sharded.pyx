@@ -9,7 +9,7 @@ from fastsync._watch.trace cimport FS_EXCLUSIVE, FS_SHARED
 from fastsync.objects._slots cimport end_in, publish
 from fastsync.objects._timeouts cimport deadline_for, deadline_until
 from fastsync.objects.guards cimport (
-    _Guard, _Writing, allocate_guard, dealloc_guard, finish_guard,
+    _Guard, _Writing, allocate_guard, dealloc_guard, finish_guard, granted,
 )
 from fastsync.objects.readwrite cimport (
     _ReadWriteLock, finish_lock, is_word_wanted, lock_of, take_for, take_word, uncount_hold,
@@ -112,9 +112,14 @@ are RwLock's.  Origin: crossbeam's ShardedLock, which exceptions poison."""
                 return True
         return False
 
-    def write(self):
-        """A ShardedWriteGuard; waits until no other thread holds the lock."""
-        return write_guard(self, FS_FOREVER)
+    def write(self, *, timeout=None):
+        """A ShardedWriteGuard; waits until no other thread holds the lock.
+
+        timeout: seconds to wait at most; TimeoutError when they have passed.
+        """
+        if timeout is None:
+            return write_guard(self, FS_FOREVER)
+        return granted(write_guard(self, deadline_for(timeout)), timeout)
 
     def try_write(self):
         """As write(); None instead of waiting."""
