@@ -141,18 +141,28 @@ cdef inline void begin_hold(_Mutex m, _Guard guard, uint8_t life) noexcept:
     begin(guard, life)
 
 
-cdef inline PyObject* new_guard(_Mutex m) except NULL:
-    """A guard that is not alive yet: out of the spare memory, if there is some."""
-    cdef PyObject* guard = NULL
+cdef inline PyObject* spare_guard(_Mutex m) noexcept:
+    """A guard that is not alive yet out of the spare memory, or NULL."""
+    cdef PyObject* guard
     # relaxed: a hint; the exchange decides
-    if fs_uptr_load_relaxed(&m.spare) != 0:
-        # acquire: pairs with the release in guard_dealloc
-        guard = <PyObject*>fs_uptr_exchange_acq_rel(&m.spare, 0)
-    if guard == NULL:
-        return allocate_guard(MutexGuard, m)
+    if fs_uptr_load_relaxed(&m.spare) == 0:
+        return NULL
+    # acquire: pairs with the release in guard_dealloc
+    guard = <PyObject*>fs_uptr_exchange_acq_rel(&m.spare, 0)
+    if guard != NULL:
+        revive(m, guard)
+    return guard
+
+
+cdef inline void revive(_Mutex m, PyObject* guard) noexcept:
     reuse(MutexGuard, guard)  # it led to this mutex before: all fields are set
     Py_INCREF(m)
-    return guard
+
+
+cdef inline PyObject* new_guard(_Mutex m) except NULL:
+    """A guard that is not alive yet."""
+    cdef PyObject* guard = spare_guard(m)
+    return guard if guard != NULL else allocate_guard(MutexGuard, m)
 
 
 cdef MappedMutexGuard new_mapped_guard(_Owner lock):
@@ -194,15 +204,23 @@ cdef inline bint end_block(_Mutex m, PyObject* guard) noexcept:
     return ended
 
 
-cdef inline PyObject* guard_of_block(_Mutex m) except NULL:
-    """For the thread that has just locked the mutex for a block."""
+cdef inline PyObject* kept_guard(_Mutex m) noexcept:
+    """For the thread that has just locked the mutex for a block; or NULL."""
     cdef PyObject* guard = m.next_guard
     if guard == NULL:
-        return new_guard(m)
+        return spare_guard(m)
     m.next_guard = NULL
-    reuse(MutexGuard, guard)
-    Py_INCREF(m)
+    revive(m, guard)
     return guard
+
+
+cdef PyObject* first_guard(_Mutex m) except NULL:
+    """For the same thread; it has unlocked the mutex when there is no memory."""
+    try:
+        return allocate_guard(MutexGuard, m)
+    except:
+        unlock_word(&m.word, m.fair)
+        raise
 
 
 cdef PyObject* enter_block(_Mutex m) except NULL:
@@ -211,11 +229,9 @@ cdef PyObject* enter_block(_Mutex m) except NULL:
         return enter_traced(m)
     if take_word(&m.word, FS_FOREVER) != FS_ACQUIRED:
         return NULL  # a signal handler raised
-    try:
-        guard = guard_of_block(m)
-    except:
-        unlock_word(&m.word, m.fair)
-        raise
+    guard = kept_guard(m)
+    if guard == NULL:
+        guard = first_guard(m)
     open_block(m, Py_NewRef(guard))
     return guard
 
