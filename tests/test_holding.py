@@ -149,7 +149,7 @@ def test_block_of_an_owning_lock_gives_up_after_a_time(kind, way, run_threads):
         with pytest.raises(TypeError):
             call(1)
 
-    run_threads(wait)
+    run_threads([wait])
     assert lock.is_locked() and holder.value == []
     holder.unlock()
     assert not lock.is_locked()

@@ -49,4 +49,6 @@ cdef Py_ssize_t weakrefs_offset(type cls) noexcept
 cdef int end_in(type cls, fs_dealloc dealloc) except -1
 cdef void reuse(type cls, PyObject* retired) noexcept
 cdef void retire(PyObject* dead) noexcept
+# Undo retire(), where the reference count was kept.
+cdef void restore(PyObject* retired) noexcept
 cdef void discard(PyObject* retired) noexcept

@@ -273,6 +273,10 @@ cdef void retire(PyObject* dead) noexcept:
     PyObject_GC_UnTrack(dead)
 
 
+cdef void restore(PyObject* retired) noexcept:
+    PyObject_GC_Track(retired)
+
+
 cdef void discard(PyObject* retired) noexcept:
     PyObject_GC_Del(retired)
 

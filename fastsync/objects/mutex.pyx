@@ -47,7 +47,7 @@ from fastsync._watch.trace cimport (
 )
 from fastsync.objects._slots cimport (
     collect_by, discard, end_in, forbid_instances, fs_traverse, make_context_manager, publish,
-    retire, reuse,
+    restore, retire, reuse,
 )
 from fastsync.objects._timeouts cimport deadline_for, deadline_until
 from fastsync.objects.guards cimport (
@@ -210,7 +210,11 @@ cdef inline PyObject* kept_guard(_Mutex m) noexcept:
     if guard == NULL:
         return spare_guard(m)
     m.next_guard = NULL
-    revive(m, guard)
+    if fs_is_unique(guard):  # and counts for this thread: only the collector forgot it
+        restore(guard)
+        Py_INCREF(m)
+    else:
+        revive(m, guard)
     return guard
 
 
