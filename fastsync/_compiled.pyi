@@ -1,3 +1,4 @@
+from collections.abc import Iterable
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
@@ -9,6 +10,10 @@ class Importer:
     @staticmethod
     def exec_module(module: ModuleType) -> None: ...
 
-def add_to(package: str, path: list[str]) -> None: ...
+class Path(list[str]):
+    package: str
+    def __init__(self, package: str, folders: Iterable[str]) -> None: ...
+    def find_spec(self, name: str, target: ModuleType | None = None) -> ModuleSpec | None: ...
+    def iter_modules(self, prefix: str = "") -> list[tuple[str, bool]]: ...
 
 __test__: dict[str, str]

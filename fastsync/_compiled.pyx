@@ -47,14 +47,24 @@ class Importer:
         PyModule_ExecDef(module, PyModule_GetDef(module))
 
 
-def add_to(package, path):
-    """For the `__init__` of a package: the modules in the file are those of its folder too."""
-    class Place(Importer):
-        @staticmethod
-        def iter_modules(prefix=""):  # for pkgutil
-            names = (name.rpartition(".") for name in places)
-            return sorted((prefix + name, False) for parent, _, name in names if parent == package)
+class Path(list):
+    """The `__path__` of a package: its folder, and its part of the file.
 
-    entry = f"{__file__}/{package}"
-    sys.path_importer_cache[entry] = Place
-    path.append(entry)
+    Programs clear sys.path_importer_cache, which says who imports from a place; so that is
+    said again whenever an import looks through the places.
+    """
+
+    def __init__(self, package, folders):
+        super().__init__([*folders, f"{__file__}/{package}"])
+        self.package = package
+
+    def __iter__(self):
+        sys.path_importer_cache[f"{__file__}/{self.package}"] = self
+        return super().__iter__()
+
+    def find_spec(self, name, target=None):
+        return Importer.find_spec(name, target)
+
+    def iter_modules(self, prefix=""):  # for pkgutil
+        names = (name.rpartition(".") for name in places)
+        return sorted((prefix + name, False) for parent, _, name in names if parent == self.package)

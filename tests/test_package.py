@@ -82,6 +82,24 @@ def test_every_source_is_a_module_of_the_one_binary():
             importlib.import_module(name)
 
 
+def test_modules_are_found_though_the_caches_of_imports_are_cleared(run_python):
+    code = """
+    import importlib, sys
+    import fastsync.raw.mutex
+    sys.path_importer_cache.clear()
+    import fastsync.objects.lock, fastsync.raw.rwlock
+    sys.path_importer_cache.clear()
+    importlib.invalidate_caches()
+    from fastsync import Arc, RwLock, channel, deadlock
+    assert importlib.util.find_spec("fastsync.objects.counter").origin == fastsync._compiled.__file__
+    for name in [name for name in sys.modules if name.startswith("fastsync")]:
+        del sys.modules[name]
+    import fastsync.objects.lock, fastsync.objects.barrier
+    assert fastsync.objects.lock.Lock().acquire()
+    """
+    run_python("-c", textwrap.dedent(code))
+
+
 def test_wheel_contents():
     files = files_of_wheel()
     check_contents(files)

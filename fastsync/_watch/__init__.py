@@ -1,5 +1,5 @@
 """Who holds and who waits, when asked to watch: what `fastsync.deadlock` reads."""
 
-from fastsync import _compiled
+from fastsync._compiled import Path as _Path
 
-_compiled.add_to(__name__, __path__)
+__path__ = _Path(__name__, __path__)

@@ -1,5 +1,5 @@
 """The Python types, one family a file; `fastsync` and `fastsync.threading` are their doors."""
 
-from fastsync import _compiled
+from fastsync._compiled import Path as _Path
 
-_compiled.add_to(__name__, __path__)
+__path__ = _Path(__name__, __path__)
