@@ -91,7 +91,8 @@ def test_modules_are_found_though_the_caches_of_imports_are_cleared(run_python):
     sys.path_importer_cache.clear()
     importlib.invalidate_caches()
     from fastsync import Arc, RwLock, channel, deadlock
-    assert importlib.util.find_spec("fastsync.objects.counter").origin == fastsync._compiled.__file__
+    found = importlib.util.find_spec("fastsync.objects.counter")
+    assert found.origin == fastsync._compiled.__file__
     for name in [name for name in sys.modules if name.startswith("fastsync")]:
         del sys.modules[name]
     import fastsync.objects.lock, fastsync.objects.barrier

@@ -44,6 +44,35 @@ def wake(condition):
         condition.notify_all()
 
 
+def leave_locked(mutex):
+    mutex.lock().leak()
+
+
+def force(mutex):
+    mutex.force_unlock()
+
+
+MUTEX, GUARDS = fastsync.Mutex(), []
+
+
+def wait_on(condvar):
+    with MUTEX as guard:
+        condvar.wait(guard)
+
+
+def hold(lock):
+    GUARDS.append(lock.write())
+
+
+def drop(lock):
+    GUARDS.pop().unlock()
+
+
+def read_and_write(lock):
+    lock.read(timeout=DEADLINE).unlock()
+    lock.write(timeout=DEADLINE).unlock()
+
+
 LOCK, RLOCK = ours.Lock, ours.RLock
 WAITS = {
     "Lock": (LOCK, LOCK.acquire, lambda x: (x.acquire(DEADLINE), x.release()), LOCK.release),
@@ -54,6 +83,17 @@ WAITS = {
     "SubSemaphore": (lambda: SubSemaphore(0), None, lambda x: x.acquire(), lambda x: x.release(2)),
     "Event": (ours.Event, None, lambda x: x.wait(DEADLINE), lambda x: x.set()),
     "Barrier": (lambda: ours.Barrier(3), None, lambda x: x.wait(DEADLINE), lambda x: x.wait()),
+    "Mutex": (fastsync.Mutex, leave_locked, lambda x: x.lock(timeout=DEADLINE), force),
+    "FairMutex": (fastsync.FairMutex, leave_locked, lambda x: x.lock(timeout=DEADLINE), force),
+    "ReentrantMutex": (
+        fastsync.ReentrantMutex,
+        leave_locked,
+        lambda x: x.lock(timeout=DEADLINE),
+        force,
+    ),
+    "Condvar": (fastsync.Condvar, None, wait_on, lambda x: x.notify_all()),
+    "RwLock": (fastsync.RwLock, hold, read_and_write, drop),
+    "ShardedLock": (fastsync.ShardedLock, hold, lambda x: x.write(timeout=DEADLINE), drop),
     "SubBarrier": (lambda: SubBarrier(3), None, lambda x: x.wait(DEADLINE), lambda x: x.wait()),
 }
 
@@ -90,12 +130,33 @@ def test_owner():
     assert fastsync.owner(condition) is None
 
 
+@pytest.mark.parametrize("kind", ["Mutex", "FairMutex", "ReentrantMutex"])
+def test_owner_of_a_mutex(kind):
+    mutex = getattr(fastsync, kind)()
+    me = threading.get_ident()
+    assert fastsync.owner(mutex) is None
+    with mutex:
+        assert fastsync.owner(mutex) == me
+        seen = []
+        thread = threading.Thread(target=lambda: seen.append(fastsync.owner(mutex)))
+        thread.start()
+        thread.join(DEADLINE)
+        assert seen == [me]
+    assert fastsync.owner(mutex) is None
+    guard = mutex.lock()
+    assert fastsync.owner(mutex) == me
+    guard.leak()
+    assert fastsync.owner(mutex) == (me if kind == "ReentrantMutex" else None)
+    mutex.force_unlock()
+    assert fastsync.owner(mutex) is None
+
+
 def test_what_is_no_lock_of_ours_is_refused():
     for function in (fastsync.waiters, fastsync.owner, fastsync.reset_after_fork):
         for thing in (None, 1, object(), lambda: None):
             with pytest.raises(TypeError, match=r"NoneType|int|object|function"):
                 function(thing)
-    for lock in (ours.Lock(), ours.Event(), ours.Condition(ours.Lock())):
+    for lock in (ours.Lock(), ours.Event(), ours.Condition(ours.Lock()), fastsync.RwLock()):
         with pytest.raises(TypeError):
             fastsync.owner(lock)
 
