@@ -8,8 +8,7 @@ from collections import deque
 
 import pytest
 
-from fastsync import Condvar, FairMutex, Mutex, ReentrantMutex
-from fastsync.objects.reentrant import _waiters
+from fastsync import Condvar, FairMutex, Mutex, ReentrantMutex, waiters
 
 FORK = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 
@@ -70,7 +69,7 @@ def test_notify_all_returns_how_many(held, run_threads, wait_until):
             return c.notify_all(), c.notify_all()
         with m:
             first = c.notify_all()
-            assert _waiters(m) == 10  # moved, not woken
+            assert waiters(m) == 10  # moved, not woken
             return first, c.notify_all()
 
     assert waiting(m, c, 10, wait_until, run_threads, notify) == (10, 0)
@@ -135,7 +134,7 @@ def test_requeued_waiter_needs_the_mutex(run_threads, wait_until):
         wait_until(lambda: count(c) == 1)
         with m as guard:
             assert c.notify_one()
-            assert _waiters(m) == 1
+            assert waiters(m) == 1
             guard.value = 1
 
     run_threads([wait, notify])
@@ -545,7 +544,7 @@ def test_queue_at_full_size(shape, style, timeout, run_threads):
 INTERRUPTED = """
 import os, signal, threading, time
 from fastsync import Condvar, Mutex
-from fastsync.objects.reentrant import _waiters
+from fastsync import waiters
 m, c = Mutex(5), Condvar()
 
 def interrupt():
@@ -553,7 +552,7 @@ def interrupt():
         time.sleep(0.001)
     guard = m.lock()  # the wait has let it go
     os.kill(os.getpid(), signal.SIGINT)
-    while not _waiters(m):
+    while not waiters(m):
         time.sleep(0.001)
     guard.value = 6
     guard.unlock()

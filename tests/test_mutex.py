@@ -25,8 +25,8 @@ from fastsync import (
     ReentrantMutex,
     is_pinned,
     pin,
+    waiters,
 )
-from fastsync.objects.reentrant import _waiters
 
 BOTH = pytest.mark.parametrize("kind", [Mutex, FairMutex])
 ALL = pytest.mark.parametrize("kind", [Mutex, FairMutex, ReentrantMutex])
@@ -36,7 +36,7 @@ FORK = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 
 def waiting_for(m):
     """How many threads are parked on the mutex."""
-    return _waiters(m)
+    return waiters(m)
 
 
 def in_thread(run_threads, function):
@@ -1148,7 +1148,7 @@ def test_fair_mutex_always_hands_over(run_threads, wait_until):
 SIGNALLED = """
 import os, signal, threading, time
 from fastsync import {kind}
-from fastsync.objects.reentrant import _waiters
+from fastsync import waiters
 m = {kind}(5)
 ready = threading.Event()
 release = threading.Event()
@@ -1160,7 +1160,7 @@ def hold():
     guard.unlock()
 
 def interrupt():
-    while not _waiters(m):
+    while not waiters(m):
         time.sleep(0.001)
     os.kill(os.getpid(), signal.SIGINT)
 
@@ -1198,7 +1198,7 @@ def test_ctrl_c_ends_a_wait(kind, attempt, run_python):
 INTERRUPTED_RELOCK = """
 import os, signal, threading, time
 from fastsync import {kind} as Kind
-from fastsync.objects.reentrant import _waiters
+from fastsync import waiters
 m = Kind(5)
 stop = threading.Event()
 held = threading.Event()
@@ -1215,7 +1215,7 @@ signal.signal(signal.SIGINT, handle)
 def steal():
     guard = m.lock()
     held.set()
-    while not _waiters(m):
+    while not waiters(m):
         time.sleep(0.001)
     os.kill(os.getpid(), signal.SIGINT)
     stop.wait()
@@ -1227,7 +1227,7 @@ try:
         try:
             if "{how}" == "bump":
                 thief.start()
-                while not _waiters(m):
+                while not waiters(m):
                     time.sleep(0.001)
                 guard.bump()
             else:
@@ -1277,7 +1277,7 @@ def test_ctrl_c_while_a_guard_waits_for_its_mutex(kind, how, form, run_python):
 ABANDONED = """
 import gc, os, signal, threading, time, weakref
 from fastsync import Mutex
-from fastsync.objects.reentrant import _waiters
+from fastsync import waiters
 
 class Value:
     pass
@@ -1289,7 +1289,7 @@ def abandon():
     def steal():
         guard = mutex.lock()
         held.set()
-        while not _waiters(mutex):
+        while not waiters(mutex):
             time.sleep(0.001)
         os.kill(os.getpid(), signal.SIGINT)
         done.wait()
@@ -1349,7 +1349,7 @@ FORKED = """
 import os, threading, time, warnings
 warnings.simplefilter("ignore")
 from fastsync import {kind}
-from fastsync.objects.reentrant import _waiters
+from fastsync import waiters
 m = {kind}(5)
 held, done = threading.Event(), threading.Event()
 
@@ -1387,13 +1387,13 @@ if guards:
 for thread in threads:
     thread.start()
 held.wait()
-while not _waiters(m):
+while not waiters(m):
     time.sleep(0.001)
 child = os.fork()
 if not child:
     try:
         assert m.is_locked()  # it stays held
-        assert _waiters(m) == 0
+        assert waiters(m) == 0
         assert "{how}" == "survivor" or m.try_lock() is None
         try:
             m.__exit__(None, None, None)
@@ -1743,7 +1743,7 @@ def test_a_fair_end_hands_over_at_once(name):
 
         guard = mutex.lock()
         with background(wait):
-            while not _waiters(mutex):
+            while not waiters(mutex):
                 pass
             sneaked = end(mutex, guard, tried)
             guard = None

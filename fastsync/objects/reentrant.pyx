@@ -34,7 +34,7 @@ from fastsync.objects.guards cimport (
     survivor, wait_a_little,
 )
 from fastsync.objects.mutex cimport (
-    MappedMutexGuard, _Mutex, fs_levels, new_mapped_guard, take_over, take_surely, take_word, unlock_word,
+    MappedMutexGuard, fs_levels, new_mapped_guard, take_over, take_surely, take_word, unlock_word,
 )
 from fastsync.raw.c_atomic cimport (
     fs_u32_exchange_acquire, fs_u32_fetch_add_release, fs_u32_load_relaxed, fs_u8_load_relaxed,
@@ -46,7 +46,7 @@ from fastsync.raw.mutex cimport (
     mutex_marked,
 )
 from fastsync.raw.parking cimport (
-    FS_ACQUIRED, FS_ERROR, FS_PLAIN, FS_TIMEOUT, parked_count,
+    FS_ACQUIRED, FS_ERROR, FS_PLAIN, FS_TIMEOUT,
 )
 from fastsync.raw.remutex cimport remutex_count, remutex_is_mine, remutex_own, remutex_set_count
 
@@ -488,13 +488,6 @@ cdef class ReentrantMutexGuard(_Writing):
         m.guarded -= 1
         if m.guarded == 0:
             mutex_change_mark(&m.word.mutex, here, 0)
-
-
-def _waiters(mutex):
-    """How many threads are parked on any kind of mutex: for tests, which must not sleep and hope."""
-    if type(mutex) is ReentrantMutex:
-        return parked_count(<uintptr_t>&(<ReentrantMutex>mutex).word.mutex)
-    return parked_count(<uintptr_t>&(<_Mutex?>mutex).word)
 
 
 # -- what the collector sees: the world stands, or has the GIL ---------------
