@@ -11,8 +11,9 @@ or, for a whole program that is not changed:
 
 It times every call that does not get its lock at once: the locks of fastsync.threading (and of
 `threading`, after install()), Mutex and its kin, RwLock, Once, LazyLock; and, apart from those,
-waits for work: conditions, events, queues, the end of a thread. Each wait is charged to the
-sections whose end it waited for.
+waits for work: conditions, events, the items of queues and channels and room in them, the end of
+a thread. Each wait is charged to the sections whose end it waited for; one for work to the calls
+that ended it, such as a put() or a notify().
 
 A wait is kept always when it lasts longer than the rate, else with the probability
 duration / rate and a weight that makes up for it: so totals are right whatever the rate, and
@@ -31,11 +32,17 @@ __all__ = ["Recording", "load", "merge", "name", "record", "running", "start", "
 RATE = 10e-6  # seconds
 VERSION = 1
 _PERMIT, _SIGNAL, _JOIN = 7, 8, 9  # as in holds.pxd
+_FOR = {10: "an item", 11: "room", 12: "its tasks"}
 
 
 def name(lock, text):
-    """Give a lock a name, which reports show; return the lock."""
-    origins.origin(lock).name = str(text)
+    """Give a lock, queue or the like a name, which reports show; return it.
+
+    A sender or a receiver stands for its channel.
+    """
+    channels = sys.modules.get("fastsync.objects.channel")
+    named = lock if channels is None else channels.whole(lock)
+    origins.origin(named).name = str(text)
     return lock
 
 
@@ -121,7 +128,7 @@ class _Numbered:
 
 
 def _gather(raw):
-    """Return the data of a Recording: plain lists and dicts, see docs/profile.md."""
+    """Return the data of a Recording: plain lists and dicts."""
     pid = os.getpid()
     locks, threads, stacks = _Numbered(), _Numbered(), _Numbered()
 
@@ -137,11 +144,11 @@ def _gather(raw):
 
     def lock(number, way):
         origin = raw["origins"][number]
-        work = way in (_SIGNAL, _JOIN) or (way == _PERMIT and number in signals)
+        work = way >= _SIGNAL or (way == _PERMIT and number in signals)
         made = origin.made_at
         kind = "Thread.join" if way == _JOIN else origin.kind
         site = tuple(site_of(made) or (() if way == _JOIN else (number,)))
-        key = (kind, origin.name, site, work)
+        key = (kind, origin.name, site, work, way if way in _FOR else None)
         index = locks.add(
             key,
             {
@@ -149,6 +156,7 @@ def _gather(raw):
                 "name": origin.name,
                 "made": [list(line) for line in made],
                 "work": work,
+                "for": _FOR.get(way, ""),
                 "instances": 0,
                 "count": 0.0,
                 "ns": 0.0,
@@ -270,7 +278,7 @@ def site_of(stack):
 
 
 class Recording:
-    """What was recorded: `data` is plain lists and dicts, as docs/profile.md describes them."""
+    """What was recorded: `data` is plain lists and dicts, as saved in JSON."""
 
     def __init__(self, data):
         if data.get("format") != "fastsync-profile" or data.get("version") != VERSION:
@@ -357,7 +365,7 @@ def merge(recordings):
 
 def _merge_lock(locks, row):
     site = tuple(site_of(row["made"]) or ())
-    key = (row["kind"], row["name"], site, row["work"])
+    key = (row["kind"], row["name"], site, row["work"], row.get("for"))
     known = key in locks.index
     index = locks.add(key, {**row, "histogram": dict(row["histogram"])})
     if known:

@@ -43,6 +43,10 @@ cdef int contend(object lock, int way, int64_t deadline, fs_take take, void* ctx
 # The two ends of a wait that is not a take().
 cdef void contention_begin(fs_waiting* waiting, object lock, int way, uintptr_t key) noexcept
 cdef void contention_end(fs_waiting* waiting) noexcept
-# Before and after a release.  Between them nothing runs Python code.
-cdef fs_release* contention_release(PyObject* lock) noexcept
+# The end of a wait that came to nothing and is not kept.
+cdef void contention_drop(fs_waiting* waiting) noexcept
+# Before and after a release of those who wait for `key`.  Between them nothing runs Python code.
+cdef fs_release* contention_release(uintptr_t key) noexcept
 cdef void contention_released(fs_release* release) noexcept
+# Instead of contention_released(): nobody was there to be released.
+cdef void contention_unreleased(fs_release* release) noexcept

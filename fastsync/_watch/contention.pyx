@@ -129,13 +129,26 @@ cdef void contention_begin(fs_waiting* waiting, object lock, int way, uintptr_t 
 
 
 cdef void contention_end(fs_waiting* waiting) noexcept:
-    cdef fs_waits_bucket* bucket
-    cdef fs_waiting** link
-    cdef fs_waited* kept
     cdef int64_t duration
     if waiting.key == 0:
         return
     duration = fs_now() - waiting.since
+    unlist(waiting)
+    if duration >= waiting.threshold:
+        keep(waiting, duration)
+    else:
+        forget_wait(waiting)
+
+
+cdef void contention_drop(fs_waiting* waiting) noexcept:
+    if waiting.key != 0:
+        unlist(waiting)
+        forget_wait(waiting)
+
+
+cdef void unlist(fs_waiting* waiting) noexcept:
+    cdef fs_waits_bucket* bucket
+    cdef fs_waiting** link
     if waiting.epoch == fork_epoch():  # else this is the child of a fork made meanwhile
         bucket = bucket_of(waiting.key)
         lock_bucket(bucket)
@@ -146,19 +159,18 @@ cdef void contention_end(fs_waiting* waiting) noexcept:
             link[0] = waiting.next
             fs_u32_fetch_add_relaxed(&bucket.count, <uint32_t>-1)  # relaxed: as above
         fs_bucket_lock_release(&bucket.lock, fork_epoch())
-    if duration >= waiting.threshold:
-        keep(waiting, duration)
-    else:
-        forget_shares(waiting)
-        Py_DECREF(<object>waiting.origin)
+
+
+cdef void forget_wait(fs_waiting* waiting) noexcept:
+    forget_shares(waiting)
+    Py_DECREF(<object>waiting.origin)
 
 
 cdef void keep(fs_waiting* waiting, int64_t duration) noexcept:
     global ended, ended_count
     cdef fs_waited* kept = <fs_waited*>malloc(sizeof(fs_waited))
     if kept == NULL:
-        forget_shares(waiting)
-        Py_DECREF(<object>waiting.origin)
+        forget_wait(waiting)
         return
     kept.wait = waiting[0]
     kept.duration = duration
@@ -200,8 +212,8 @@ cdef int contend(object lock, int way, int64_t deadline, fs_take take, void* ctx
 
 # -- releases ----------------------------------------------------------------
 
-cdef fs_release* contention_release(PyObject* lock) noexcept:
-    cdef fs_waits_bucket* bucket = bucket_of(<uintptr_t>lock)
+cdef fs_release* contention_release(uintptr_t key) noexcept:
+    cdef fs_waits_bucket* bucket = bucket_of(key)
     cdef fs_release* release = NULL
     cdef fs_waiting* waiting
     cdef int64_t now
@@ -212,7 +224,7 @@ cdef fs_release* contention_release(PyObject* lock) noexcept:
     now = fs_now()
     waiting = bucket.first
     while waiting != NULL:
-        if waiting.key == <uintptr_t>lock and now - waiting.since >= waiting.threshold:
+        if waiting.key == key and now - waiting.since >= waiting.threshold:
             if release == NULL:
                 release = <fs_release*>malloc(sizeof(fs_release))
                 if release == NULL:
@@ -269,6 +281,13 @@ cdef void contention_released(fs_release* release) noexcept:
     except BaseException:
         pass  # memory is short: some waits are not in the report
     PyErr_Restore(kind, value, traceback)
+
+
+cdef void contention_unreleased(fs_release* release) noexcept:
+    fs_bucket_lock_acquire(&books, fork_epoch())
+    release.done = True
+    drop_user(release)
+    fs_bucket_lock_release(&books, fork_epoch())
 
 
 # -- adding up ---------------------------------------------------------------

@@ -17,6 +17,10 @@ cdef enum:
     FS_PERMIT = 7            # of a semaphore: any thread may give one
     FS_SIGNAL = 8            # an event, a notification, a round of a barrier: held by no thread
     FS_JOIN = 9              # the end of a thread
+    # Of a queue or a channel, in the profile alone; to the detector they are FS_SIGNAL.
+    FS_ITEM = 10
+    FS_ROOM = 11
+    FS_TASKS = 12            # the end of all its tasks
     FS_WAY = 15
     # Besides: taken by a `with` statement, whose end releases it.
     FS_BLOCK = 16

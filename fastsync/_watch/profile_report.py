@@ -71,6 +71,7 @@ def rows(data):
                 "name": lock["name"],
                 "made": made,
                 "work": lock["work"],
+                "for": lock.get("for", ""),
                 "instances": lock["instances"],
                 "waits": round(count),
                 "total": ns / 1e9,
@@ -141,25 +142,62 @@ def title(row, directory):
         label += f" made at {place(row['made'], directory).split(' in ')[0]}"
     if row["instances"] > 1:
         label += f" ({row['instances']} of them)"
+    if row.get("for"):
+        label += f", for {row['for']}"
     return label
 
 
 def headline(data, found):
-    """Return the sentence that answers: which lock, held where, waited where, how long."""
-    directory = data["directory"]
-    elapsed = duration(data["elapsed_ns"] / 1e9)
+    """Return the line that answers: which lock, held where, waited where, how long.
+
+    Where hardly any thread waited for a lock, it says what they waited for else.
+    """
+    elapsed = data["elapsed_ns"] / 1e9
     locks = [row for row in found if not row["work"]]
-    if not locks:
-        return f"No thread waited for a lock in {elapsed}."
-    worst = locks[0]
-    line = title(worst, directory)
-    if worst["holding"]:
-        site, _, _, share = worst["holding"][0]
-        line += f": held at {place(site, directory)} ({share:.0%} of the waiting)"
-    if worst["waiting"]:
-        line += f", waited for at {place(worst['waiting'][0][0], directory)}"
-    threads = f"{worst['threads']} thread{'s' * (worst['threads'] != 1)}"
-    return f"{line}: {duration(worst['total'])} by {threads} in {elapsed}."
+    slowest = _slowest_work(data, found)
+    if locks and (slowest is None or locks[0]["total"] >= _HARDLY * elapsed):
+        return f"{_sentence(data, locks[0], 'held')} in {duration(elapsed)}."
+    line = f"No thread waited for a lock in {duration(elapsed)}"
+    if locks:
+        waited = duration(sum(row["total"] for row in locks))
+        line = f"Hardly any waiting for locks ({waited} in {duration(elapsed)})"
+    if slowest is not None:
+        line += f", but for work: {_sentence(data, slowest, 'given')}"
+    return line + "."
+
+
+_HARDLY = 0.01  # of the time
+
+
+def _sentence(data, row, verb):
+    directory = data["directory"]
+    line = title(row, directory)
+    if row["holding"]:
+        site, _, _, share = row["holding"][0]
+        line += f": {verb} at {place(site, directory)} ({share:.0%} of the waiting)"
+    if row["waiting"]:
+        line += f", waited for at {place(row['waiting'][0][0], directory)}"
+    threads = f"{row['threads']} thread{'s' * (row['threads'] != 1)}"
+    return f"{line}: {duration(row['total'])} by {threads}"
+
+
+def _slowest_work(data, found):
+    """Return the row of the work that was waited for longest, or None.
+
+    A thread that makes others wait while it waits itself only passes its own wait on: it counts
+    for the share of the time in which it does not wait. To wait for the end of threads is usual.
+    """
+    waited = {}
+    for _, thread, _, _, ns in data["waits"]:
+        waited[thread] = waited.get(thread, 0.0) + ns
+    weights = {}
+    for lock, holder, _, _, _, ns in data["pairs"]:
+        running = max(0.0, 1 - waited.get(holder, 0.0) / data["elapsed_ns"])
+        weights[lock] = weights.get(lock, 0.0) + running * ns
+    work = [row for row in found if row["work"] and row["kind"] != "Thread.join"]
+    return max(
+        work, key=lambda row: (weights.get(row["index"], 0.0), row["total"]), default=None
+    )
 
 
 _HEAD = (
@@ -192,7 +230,7 @@ def text(data, limit=10):
                         f"{'':>11}{label:>10} {share:4.0%} {duration(seconds):>8}  "
                         f"{place(site, directory)}  [{_some(who)}]"
                     )
-            for holder, waiter, seconds in row["pairs"][:3] if not work else ():
+            for holder, waiter, seconds in row["pairs"][:3]:
                 lines.append(f"{'':>16}{duration(seconds):>15}  {holder} made {waiter} wait")
         if len(part) > limit:
             lines.append(f"{'':>11}and {len(part) - limit} more")

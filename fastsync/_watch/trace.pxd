@@ -28,14 +28,14 @@ in this way, so many times.
 attached thread state, and outside of trace_lock, none raises; an exception that is
 set stays set.
 """
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int64_t, uint32_t, uintptr_t
 
 from fastsync.raw.c_atomic cimport fs_atomic_u8, fs_u8_load_relaxed
 from fastsync._watch.contention cimport fs_release, fs_take
 # How a lock is held, or what a thread waits for; one call that waits.
 from fastsync._watch.holds cimport (
-    FS_BLOCK, FS_EXCLUSIVE, FS_JOIN, FS_PERMIT, FS_REENTRANT, FS_SHARED, FS_SHARED_RECURSIVE,
-    FS_SIGNAL, FS_UPGRADABLE, FS_UPGRADE, fs_wait, FS_WAY,
+    FS_BLOCK, FS_EXCLUSIVE, FS_ITEM, FS_JOIN, FS_PERMIT, FS_REENTRANT, FS_ROOM, FS_SHARED,
+    FS_SHARED_RECURSIVE, FS_SIGNAL, FS_TASKS, FS_UPGRADABLE, FS_UPGRADE, fs_wait, FS_WAY,
 )
 
 cdef fs_atomic_u8 trace_flag
@@ -88,5 +88,15 @@ cdef void trace_notified(fs_wait* wait) noexcept
 # A wait for a signal that is no take(): a round of a barrier.
 cdef void trace_signal(fs_wait* wait, object lock, int64_t deadline) noexcept
 cdef void trace_signalled(fs_wait* wait) noexcept
+# A wait for something that any thread may give: an item, room (`way`).  `key` is an address
+# that says which of the waits for this object it is.  It ends with trace_signalled(), or with
+# trace_other(): then another of several things was given, see select().
+cdef void trace_work(
+    fs_wait* wait, object lock, int way, uintptr_t key, int64_t deadline) noexcept
+cdef void trace_other(fs_wait* wait) noexcept
+# Before something is given to those who wait so.  After it trace_released(), outside of all
+# internal locks; or trace_not_given(), anywhere: nobody was there.
+cdef void trace_give(fs_section* section, uintptr_t key) noexcept
+cdef void trace_not_given(fs_section* section) noexcept
 # A lock was made, by the caller of the running C function.
 cdef void trace_made(object lock) noexcept

@@ -5,8 +5,8 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 
 from fastsync._watch.contention cimport (
-    contend, contention_begin, contention_end, contention_release, contention_released, fs_release,
-    fs_take,
+    contend, contention_begin, contention_drop, contention_end, contention_release,
+    contention_released, contention_unreleased, fs_release, fs_take,
 )
 from fastsync._watch.holds cimport (
     begin_wait, change_hold, disown_all, disown_hold, end_hold_with_block, end_wait, forget_all,
@@ -210,19 +210,28 @@ cdef void trace_release(fs_section* section, object lock, int way, void* by) noe
         origin = noted(lock)
         if origin is not None:
             forget_hold(origin, way & FS_WAY, by, False)
-    section.release = contention_release(<PyObject*>lock) if profiling() else NULL
+    trace_give(section, <uintptr_t><PyObject*>lock)
 
 
 cdef void trace_release_all(fs_section* section, object lock, int way) noexcept:
     cdef Origin origin = noted(lock)
     if origin is not None:
         forget_hold(origin, way & FS_WAY, NULL, True)
-    section.release = contention_release(<PyObject*>lock) if profiling() else NULL
+    trace_give(section, <uintptr_t><PyObject*>lock)
+
+
+cdef void trace_give(fs_section* section, uintptr_t key) noexcept:
+    section.release = contention_release(key) if profiling() else NULL
 
 
 cdef void trace_released(fs_section* section) noexcept:
     if section.release != NULL:
         contention_released(section.release)
+
+
+cdef void trace_not_given(fs_section* section) noexcept:
+    if section.release != NULL:
+        contention_unreleased(section.release)
 
 
 cdef void trace_changed(object lock, void* by, void* heir, int way) noexcept:
@@ -256,10 +265,11 @@ cdef void trace_condition(
     cdef fs_release* release
     wait.timing.key = 0
     if profiling():
-        release = contention_release(<PyObject*>lock)
+        release = contention_release(<uintptr_t><PyObject*>lock)
         if release != NULL:
             contention_released(release)  # before it: the call sleeps right after releasing
-        contention_begin(&wait.timing, condition, FS_SIGNAL, <uintptr_t>wait)
+        contention_begin(
+            &wait.timing, condition, FS_SIGNAL, <uintptr_t><PyObject*>condition)
     wait.held = NULL
     wait.way = way
     if not prepare(wait, lock, by):
@@ -289,9 +299,15 @@ cdef void trace_notified(fs_wait* wait) noexcept:
 
 
 cdef void trace_signal(fs_wait* wait, object lock, int64_t deadline) noexcept:
+    trace_work(wait, lock, FS_SIGNAL, <uintptr_t><PyObject*>lock, deadline)
+
+
+cdef void trace_work(
+    fs_wait* wait, object lock, int way, uintptr_t key, int64_t deadline,
+) noexcept:
     wait.timing.key = 0
     if profiling():
-        contention_begin(&wait.timing, lock, FS_SIGNAL, <uintptr_t><PyObject*>lock)
+        contention_begin(&wait.timing, lock, way, key)
     if not prepare(wait, lock, NULL):
         return
     remutex_lock(&records)
@@ -302,6 +318,12 @@ cdef void trace_signal(fs_wait* wait, object lock, int64_t deadline) noexcept:
 
 cdef void trace_signalled(fs_wait* wait) noexcept:
     contention_end(&wait.timing)
+    if wait.origin != NULL:
+        finish(wait, NULL)
+
+
+cdef void trace_other(fs_wait* wait) noexcept:
+    contention_drop(&wait.timing)
     if wait.origin != NULL:
         finish(wait, NULL)
 

@@ -2,9 +2,10 @@
 
 raw/ring.pxd has the states, and the argument why nothing is lost.
 """
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint32_t
 from cpython.object cimport PyObject, visitproc
 
+from fastsync._watch.trace cimport fs_section
 from fastsync.raw.ring cimport *
 
 cdef extern from *:
@@ -26,8 +27,8 @@ cdef class _Ring:
     # Of a ring whose order is its own (FS_RING_SORTED): ring_put() and ring_get(), which may
     # also come to COMPARE or BUSY; what then compares, called under the lock and returning
     # without it, DONE or AGAIN; and, under the lock, that this thread is about to wait.
-    cdef int put_sorted(self, PyObject* item) noexcept
-    cdef int get_sorted(self, void** item) noexcept
+    cdef int put_sorted(self, PyObject* item, bint serving) noexcept
+    cdef int get_sorted(self, void** item, bint serving) noexcept
     cdef int put_compared(self, PyObject* item) except -1
     cdef int get_compared(self, void** item) except -1
     cdef void give_turn(self) noexcept
@@ -68,6 +69,9 @@ cdef object get_slowly(_Ring self, int64_t deadline, int outcome)
 # lock, or WAIT, CLOSED or GONE, with it.
 cdef int settle_put(_Ring self, PyObject* item, int outcome) except -1
 cdef int settle_get(_Ring self, void** item, int outcome) except -1
+# Under the lock, before those are served who may wait (`bit`: FS_RING_GETTERS and so on), for
+# the profile; after it, without the lock, trace_released().
+cdef void before_serving(_Ring self, uint32_t bit, fs_section* section) noexcept
 # All of the batch, or Full or ShutDown with `items`, those that were not put.
 cdef int put_batch(_Ring self, list batch, int64_t deadline) except -1
 cdef list get_batch(_Ring self, object limit, int64_t deadline)
@@ -85,24 +89,24 @@ cdef inline bint is_idle(const fs_ring* r) noexcept nogil:
     return r.capacity >= FS_RING_LARGE and ring_count(r) < r.capacity // 8
 
 
-cdef inline int try_put(_Ring self, PyObject* item) noexcept:
+cdef inline int try_put(_Ring self, PyObject* item, bint serving) noexcept:
     """Under the lock; the reference goes with the item, once it is in."""
     if self.ring.order == FS_RING_SORTED:
-        return self.put_sorted(item)
-    return ring_put(&self.ring, item)
+        return self.put_sorted(item, serving)
+    return ring_put(&self.ring, item, serving)
 
 
-cdef inline int try_get(_Ring self, void** item) noexcept:
+cdef inline int try_get(_Ring self, void** item, bint serving) noexcept:
     if self.ring.order == FS_RING_SORTED:
-        return self.get_sorted(item)
-    return ring_get(&self.ring, item)
+        return self.get_sorted(item, serving)
+    return ring_get(&self.ring, item, serving)
 
 
 cdef inline int put_item(_Ring self, PyObject* item, int64_t deadline) except -1:
     cdef int outcome
     Py_INCREF_of(item)
     ring_lock(&self.ring)
-    outcome = try_put(self, item)
+    outcome = try_put(self, item, False)
     if outcome == FS_RING_DONE:
         ring_unlock(&self.ring)
         return 0
@@ -113,7 +117,7 @@ cdef inline object get_item(_Ring self, int64_t deadline):
     cdef void* item = NULL
     cdef int outcome
     ring_lock(&self.ring)
-    outcome = try_get(self, &item)
+    outcome = try_get(self, &item, False)
     if outcome != FS_RING_DONE:
         return get_slowly(self, deadline, outcome)
     if is_idle(&self.ring):

@@ -6,12 +6,16 @@ Its calls run no Python code while they hold anything, so whatever a finalizer, 
 a signal handler does to the ring it does before or after.
 """
 cimport cython
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint32_t
 from cpython.exc cimport PyErr_NoMemory
 from cpython.list cimport PyList_GET_SIZE, PyList_New
 from cpython.object cimport PyObject, visitproc
 from cpython.ref cimport Py_DECREF, Py_XDECREF
 
+from fastsync._watch.trace cimport (
+    fs_section, FS_ITEM, FS_ROOM, fs_wait, trace_give, trace_made, trace_not_given, trace_released,
+    trace_signalled, trace_work, tracing,
+)
 from fastsync.raw.c_wait cimport FS_FOREVER
 from fastsync.raw.parking cimport FS_FIRST, FS_SIGNALS
 from fastsync.raw.ring cimport *
@@ -45,6 +49,8 @@ cdef class _Ring:
     """A ring that owns its items."""
     def __cinit__(self):
         self.ring.limit = ring_no_limit()
+        if tracing():
+            trace_made(self)
 
     def __dealloc__(self):
         drop_items(&self.ring)
@@ -56,10 +62,10 @@ cdef class _Ring:
 
     # What only some have: ring.pxd says when these are called, of others never.
 
-    cdef int put_sorted(self, PyObject* item) noexcept:
+    cdef int put_sorted(self, PyObject* item, bint serving) noexcept:
         return FS_RING_GONE
 
-    cdef int get_sorted(self, void** item) noexcept:
+    cdef int get_sorted(self, void** item, bint serving) noexcept:
         return FS_RING_GONE
 
     cdef int put_compared(self, PyObject* item) except -1:
@@ -184,6 +190,54 @@ cdef int64_t wait_limit(object block, object timeout) except? -1:
         raise ValueError("'timeout' must be a non-negative number")
     return deadline_for(timeout)
 
+
+cdef void before_serving(_Ring self, uint32_t bit, fs_section* section) noexcept:
+    cdef fs_ring* r = &self.ring
+    section.release = NULL
+    if ring_state(r) & bit and tracing():
+        trace_give(section, (
+            ring_getters(r) if bit == FS_RING_GETTERS else
+            ring_putters(r) if bit == FS_RING_PUTTERS else ring_joiners(r)))
+
+
+cdef int put_serving(_Ring self, PyObject* item) noexcept:
+    """Under the lock: put it, also to one that waits.  DONE without the lock, else with it."""
+    cdef fs_section section
+    cdef int outcome
+    before_serving(self, FS_RING_GETTERS, &section)
+    outcome = try_put(self, item, True)
+    if outcome == FS_RING_DONE:
+        ring_unlock(&self.ring)
+        trace_released(&section)
+    else:
+        trace_not_given(&section)
+    return outcome
+
+
+cdef int get_serving(_Ring self, void** item) noexcept:
+    """As put_serving()."""
+    cdef fs_section section
+    cdef int outcome
+    before_serving(self, FS_RING_PUTTERS, &section)
+    outcome = try_get(self, item, True)
+    if outcome == FS_RING_DONE:
+        ring_unlock(&self.ring)
+        trace_released(&section)
+    else:
+        trace_not_given(&section)
+    return outcome
+
+
+cdef int get_comparing(_Ring self, void** item) except -1:
+    """get_compared(), which makes room for one that waits."""
+    cdef fs_section section
+    before_serving(self, FS_RING_PUTTERS, &section)
+    try:
+        return self.get_compared(item)
+    finally:
+        trace_released(&section)
+
+
 cdef int settle_put(_Ring self, PyObject* item, int outcome) except -1:
     """Go on after an attempt that came to `outcome`, AGAIN for none: DONE, without the lock,
     or WAIT, CLOSED or GONE, with it."""
@@ -197,10 +251,13 @@ cdef int settle_put(_Ring self, PyObject* item, int outcome) except -1:
         elif outcome == FS_RING_COMPARE:
             if self.put_compared(item) == FS_RING_DONE:
                 return FS_RING_DONE
+        elif outcome == FS_RING_SERVE:
+            outcome = put_serving(self, item)
+            continue
         elif outcome != FS_RING_AGAIN:
             return outcome
         ring_lock(r)
-        outcome = try_put(self, item)
+        outcome = try_put(self, item, False)
         if outcome == FS_RING_DONE:
             ring_unlock(r)
 
@@ -208,6 +265,8 @@ cdef int settle_put(_Ring self, PyObject* item, int outcome) except -1:
 cdef int put_slowly(_Ring self, PyObject* item, int64_t deadline, int outcome) except -1:
     """After an attempt that came to `outcome`; takes over the lock and the reference."""
     cdef fs_ring* r = &self.ring
+    cdef fs_wait wait
+    cdef bint noted = False
     cdef int flags = FS_SIGNALS
     try:
         while True:
@@ -217,8 +276,17 @@ cdef int put_slowly(_Ring self, PyObject* item, int64_t deadline, int outcome) e
             if outcome != FS_RING_WAIT or deadline == 0:
                 ring_unlock(r)
                 if outcome == FS_RING_GONE:
+                    if noted:
+                        noted = False
+                        trace_signalled(&wait)
                     return self.put_elsewhere(<object>item, deadline)
                 return self.refuse_put(item, outcome)
+            if tracing() and not noted:
+                ring_unlock(r)
+                trace_work(&wait, self, FS_ROOM, ring_putters(r), deadline)
+                noted = True
+                outcome = FS_RING_AGAIN
+                continue
             self.give_turn()
             outcome = ring_await_room(r, deadline, flags, item)
             if outcome == FS_RING_DONE:
@@ -228,6 +296,8 @@ cdef int put_slowly(_Ring self, PyObject* item, int64_t deadline, int outcome) e
             flags |= FS_FIRST  # overtaken, perhaps
         item = NULL
     finally:
+        if noted:
+            trace_signalled(&wait)
         if item != NULL:
             pass_room_on(r)
             Py_XDECREF(item)
@@ -242,6 +312,7 @@ cdef void pass_room_on(fs_ring* r) noexcept:
             ring_made_room(r)
         ring_unlock(r)
 
+
 cdef int settle_get(_Ring self, void** item, int outcome) except -1:
     """As settle_put()."""
     cdef fs_ring* r = &self.ring
@@ -250,12 +321,15 @@ cdef int settle_get(_Ring self, void** item, int outcome) except -1:
             if ring_await_turn(r, FS_SIGNALS) == FS_RING_ERROR:
                 return FS_RING_ERROR
         elif outcome == FS_RING_COMPARE:
-            if self.get_compared(item) == FS_RING_DONE:
+            if get_comparing(self, item) == FS_RING_DONE:
                 return FS_RING_DONE
+        elif outcome == FS_RING_SERVE:
+            outcome = get_serving(self, item)
+            continue
         elif outcome != FS_RING_AGAIN:
             return outcome
         ring_lock(r)
-        outcome = try_get(self, item)
+        outcome = try_get(self, item, False)
         if outcome == FS_RING_DONE:
             ring_unlock(r)
 
@@ -263,24 +337,39 @@ cdef int settle_get(_Ring self, void** item, int outcome) except -1:
 cdef object get_slowly(_Ring self, int64_t deadline, int outcome):
     """After an attempt that came to `outcome`; takes over the lock."""
     cdef fs_ring* r = &self.ring
+    cdef fs_wait wait
+    cdef bint noted = False
     cdef void* item = NULL
     cdef int flags = FS_SIGNALS
-    while True:
-        outcome = settle_get(self, &item, outcome)
-        if outcome == FS_RING_DONE:
-            break
-        if outcome != FS_RING_WAIT or deadline == 0:
-            ring_unlock(r)
-            if outcome == FS_RING_GONE:
-                return self.get_elsewhere(deadline)
-            self.refuse_get(outcome)
-        self.give_turn()
-        outcome = ring_await_item(r, deadline, flags, &item)
-        if outcome == FS_RING_DONE:
-            break
-        if outcome != FS_RING_AGAIN:
-            self.refuse_get(outcome)
-        flags |= FS_FIRST  # overtaken, perhaps
+    try:
+        while True:
+            outcome = settle_get(self, &item, outcome)
+            if outcome == FS_RING_DONE:
+                break
+            if outcome != FS_RING_WAIT or deadline == 0:
+                ring_unlock(r)
+                if outcome == FS_RING_GONE:
+                    if noted:
+                        noted = False
+                        trace_signalled(&wait)
+                    return self.get_elsewhere(deadline)
+                self.refuse_get(outcome)
+            if tracing() and not noted:
+                ring_unlock(r)
+                trace_work(&wait, self, FS_ITEM, ring_getters(r), deadline)
+                noted = True
+                outcome = FS_RING_AGAIN
+                continue
+            self.give_turn()
+            outcome = ring_await_item(r, deadline, flags, &item)
+            if outcome == FS_RING_DONE:
+                break
+            if outcome != FS_RING_AGAIN:
+                self.refuse_get(outcome)
+            flags |= FS_FIRST  # overtaken, perhaps
+    finally:
+        if noted:
+            trace_signalled(&wait)
     return owned(<PyObject*>item)
 
 
@@ -305,20 +394,25 @@ cdef int put_some(_Ring self, list batch, Py_ssize_t* done) except -1:
     cdef fs_ring* r = &self.ring
     cdef Py_ssize_t n = PyList_GET_SIZE(batch)
     cdef PyObject* item
+    cdef fs_section section
     cdef int outcome = FS_RING_DONE
     ring_lock(r)
+    before_serving(self, FS_RING_GETTERS, &section)
     while done[0] < n and outcome == FS_RING_DONE:
         item = PyList_GET_ITEM(batch, done[0])
         Py_INCREF_of(item)
-        outcome = try_put(self, item)
+        outcome = try_put(self, item, True)
         if outcome == FS_RING_DONE:
             done[0] += 1
         else:
             Py_DECREF(<object>item)  # `batch` has another
-    if outcome == FS_RING_GROW:
-        grow(r, min(<size_t>(n - done[0]), r.limit - ring_count(r)))
-        return FS_RING_DONE
-    ring_unlock(r)
+    try:
+        if outcome == FS_RING_GROW:
+            grow(r, min(<size_t>(n - done[0]), r.limit - ring_count(r)))
+            return FS_RING_DONE
+        ring_unlock(r)
+    finally:
+        trace_released(&section)
     return outcome
 
 
@@ -327,19 +421,22 @@ cdef list get_batch(_Ring self, object limit, int64_t deadline):
     cdef Py_ssize_t most = PyNumber_AsSsize_t(limit, PyExc_OverflowError)
     cdef Py_ssize_t here, done = 0
     cdef list batch
+    cdef fs_section section
     cdef void* item
     if most < 1:
         raise ValueError("max must be at least 1")
     here = min(<size_t>most, ring_count(r))
     batch = PyList_New(max(here, 1))
     ring_lock(r)
-    while done < here and try_get(self, &item) == FS_RING_DONE:
+    before_serving(self, FS_RING_PUTTERS, &section)
+    while done < here and try_get(self, &item, True) == FS_RING_DONE:
         PyList_SET_ITEM(batch, done, <PyObject*>item)
         done += 1
     if is_idle(r):
         shrink(r)
     else:
         ring_unlock(r)
+    trace_released(&section)
     if done == 0:
         PyList_SET_ITEM(batch, 0, Py_NewRef(Py_None))
         batch[0] = get_item(self, deadline)

@@ -20,6 +20,7 @@ from libc.stdint cimport int64_t
 from cpython.object cimport PyObject
 from cpython.number cimport PyIndex_Check
 
+from fastsync._watch.trace cimport fs_section, trace_released
 from fastsync.raw.c_atomic cimport fs_atomic_u8, fs_u8_exchange, fs_u8_load_relaxed
 from fastsync.raw.c_wait cimport FS_FOREVER, fs_now
 from fastsync.raw.mutex cimport mutex_lock_inner, mutex_unlock_inner
@@ -27,7 +28,8 @@ from fastsync.raw.parking cimport FS_SIGNALS, is_past
 from fastsync.raw.ring cimport *
 from fastsync.raw.select cimport FS_SELECT_SIGNALS, fs_case, select_park
 from fastsync.objects._ring cimport (
-    _Ring, collect_items, free_items, fs_items, get_item, put_item, size_in_memory, take_items,
+    _Ring, before_serving, collect_items, free_items, fs_items, get_item, put_item, size_in_memory,
+    take_items,
 )
 from fastsync.objects._slots cimport finish_type, forbid_instances, rename_type
 from fastsync.objects._timeouts cimport deadline_for, deadline_until, saturating_ns
@@ -149,34 +151,42 @@ cdef bint is_closed(fs_atomic_u8* flag) noexcept nogil:
 
 
 cdef void close_sender(Sender self) noexcept:
+    cdef fs_section section
     cdef fs_ring* r
     if self.channel is None or fs_u8_exchange(&self.is_closed, 1):
         return
     r = &self.channel.ring
+    section.release = NULL
     ring_lock(r)
     self.channel.senders -= 1
     if self.channel.senders == 0:
+        before_serving(self.channel, FS_RING_GETTERS, &section)
         ring_mark(r, FS_RING_SHUT)
         ring_wake_getters(r, FS_RING_END)
     ring_unlock(r)
+    trace_released(&section)
 
 
 cdef void close_receiver(Receiver self) noexcept:
+    cdef fs_section section
     cdef fs_ring* r
     cdef fs_items dropped
     if self.channel is None or fs_u8_exchange(&self.is_closed, 1):
         return
     dropped.at = NULL
     dropped.count = 0
+    section.release = NULL
     r = &self.channel.ring
     ring_lock(r)
     self.channel.receivers -= 1
     if self.channel.receivers == 0:
+        before_serving(self.channel, FS_RING_PUTTERS, &section)
         ring_mark(r, FS_RING_SHUT)
         ring_wake_all_putters(r, FS_RING_END)
         ring_wake_getters(r, FS_RING_END)  # of other threads, by the handle that is closed
         dropped = take_items(r)
     ring_unlock(r)
+    trace_released(&section)
     free_items(dropped)
 
 
@@ -550,8 +560,14 @@ def never():
     return new_timer(FS_FOREVER, -1)
 
 
+def whole(handle, /):
+    """What profile.name() names for a sender or a receiver: the channel; else itself."""
+    return handle if type(handle) not in (Sender, Receiver) else channel_of(handle)
+
+
 collect_items(_Channel, _Ring)
 finish_type(_Channel, False)
+rename_type(_Channel, b"fastsync.channel.Channel")
 rename_type(Sender, b"fastsync.channel.Sender")
 rename_type(Receiver, b"fastsync.channel.Receiver")
 rename_type(_Timer, b"fastsync.channel.Receiver")

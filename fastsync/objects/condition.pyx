@@ -15,8 +15,8 @@ from cpython.object cimport PyObject, PyTypeObject
 from cpython.ref cimport Py_INCREF
 
 from fastsync._watch.trace cimport (
-    FS_BLOCK, FS_EXCLUSIVE, FS_REENTRANT, fs_wait, trace_condition, trace_made, trace_notified,
-    tracing,
+    FS_BLOCK, FS_EXCLUSIVE, FS_REENTRANT, fs_section, fs_wait, trace_condition, trace_give,
+    trace_made, trace_notified, trace_released, tracing,
 )
 from fastsync.objects._extensible cimport (
     _Extensible, add_extensible, add_private, checked, is_original, kept, offset, refuse_call,
@@ -167,8 +167,17 @@ cdef bint condition_wait(Condition self, PyObject* lock, int64_t deadline) excep
 cdef int condition_notify(Condition self, object n) except -1:
     if not is_held(own_lock(self)):
         raise RuntimeError("cannot notify on un-acquired lock")
+    cdef fs_section section
+    cdef bint noted
+    cdef size_t limit
     if condvar_has_waiters(&self.waiters) and n > 0:
-        condvar_notify_some(&self.waiters, notify_limit(self, n))
+        limit = notify_limit(self, n)
+        noted = tracing()
+        if noted:
+            trace_give(&section, <uintptr_t><PyObject*>self)
+        condvar_notify_some(&self.waiters, limit)
+        if noted:
+            trace_released(&section)
     return 0
 
 

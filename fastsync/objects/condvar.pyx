@@ -4,7 +4,8 @@ from libc.stdint cimport int64_t, uintptr_t
 from cpython.object cimport PyObject
 
 from fastsync._watch.trace cimport (
-    FS_EXCLUSIVE, fs_wait, trace_condition, trace_notified, tracing,
+    FS_EXCLUSIVE, fs_section, fs_wait, trace_condition, trace_give, trace_made, trace_notified,
+    trace_released, tracing,
 )
 from fastsync.objects._slots cimport publish
 from fastsync.objects._timeouts cimport deadline_for, deadline_until
@@ -105,6 +106,10 @@ leaves a wait when the mutex is locked again.
 The timed waits return True when they TIMED OUT, unlike those of
 threading.Condition.  Origin: parking_lot's Condvar."""
 
+    def __cinit__(self):
+        if tracing():
+            trace_made(self)
+
     def __init__(self):
         pass
 
@@ -145,11 +150,23 @@ threading.Condition.  Origin: parking_lot's Condvar."""
         If the mutex is held, the thread is moved to the mutex's queue and
         counts all the same.  The caller need not hold the mutex.
         """
-        return condvar_notify_one(&self.word)
+        cdef fs_section section
+        if not tracing():
+            return condvar_notify_one(&self.word)
+        trace_give(&section, <uintptr_t><PyObject*>self)
+        notified = condvar_notify_one(&self.word)
+        trace_released(&section)
+        return notified
 
     def notify_all(self):
         """Wake all, one after the other as the mutex gets free; how many they were."""
-        return condvar_notify_all(&self.word)
+        cdef fs_section section
+        if not tracing():
+            return condvar_notify_all(&self.word)
+        trace_give(&section, <uintptr_t><PyObject*>self)
+        notified = condvar_notify_all(&self.word)
+        trace_released(&section)
+        return notified
 
     def __reduce__(self):
         refuse_pickling(self)

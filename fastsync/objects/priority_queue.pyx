@@ -41,11 +41,11 @@ code itself makes."""
     def __cinit__(self):
         self.ring.order = FS_RING_SORTED
 
-    cdef int put_sorted(self, PyObject* item) noexcept:
-        return heap_put(self, item)
+    cdef int put_sorted(self, PyObject* item, bint serving) noexcept:
+        return heap_put(self, item, serving)
 
-    cdef int get_sorted(self, void** item) noexcept:
-        return heap_get(self, item)
+    cdef int get_sorted(self, void** item, bint serving) noexcept:
+        return heap_get(self, item, serving)
 
     cdef int put_compared(self, PyObject* item) except -1:
         return heap_put_compared(self, item)
@@ -159,11 +159,11 @@ cdef void* heap_remove(fs_ring* r, fs_path* path, int depth) noexcept nogil:
     return first
 
 
-cdef int heap_put(PriorityQueue self, PyObject* item) noexcept:
+cdef int heap_put(PriorityQueue self, PyObject* item, bint serving) noexcept:
     """Under the lock."""
     cdef fs_ring* r = &self.ring
     cdef size_t place = ring_count(r)
-    cdef int outcome = ring_admit(r, item)
+    cdef int outcome = ring_admit(r, item, serving)
     cdef int result
     if outcome != FS_RING_ROOM:
         return outcome
@@ -181,7 +181,7 @@ cdef int heap_put(PriorityQueue self, PyObject* item) noexcept:
     return FS_RING_DONE
 
 
-cdef int heap_get(PriorityQueue self, void** item) noexcept:
+cdef int heap_get(PriorityQueue self, void** item, bint serving) noexcept:
     """Under the lock."""
     cdef fs_ring* r = &self.ring
     cdef fs_path path
@@ -189,7 +189,7 @@ cdef int heap_get(PriorityQueue self, void** item) noexcept:
     cdef int depth = 0
     cdef int result
     if ring_count(r) == 0:
-        return ring_refuse(r, item)
+        return ring_refuse(r, item, serving)
     if is_busy(self):
         return FS_RING_BUSY
     last = ring_count(r) - 1
@@ -211,6 +211,8 @@ cdef int heap_get(PriorityQueue self, void** item) noexcept:
         if not result:
             break
         depth -= 1
+    if not serving and ring_state(r) & FS_RING_PUTTERS:
+        return FS_RING_SERVE
     item[0] = heap_remove(r, &path, depth)
     self.version += 1
     return FS_RING_DONE
@@ -289,7 +291,7 @@ cdef int heap_put_compared(PriorityQueue self, PyObject* item) except -1:
         raise
     ring_lock(r)
     if (result == OUTDATED or not is_as_it_was(self, version)
-            or ring_admit(r, item) != FS_RING_ROOM):
+            or ring_admit(r, item, False) != FS_RING_ROOM):
         result = FS_RING_AGAIN
     else:
         heap_insert(r, place, item)

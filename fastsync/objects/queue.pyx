@@ -9,6 +9,9 @@ from cpython.number cimport PyIndex_Check
 from cpython.object cimport PyObject, PyObject_GenericSetAttr, PyTypeObject
 from cpython.ref cimport Py_XDECREF
 
+from fastsync._watch.trace cimport (
+    fs_section, FS_TASKS, fs_wait, trace_released, trace_signalled, trace_work, tracing,
+)
 from fastsync.raw.c_wait cimport FS_FOREVER
 from fastsync.raw.parking cimport FS_SIGNALS
 from fastsync.raw.ring cimport *
@@ -16,8 +19,8 @@ from fastsync.objects._opened cimport (
     _Opening, _Parts, open_join, open_shutdown, open_size, open_task_done, opened,
 )
 from fastsync.objects._ring cimport (
-    _Ring, collect_items, free_items, fs_items, get_batch, get_item, put_batch, put_item,
-    size_in_memory, take_items, wait_limit,
+    _Ring, before_serving, collect_items, free_items, fs_items, get_batch, get_item, put_batch,
+    put_item, size_in_memory, take_items, wait_limit,
 )
 from fastsync.objects._slots cimport (
     finish_type, fs_method, make_lazy_dict, rename_type, shorten,
@@ -132,7 +135,7 @@ handler that interrupts another of the same queue."""
     def task_done(self):
         """Say that an item that was taken is done with; ValueError when none is left to be."""
         cdef fs_ring* r = &self.ring
-        cdef _Parts parts
+        cdef fs_section section
         cdef int64_t left
         ring_lock(r)
         if ring_state(r) & FS_RING_AWAY:
@@ -141,28 +144,32 @@ handler that interrupts another of the same queue."""
         left = r.unfinished - 1
         if left >= 0:
             r.unfinished = left
-        if left <= 0:
-            ring_wake_joiners(r, FS_RING_SERVED)
+        if left > 0:
+            ring_unlock(r)
+            return
+        before_serving(self, FS_RING_JOINERS, &section)
+        ring_wake_joiners(r, FS_RING_SERVED)
         ring_unlock(r)
+        trace_released(&section)
         if left < 0:
             raise ValueError("task_done() called too many times")
 
     def join(self):
         """Wait until task_done() has been called for every item that was put."""
-        cdef fs_ring* r = &self.ring
-        cdef int outcome = FS_RING_AGAIN
-        while outcome == FS_RING_AGAIN:
-            ring_lock(r)
-            if ring_state(r) & FS_RING_AWAY:
-                ring_unlock(r)
-                return open_join(self)
-            if r.unfinished <= 0:
-                ring_unlock(r)
-                return
-            self.give_turn()
-            outcome = ring_await_done(r, FS_FOREVER, FS_SIGNALS)
+        cdef fs_wait wait
+        cdef bint noted = tracing() and unfinished(self) > 0
+        cdef int outcome
+        if noted:
+            trace_work(&wait, self, FS_TASKS, ring_joiners(&self.ring), FS_FOREVER)
+        try:
+            outcome = await_tasks(self)
+        finally:
+            if noted:
+                trace_signalled(&wait)
         if outcome == FS_RING_ERROR:
             self.refuse_get(outcome)
+        if outcome == FS_RING_GONE:
+            open_join(self)
 
     def shutdown(self, immediate=False):
         """Let no more items in: put() raises ShutDown, and get() once the queue is empty.
@@ -172,6 +179,7 @@ handler that interrupts another of the same queue."""
         """
         cdef fs_ring* r = &self.ring
         cdef bint drop = bool(immediate)
+        cdef fs_section sections[3]
         cdef fs_items dropped
         dropped.at = NULL
         dropped.count = 0
@@ -179,6 +187,9 @@ handler that interrupts another of the same queue."""
         if ring_state(r) & FS_RING_AWAY:
             ring_unlock(r)
             return open_shutdown(self, drop)
+        before_serving(self, FS_RING_GETTERS, &sections[0])
+        before_serving(self, FS_RING_PUTTERS, &sections[1])
+        before_serving(self, FS_RING_JOINERS if drop else 0, &sections[2])
         ring_mark(r, FS_RING_SHUT)
         if drop:
             dropped = take_items(r)
@@ -189,6 +200,8 @@ handler that interrupts another of the same queue."""
         ring_wake_getters(r, FS_RING_END)
         ring_wake_all_putters(r, FS_RING_END)
         ring_unlock(r)
+        for section in sections:
+            trace_released(&section)
         free_items(dropped)
 
     # -- attributes that the original has
@@ -205,11 +218,7 @@ handler that interrupts another of the same queue."""
     @property
     def unfinished_tasks(self):
         """How many items were put that task_done() has not been called for."""
-        cdef int64_t unfinished
-        ring_lock(&self.ring)
-        unfinished = self.ring.unfinished
-        ring_unlock(&self.ring)
-        return unfinished
+        return unfinished(self)
 
     @unfinished_tasks.setter
     def unfinished_tasks(self, int64_t value):
@@ -405,7 +414,33 @@ cdef int start(Queue self, object maxsize) except -1:
     return 0
 
 
+cdef int64_t unfinished(Queue self) noexcept:
+    cdef int64_t count
+    ring_lock(&self.ring)
+    count = self.ring.unfinished
+    ring_unlock(&self.ring)
+    return count
+
+
+cdef int await_tasks(Queue self) noexcept:
+    """FS_RING_DONE, FS_RING_ERROR, or FS_RING_GONE."""
+    cdef fs_ring* r = &self.ring
+    cdef int outcome = FS_RING_AGAIN
+    while outcome == FS_RING_AGAIN:
+        ring_lock(r)
+        if ring_state(r) & FS_RING_AWAY:
+            ring_unlock(r)
+            return FS_RING_GONE
+        if r.unfinished <= 0:
+            ring_unlock(r)
+            return FS_RING_DONE
+        self.give_turn()
+        outcome = ring_await_done(r, FS_FOREVER, FS_SIGNALS)
+    return outcome
+
+
 cdef int set_limit(Queue self, object value) except -1:
+    cdef fs_section section
     cdef fs_ring* r = &self.ring
     cdef Py_ssize_t whole = 0
     cdef double number
@@ -426,9 +461,11 @@ cdef int set_limit(Queue self, object value) except -1:
     ring_lock(r)
     self.limit_given = value
     r.limit = limit
+    before_serving(self, FS_RING_PUTTERS, &section)
     if ring_state(r) & FS_RING_PUTTERS and ring_count(r) < limit:
         ring_wake_putters(r, limit - ring_count(r))
     ring_unlock(r)
+    trace_released(&section)
     if not known:
         opened(self)  # there it is compared as the original does
     return 0

@@ -3,12 +3,16 @@
 raw/select.pxd has the states and the argument; here the cases are looked at, which may run the
 comparisons of a PriorityQueue, and told apart.
 """
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint64_t, uintptr_t
 from cpython.exc cimport PyErr_NoMemory
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF
 from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_SIZE
 
+from fastsync._watch.trace cimport (
+    FS_ITEM, FS_PERMIT, FS_ROOM, FS_SIGNAL, fs_wait, trace_other, trace_signalled, trace_work,
+    tracing,
+)
 from fastsync.raw.c_wait cimport FS_FOREVER, fs_ticks
 from fastsync.raw.event cimport event_is_set, event_is_set_or_place
 from fastsync.raw.parking cimport FS_SIGNALS, fs_place, is_past
@@ -54,6 +58,8 @@ cdef struct fs_select:
     fs_place* places
     size_t* order
     int64_t due           # of the timers, the next
+    size_t at             # the case that is looked at, or was done
+    fs_wait* waits        # of the first `parked`, for the profile; NULL: not noted
 
 
 def select(*cases, timeout=None, deadline=None, biased=False):
@@ -95,6 +101,7 @@ def select(*cases, timeout=None, deadline=None, biased=False):
     s.raw = few_raw
     s.places = few_places
     s.order = few_order
+    s.waits = NULL
     if s.n > FEW:
         allocate(&s)
     try:
@@ -102,6 +109,7 @@ def select(*cases, timeout=None, deadline=None, biased=False):
         return wait(&s, until, biased)
     finally:
         finish(&s)
+        note_end(&s)
         if s.cases != few:
             PyMem_RawFree(s.cases)
 
@@ -167,10 +175,12 @@ cdef int describe(fs_looked_at* case, object what) except -1:
         describe_channel(case, (<Receiver>what).channel, is_closed(&(<Receiver>what).is_closed))
         return 0
     elif isinstance(what, Event) and not is_original(what):
+        case.owner = <PyObject*>what
         case.raw.kind = FS_CASE_EVENT
         case.raw.event = &(<Event>what).event
         return 0
     elif isinstance(what, Semaphore) and not is_original(what):
+        case.owner = <PyObject*>what
         case.raw.kind = FS_CASE_SEMAPHORE
         case.raw.semaphore = &(<Semaphore>what).semaphore
         return 0
@@ -225,23 +235,61 @@ cdef object wait(fs_select* s, int64_t until, bint biased):
         if not biased:
             shuffle(s.order, s.n)
         for k in range(s.n):
-            if look(s, s.order[k], mark, &item):
-                return s.cases[s.order[k]].raw.number, None if item == NULL else owned(item)
+            s.at = s.order[k]
+            if look(s, s.at, mark, &item):
+                return s.cases[s.at].raw.number, None if item == NULL else owned(item)
+        s.at = s.n
         if past:
             return None, None
         if not mark:
             mark = True
+            if tracing():
+                note_waits(s, min(until, s.due))
             continue
         for k in range(s.parked):
             s.raw[k] = s.cases[k].raw
         outcome = select_park(s.raw, s.places, s.parked, min(until, s.due), FS_SIGNALS, &done)
         if outcome == FS_SELECT_DONE:
+            s.at = done
             s.cases[done].open = False
             if s.raw[done].kind == FS_CASE_GET:
                 return s.raw[done].number, owned(<PyObject*>s.raw[done].item)
             return s.raw[done].number, None
         if outcome == FS_SELECT_SIGNALS:
             PyErr_CheckSignals()
+
+
+cdef void note_waits(fs_select* s, int64_t deadline) noexcept:
+    """For the profile it waits for each of them."""
+    cdef fs_looked_at* case
+    cdef size_t k
+    s.waits = <fs_wait*>PyMem_RawMalloc(s.parked * sizeof(fs_wait))
+    if s.waits == NULL:
+        return  # memory is short: it is not noted
+    for k in range(s.parked):
+        case = &s.cases[k]
+        if case.raw.kind == FS_CASE_GET:
+            trace_work(&s.waits[k], <object>case.owner, FS_ITEM, ring_getters(case.raw.ring), deadline)
+        elif case.raw.kind == FS_CASE_PUT:
+            trace_work(&s.waits[k], <object>case.owner, FS_ROOM, ring_putters(case.raw.ring), deadline)
+        else:
+            trace_work(
+                &s.waits[k], <object>case.owner,
+                FS_SIGNAL if case.raw.kind == FS_CASE_EVENT else FS_PERMIT,
+                <uintptr_t>case.owner, deadline)
+
+
+cdef void note_end(fs_select* s) noexcept:
+    """It waited for the one that was done: of the others nobody made it wait."""
+    cdef size_t k
+    if s.waits == NULL:
+        return
+    for k in range(s.parked, 0, -1):
+        if s.at == k - 1:
+            trace_signalled(&s.waits[k - 1])
+        else:
+            trace_other(&s.waits[k - 1])
+    PyMem_RawFree(s.waits)
 
 
 cdef void shuffle(size_t* order, size_t n) noexcept:

@@ -13,7 +13,8 @@ under it, and no Python runs.  It is held only by attached threads: see mutex_lo
 So a ring that somebody waits for is empty or full, and a put or a get that finds a thread
 waiting for just that serves the first of them, in its stead, in the same step: a put hands
 its item over past the ring; a get moves the item of the first that waits for room into the
-ring.  Nobody overtakes a thread that is parked, and none is woken for nothing.  `limit` 0
+ring.  An attempt does so only if it is told to (`serving`), else it comes to SERVE: so the
+quick attempt is short, and who watches the waits is told before one ends.  Nobody overtakes a thread that is parked, and none is woken for nothing.  `limit` 0
 is a rendezvous: the ring stays empty, and items go from thread to thread.
 
 A select waits for several rings at once, so another ring may have served it while it is still
@@ -80,6 +81,7 @@ cdef enum:
     FS_RING_ROOM = 7        # of ring_admit: store it
     FS_RING_COMPARE = 8     # of a sorted one's user: its items must be compared first
     FS_RING_BUSY = 9        # likewise: another thread compares
+    FS_RING_SERVE = 10      # somebody may wait for it: try again, serving
 
 # What those who are parked are sent, besides items.
 cdef enum:
@@ -109,6 +111,19 @@ cdef struct fs_claim:
 
 cdef inline size_t ring_no_limit() noexcept nogil:
     return <size_t>-1
+
+
+# Where those are parked who wait for an item, for room, or until nothing is unfinished.
+cdef inline uintptr_t ring_getters(const fs_ring* r) noexcept nogil:
+    return <uintptr_t>&r.items
+
+
+cdef inline uintptr_t ring_putters(const fs_ring* r) noexcept nogil:
+    return <uintptr_t>&r.head
+
+
+cdef inline uintptr_t ring_joiners(const fs_ring* r) noexcept nogil:
+    return <uintptr_t>&r.unfinished
 
 
 cdef inline void ring_lock(fs_ring* r) noexcept nogil:
@@ -170,7 +185,7 @@ cdef int ring_await_done(fs_ring* r, int64_t deadline, int flags) noexcept nogil
 cdef int ring_await_turn(fs_ring* r, int flags) noexcept nogil
 
 
-cdef inline int ring_admit(fs_ring* r, void* item) noexcept nogil:
+cdef inline int ring_admit(fs_ring* r, void* item, bint serving) noexcept nogil:
     """Whether the item may be put, FS_RING_ROOM; or what else, see above."""
     cdef uint32_t state = ring_state(r)
     if state & (FS_RING_SHUT | FS_RING_AWAY | FS_RING_GETTERS):
@@ -178,6 +193,8 @@ cdef inline int ring_admit(fs_ring* r, void* item) noexcept nogil:
             return FS_RING_GONE
         if state & FS_RING_SHUT:
             return FS_RING_CLOSED
+        if not serving:
+            return FS_RING_SERVE
         if ring_hand_over(r, item):
             r.unfinished += 1
             if r.order == FS_RING_SORTED and state & FS_RING_PUTTERS:
@@ -198,30 +215,34 @@ cdef inline void ring_store(fs_ring* r, void* item) noexcept nogil:
     r.unfinished += 1
 
 
-cdef inline int ring_put(fs_ring* r, void* item) noexcept nogil:
-    cdef int outcome = ring_admit(r, item)
+cdef inline int ring_put(fs_ring* r, void* item, bint serving) noexcept nogil:
+    cdef int outcome = ring_admit(r, item, serving)
     if outcome == FS_RING_ROOM:
         ring_store(r, item)
         return FS_RING_DONE
     return outcome
 
 
-cdef inline int ring_refuse(fs_ring* r, void** item) noexcept nogil:
+cdef inline int ring_refuse(fs_ring* r, void** item, bint serving) noexcept nogil:
     """Why there is nothing to take from an empty ring; or the item of a rendezvous."""
     cdef uint32_t state = ring_state(r)
     if state & FS_RING_AWAY:
         return FS_RING_GONE
     if r.limit == 0 and state & FS_RING_PUTTERS:
+        if not serving:
+            return FS_RING_SERVE
         item[0] = ring_take_parked(r)
         if item[0] != NULL:
             return FS_RING_DONE
     return FS_RING_CLOSED if state & FS_RING_SHUT else FS_RING_WAIT
 
 
-cdef inline int ring_get(fs_ring* r, void** item) noexcept nogil:
+cdef inline int ring_get(fs_ring* r, void** item, bint serving) noexcept nogil:
     cdef size_t count = ring_count(r)
     if count == 0:
-        return ring_refuse(r, item)
+        return ring_refuse(r, item, serving)
+    if not serving and ring_state(r) & FS_RING_PUTTERS:
+        return FS_RING_SERVE
     count -= 1
     if r.order == FS_RING_FIFO:
         item[0] = r.items[r.head]
@@ -229,6 +250,6 @@ cdef inline int ring_get(fs_ring* r, void** item) noexcept nogil:
     else:
         item[0] = r.items[(r.head + count) & (r.capacity - 1)]
     ring_set_count(r, count)
-    if ring_state(r) & FS_RING_PUTTERS:
+    if serving and ring_state(r) & FS_RING_PUTTERS:
         ring_made_room(r)
     return FS_RING_DONE

@@ -9,19 +9,6 @@ from fastsync.raw.parking cimport (
     FS_UNPARK, fs_place, fs_unpark_result, fs_validate, park, unpark_filter,
 )
 
-# Where they are parked.
-cdef inline uintptr_t getters(fs_ring* r) noexcept nogil:
-    return <uintptr_t>&r.items
-
-
-cdef inline uintptr_t putters(fs_ring* r) noexcept nogil:
-    return <uintptr_t>&r.head
-
-
-cdef inline uintptr_t joiners(fs_ring* r) noexcept nogil:
-    return <uintptr_t>&r.unfinished
-
-
 cdef inline uintptr_t sorters(fs_ring* r) noexcept nogil:
     return <uintptr_t>&r.capacity
 
@@ -63,7 +50,7 @@ cdef bint ring_hand_over(fs_ring* r, void* item) noexcept nogil:
     call.ring = r
     call.item = item
     call.given = False
-    unpark_filter(getters(r), choose_getter, hand_it, &call)
+    unpark_filter(ring_getters(r), choose_getter, hand_it, &call)
     return call.given
 
 
@@ -109,7 +96,7 @@ cdef void* wake_putters(fs_ring* r, size_t limit, uintptr_t token, bint store) n
     call.item = NULL
     call.token = token
     call.store = store
-    unpark_filter(putters(r), choose_putter, serve_putter, &call)
+    unpark_filter(ring_putters(r), choose_putter, serve_putter, &call)
     return call.item
 
 
@@ -156,15 +143,15 @@ cdef void wake_all(fs_ring* r, uintptr_t key, uint32_t bit, uintptr_t token) noe
 
 
 cdef void ring_wake_getters(fs_ring* r, uintptr_t token) noexcept nogil:
-    wake_all(r, getters(r), FS_RING_GETTERS, token)
+    wake_all(r, ring_getters(r), FS_RING_GETTERS, token)
 
 
 cdef void ring_wake_all_putters(fs_ring* r, uintptr_t token) noexcept nogil:
-    wake_all(r, putters(r), FS_RING_PUTTERS, token)
+    wake_all(r, ring_putters(r), FS_RING_PUTTERS, token)
 
 
 cdef void ring_wake_joiners(fs_ring* r, uintptr_t token) noexcept nogil:
-    wake_all(r, joiners(r), FS_RING_JOINERS, token)
+    wake_all(r, ring_joiners(r), FS_RING_JOINERS, token)
 
 
 cdef void ring_wake_sorters(fs_ring* r) noexcept nogil:
@@ -190,7 +177,7 @@ cdef bint sorters_wait(void* ctx) noexcept nogil:
 
 
 cdef void ring_getters_place(fs_ring* r, fs_claim* claim, fs_place* place) noexcept nogil:
-    place.key = getters(r)
+    place.key = ring_getters(r)
     place.validate = getters_wait
     place.timed_out = NULL
     place.ctx = r
@@ -198,7 +185,7 @@ cdef void ring_getters_place(fs_ring* r, fs_claim* claim, fs_place* place) noexc
 
 
 cdef void ring_putters_place(fs_ring* r, fs_claim* claim, fs_place* place) noexcept nogil:
-    place.key = putters(r)
+    place.key = ring_putters(r)
     place.validate = putters_wait
     place.timed_out = NULL
     place.ctx = r
@@ -230,7 +217,7 @@ cdef int wait_marked(
 cdef int ring_await_item(fs_ring* r, int64_t deadline, int flags, void** item) noexcept nogil:
     cdef uintptr_t token
     cdef int outcome = wait_marked(
-        r, getters(r), FS_RING_GETTERS, getters_wait, 0, deadline, flags, &token)
+        r, ring_getters(r), FS_RING_GETTERS, getters_wait, 0, deadline, flags, &token)
     if outcome == FS_RING_DONE:
         if token == FS_RING_END:
             return FS_RING_CLOSED
@@ -242,7 +229,7 @@ cdef int ring_await_item(fs_ring* r, int64_t deadline, int flags, void** item) n
 cdef int ring_await_room(fs_ring* r, int64_t deadline, int flags, void* item) noexcept nogil:
     cdef uintptr_t token
     cdef int outcome = wait_marked(
-        r, putters(r), FS_RING_PUTTERS, putters_wait, <uintptr_t>item, deadline, flags, &token)
+        r, ring_putters(r), FS_RING_PUTTERS, putters_wait, <uintptr_t>item, deadline, flags, &token)
     if outcome == FS_RING_DONE and token == FS_RING_END:
         return FS_RING_CLOSED
     return outcome
@@ -251,7 +238,7 @@ cdef int ring_await_room(fs_ring* r, int64_t deadline, int flags, void* item) no
 cdef int ring_await_done(fs_ring* r, int64_t deadline, int flags) noexcept nogil:
     cdef uintptr_t token
     return wait_marked(
-        r, joiners(r), FS_RING_JOINERS, joiners_wait, 0, deadline, flags, &token)
+        r, ring_joiners(r), FS_RING_JOINERS, joiners_wait, 0, deadline, flags, &token)
 
 
 cdef int ring_await_turn(fs_ring* r, int flags) noexcept nogil:
