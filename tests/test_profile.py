@@ -224,7 +224,10 @@ def test_many_releases_share_one_wait():
     with profile.record() as recording:
         lock = drop_in.Lock()
 
+        gate = threading.Barrier(6)
+
         def work():
+            gate.wait(JOIN)
             for _ in range(60):
                 with lock:
                     time.sleep(0.0005)
@@ -485,7 +488,7 @@ def test_a_signal_begins_and_ends_a_recording(run_python, tmp_path):
 
 def test_joins_are_waits_for_work():
     with profile.record() as recording:
-        thread = threading.Thread(target=time.sleep, args=[0.02])
+        thread = threading.Thread(target=wait_until_waited_for, args=["Thread.join"])
         thread.start()
         thread.join()
         thread.join(1.0)  # it has ended: no wait

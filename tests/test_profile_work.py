@@ -3,7 +3,6 @@
 As in test_profile_answers.py the programs measure themselves what they wait.
 """
 
-import contextlib
 import threading
 import time
 
@@ -260,9 +259,7 @@ class Planned:
 
     def give(self):
         until = time.monotonic() + PATIENCE
-        while self.rounds < 3 or (
-            self.at_least < 0.95 * self.at_most and time.monotonic() < until
-        ):
+        while self.rounds < 3 or (self.at_least < 0.95 * self.at_most and time.monotonic() < until):
             self.turns[0].release()
             while not self.is_waited_for():
                 time.sleep(0.0005)
@@ -412,55 +409,80 @@ def passed_on(source, target):
     target.put(None)
 
 
+def recorded_together(*threads):
+    """Record from when all of them run, until they have ended: (name, function, arguments...)."""
+    gate = threading.Barrier(len(threads) + 1)
+
+    def run(function, *arguments):
+        gate.wait(JOIN)
+        function(*arguments)
+
+    running = [named(run, name, *call) for name, *call in threads]
+    for thread in running:
+        thread.daemon = True
+        thread.start()
+    while gate.n_waiting < len(threads):
+        time.sleep(0.001)
+    with profile.record() as recording:
+        gate.wait(JOIN)
+        for thread in running:
+            thread.join(JOIN)
+            assert not thread.is_alive()
+    return recording
+
+
 @pytest.mark.parametrize("size", [0, 2])
 def test_the_first_line_names_a_slow_producer(size):
-    with profile.record() as recording:
-        queue = profile.name(fastsync.queue.Queue(size), "orders")
-        run_all(named(sent, "slow", queue, 20, 0.005), named(received, "idle", queue))
+    queue = profile.name(fastsync.queue.Queue(size), "orders")
+    recording = recorded_together(
+        ("slow", sent, queue, 20, 0.005),
+        ("idle", received, queue),
+    )
     first = recording.report().splitlines()[0]
     assert first.startswith("No thread waited for a lock in ")
-    assert "Queue 'orders'" in first
-    assert ", for an item: given at " in first
+    assert "Queue 'orders', for an item: given at " in first
     assert " in sent (" in first
     assert " in received: " in first
-    (row,) = [row for row in recording.recording.locks() if row["name"] == "orders"]
+    (row,) = [row for row in recording.recording.locks() if row["for"] == "an item"]
     assert row["pairs"][0][:2] == ("slow", "idle")
 
 
 def test_the_first_line_names_the_slowest_of_a_pipeline():
     """Those before it are full as well, but make nobody wait of their own."""
-    with profile.record() as recording:
-        queues = [profile.name(fastsync.queue.Queue(2), f"stage {i}") for i in range(3)]
-        run_all(
-            named(sent, "source", queues[0], 40),
-            named(passed_on, "first", queues[0], queues[1]),
-            named(passed_on, "second", queues[1], queues[2]),
-            named(received, "sink", queues[2], 0.005),
-        )
+    queues = [profile.name(fastsync.queue.Queue(2), f"stage {i}") for i in range(3)]
+    recording = recorded_together(
+        ("source", sent, queues[0], 60),
+        ("first", passed_on, queues[0], queues[1]),
+        ("second", passed_on, queues[1], queues[2]),
+        ("sink", received, queues[2], 0.005),
+    )
     first = recording.report().splitlines()[0]
-    assert "Queue 'stage 2'" in first
-    assert ", for room: given at " in first
+    assert "Queue 'stage 2', for room: given at " in first
     assert " in received (" in first
     assert " in passed_on: " in first
 
 
 def test_a_lock_comes_before_idle_consumers():
-    with profile.record() as recording, contextlib.ExitStack() as stack:
-        queue = fastsync.queue.Queue()
-        lock = profile.name(drop_in.Lock(), "contended")
-        stack.callback(queue.shutdown)
-        idle = [named(lambda: list(queue), f"idle {i}") for i in range(4)]
-        for thread in idle:
-            thread.start()
+    queue = fastsync.queue.Queue()
+    lock = profile.name(drop_in.Lock(), "contended")
 
-        def work():
-            for _ in range(10):
-                with lock:
-                    time.sleep(0.005)
+    def hold():
+        begin = time.monotonic()
+        with lock:
+            while not any(r["going_on"] and r["kind"] == "Lock" for r in profile.now().locks()):
+                time.sleep(0.001)
+            time.sleep(max(0.02, 0.2 * (time.monotonic() - begin)))
+        queue.shutdown()
 
-        run_all(named(work, "one"), named(work, "other"))
-        stack.close()
-        for thread in idle:
-            thread.join(JOIN)
-            assert not thread.is_alive()
-    assert recording.report().startswith("Lock 'contended' made at ")
+    def take():
+        while not lock.locked():
+            time.sleep(0.001)
+        with lock:
+            pass
+
+    idle = [(f"idle {i}", lambda: list(queue)) for i in range(4)]
+    recording = recorded_together(("one", hold), ("other", take), *idle)
+    first = recording.report().splitlines()[0]
+    assert first.startswith("Lock 'contended': held at ")
+    assert " in hold (" in first
+    assert " in take: " in first

@@ -195,9 +195,7 @@ def _slowest_work(data, found):
         running = max(0.0, 1 - waited.get(holder, 0.0) / data["elapsed_ns"])
         weights[lock] = weights.get(lock, 0.0) + running * ns
     work = [row for row in found if row["work"] and row["kind"] != "Thread.join"]
-    return max(
-        work, key=lambda row: (weights.get(row["index"], 0.0), row["total"]), default=None
-    )
+    return max(work, key=lambda row: (weights.get(row["index"], 0.0), row["total"]), default=None)
 
 
 _HEAD = (
