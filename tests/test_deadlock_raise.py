@@ -1,10 +1,12 @@
 """The deadlock detector's truth: whose a hold is; calls that raise in place of waiting for ever."""
 
+import contextlib
 import os
 import queue
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -20,6 +22,9 @@ from fastsync import (
     RwLock,
     ShardedLock,
     deadlock,
+    lazy_property,
+    once,
+    profile,
 )
 from fastsync._watch import holds as tables
 from fastsync._watch import orders, origins
@@ -389,6 +394,138 @@ def test_initializations_that_wait_for_each_other(raising):
         assert errors, kind
 
 
+def initialized_once(make):
+    once_only = Once()
+    return lambda: once_only.call_once(make)
+
+
+def initialized_lock(make):
+    lock = OnceLock()
+    return lambda: lock.get_or_init(make)
+
+
+def initialized_attribute(make):
+    class Holder:
+        value = lazy_property(lambda self: make())
+
+    holder = Holder()
+    return lambda: holder.value
+
+
+INITIALIZATIONS = {
+    "Once": initialized_once,
+    "OnceLock": initialized_lock,
+    "LazyLock": lambda make: LazyLock(make).force,
+    "once": once,
+    "lazy_property": initialized_attribute,
+}
+
+
+@pytest.mark.parametrize("kind", INITIALIZATIONS)
+def test_an_initialization_in_a_circle_with_a_lock(kind, raising):
+    lock = drop_in.Lock()
+    begun, held = threading.Event(), threading.Event()
+    errors = []
+
+    def make():
+        begun.set()
+        held.wait(DEADLINE)
+        with lock:
+            return 1
+
+    ask = INITIALIZATIONS[kind](make)
+
+    def hold():
+        begun.wait(DEADLINE)
+        with lock:
+            held.set()
+            ask()
+
+    def run(function):
+        try:
+            function()
+        except RuntimeError as error:  # also what comes of an initialization that has failed
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=[f], daemon=True) for f in (ask, hold)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(DEADLINE)
+        assert not thread.is_alive()
+    circles = [error for error in errors if isinstance(error, deadlock.DeadlockError)]
+    (error, *_) = [error for error in circles if len(error.cycle) == 2]
+    assert f"waits for Lock made at {__file__}" in str(error)
+
+
+def test_a_queue_used_under_its_own_lock(raising):
+    waiting = drop_in_queue.Queue()
+    waiting.put(1)
+    calls = [lambda: waiting.put(2), waiting.get, waiting.qsize, waiting.task_done, waiting.join]
+    for lock in (waiting.mutex, waiting.not_empty):
+        for call in calls:
+            assert isinstance(
+                outcome_of(again(lambda k=lock: k, call_as_block(call))), RuntimeError
+            )
+    assert waiting.qsize() == 1
+    assert waiting.unfinished_tasks == 1
+
+
+def call_as_block(function):
+    def block():
+        function()
+        return contextlib.nullcontext()
+
+    return block
+
+
+def test_threads_that_join_each_other(raising):
+    errors, threads = [], []
+    both = threading.Event()
+
+    def join(other):
+        both.wait(DEADLINE)
+        try:
+            threads[other].join()
+        except deadlock.DeadlockError as error:
+            errors.append(error)
+
+    threads += [threading.Thread(target=join, args=[other], daemon=True) for other in (1, 0)]
+    for thread in threads:
+        thread.start()
+    both.set()
+    for thread in threads:
+        thread.join(DEADLINE)
+        assert not thread.is_alive()
+    (error,) = errors
+    assert {thread.waits_for for thread in error.cycle} == set(threads)
+
+
+def test_an_executor_that_is_shut_down_under_a_lock_of_its_task(raising):
+    lock = drop_in.Lock()
+    errors = []
+
+    def note(function):
+        try:
+            function()
+        except deadlock.DeadlockError as error:
+            errors.append(error)
+
+    def take():
+        with lock:
+            pass
+
+    def shut_down():
+        executor = ThreadPoolExecutor(1)
+        with lock:
+            executor.submit(note, take)
+            executor.shutdown()
+
+    assert outcome_of(lambda: note(shut_down)) == "passed"
+    (error,) = errors
+    assert len(error.cycle) == 2
+
+
 def test_join_in_a_circle_with_a_lock(raising):
     lock = drop_in.Lock()
     errors = []
@@ -578,12 +715,26 @@ thread.join()
 
 
 NOBODY_LEFT = """
-import threading, time
+import sys, threading, time
 import fastsync.threading as drop_in
-from fastsync import deadlock
+from fastsync import channel, deadlock, queue
 from fastsync._watch import holds
 deadlock.enable(action="raise")
 lock = drop_in.Lock()
+empty, full = queue.SimpleQueue(), queue.Queue(1)
+full.put(1)
+sender, receiver = channel.bounded(0)
+idle = {
+    "get": empty.get,
+    "put": lambda: full.put(2),
+    "join": full.join,
+    "recv": receiver.recv,
+    "select": lambda: channel.select(receiver, empty),
+}
+for which in sys.argv[1:]:
+    threading.Thread(target=idle[which], daemon=True).start()
+while len(holds.snapshot()[1]) < len(sys.argv) - 1:
+    time.sleep(0.001)
 errors = []
 
 def work():
@@ -595,7 +746,7 @@ def work():
 
 thread = threading.Thread(target=work, daemon=True)
 thread.start()
-while not holds.snapshot()[1]:
+while len(holds.snapshot()[1]) < len(sys.argv):
     time.sleep(0.001)
 time.sleep(0.1)
 print(len(errors))
@@ -604,6 +755,22 @@ print(len(errors))
 """
 
 
-def test_it_raises_once_no_thread_is_left_that_could_release(run_python):
-    """As long as another thread runs, an acquire() in its own way may be a latch."""
-    assert run_python("-c", NOBODY_LEFT).stdout.split() == ["0", "1"]
+@pytest.mark.parametrize("idle", [(), ("get",), ("put", "join"), ("recv",), ("select",)])
+def test_it_raises_once_no_thread_is_left_that_could_release(idle, run_python):
+    """As long as another thread runs, an acquire() in its own way may be a latch; not those that
+    wait for a queue or a channel themselves."""
+    assert run_python("-c", NOBODY_LEFT, *idle).stdout.split() == ["0", "1"]
+
+
+def test_a_report_says_which_queue_a_thread_waits_for(detecting, wait_until):
+    waiting = drop_in_queue.Queue()
+    profile.name(waiting, "orders")
+    thread = threading.Thread(target=waiting.get, name="consumer", daemon=True)
+    thread.start()
+    wait_until(lambda: tables.snapshot()[1])
+    assert f"waits for Queue 'orders' made at {__file__}" in deadlock.format_threads()
+    assert deadlock.check() == []
+    waiting.put(1)
+    thread.join(DEADLINE)
+    assert not thread.is_alive()
+    assert tables.snapshot()[1] == []
