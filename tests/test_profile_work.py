@@ -462,6 +462,45 @@ def test_the_first_line_names_the_slowest_of_a_pipeline():
     assert " in passed_on: " in first
 
 
+def test_the_slowest_among_queues_that_one_line_made():
+    with profile.record():  # so that it is known where they are made
+        queues = [fastsync.queue.Queue(2) for i in range(3)]
+    recording = recorded_together(
+        ("source", sent, queues[0], 60),
+        ("first", passed_on, queues[0], queues[1]),
+        ("second", passed_on, queues[1], queues[2]),
+        ("sink", received, queues[2], 0.005),
+    )
+    first = recording.report().splitlines()[0]
+    assert "(3 of them), for room: given at " in first
+    assert " in received (" in first
+    assert " in passed_on: " in first
+
+
+class Hooked(fastsync.queue.Queue):
+    """One whose calls go by its conditions."""
+
+    def _put(self, item):
+        super()._put(item)
+
+
+def test_a_queue_with_hooks_is_known_by_its_conditions():
+    with profile.record() as recording:
+        queue = Hooked()
+
+        def put():
+            while not any(row["going_on"] for row in profile.now().locks()):
+                time.sleep(0.001)
+            time.sleep(0.01)
+            queue.put(1)
+
+        run_all(named(queue.get, "getter"), named(put, "putter"))
+    (row,) = [row for row in recording.recording.locks() if row["kind"] == "Hooked.not_empty"]
+    assert row["made"][2] == "test_a_queue_with_hooks_is_known_by_its_conditions"
+    assert row["pairs"][0][:2] == ("putter", "getter")
+    assert row["total"] >= 0.01
+
+
 def test_a_lock_comes_before_idle_consumers():
     queue = fastsync.queue.Queue()
     lock = profile.name(drop_in.Lock(), "contended")

@@ -33,7 +33,7 @@ from fastsync.raw.c_wait cimport (
 )
 from fastsync._watch.origins cimport Origin, capture_stack, fs_stack, origin_of, stack_lines
 from fastsync._watch.sums cimport (
-    abandon_sums, forget_sums, FS_BY_DURATION, FS_BY_HOLDER, FS_BY_PAIR, FS_BY_TIME, FS_BY_WAITER,
+    abandon_sums, forget_sums, FS_BY_DURATION, FS_BY_PAIR, FS_BY_TIME, FS_BY_WAITER,
     fs_key, FS_OF_LOCK, fs_sum, halve_slots, sum_after, sum_of,
 )
 from fastsync.raw.parking cimport FS_ACQUIRED, FS_TIMEOUT, fork_epoch
@@ -365,23 +365,18 @@ cdef int add_to_lock(fs_key* key, fs_waiting* wait, int64_t duration, double wei
 
 
 cdef void add_shares(fs_key* key, fs_waiting* wait, int64_t duration, double weight) noexcept:
-    cdef fs_key by_holder = key[0]
     cdef fs_release* release
     cdef int64_t ns
     cdef int i
     key.kind = FS_BY_PAIR
-    by_holder.kind = FS_BY_HOLDER
-    by_holder.waiter = 0
-    by_holder.waited = NULL
     for i in range(wait.share_count):
         release = wait.shares[i].release
         ns = wait.shares[i].ns
         if i == wait.share_count - 1:
             ns += wait.since + duration - wait.charged
-        key.holder = by_holder.holder = release.thread
-        key.held = by_holder.held = release.stack if release.done else NULL
+        key.holder = release.thread
+        key.held = release.stack if release.done else NULL
         add(key, weight, weight * ns)
-        add(&by_holder, weight, weight * ns)
 
 
 cdef void add_to_slots(fs_key* key, int64_t since, int64_t duration, double weight) noexcept:
@@ -597,12 +592,13 @@ cdef int copy_sum(const fs_sum* sum, dict result, dict stacks) except -1:
     elif key.kind == FS_BY_WAITER:
         into = result["waits"]
         into[number, way, key.waiter, waited] = sum.count, sum.ns
-    elif key.kind == FS_BY_HOLDER:
-        into = result["holders"]
-        into[number, way, key.holder, held] = sum.count, sum.ns
     else:
         into = result["pairs"]
         into[number, way, key.holder, held, key.waiter, waited] = sum.ns
+        into = result["holders"]  # of all waiters together
+        row = into.setdefault((number, way, key.holder, held), [0, 0])
+        row[0] += sum.count
+        row[1] += sum.ns
     return 0
 
 

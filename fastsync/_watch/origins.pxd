@@ -38,3 +38,5 @@ cdef Origin origin_of(object lock)
 cdef Origin known_origin(object lock, bint* failed)
 # A lock is being made: remember where.  Never raises.
 cdef void note_made(object lock) noexcept
+# It is a part of another object, `name` in it, and known by that.  Never raises.
+cdef void note_part(object lock, object whole, str name) noexcept

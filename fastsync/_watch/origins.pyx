@@ -208,6 +208,23 @@ cdef void note_made(object lock) noexcept:
     PyErr_Restore(kind, value, traceback)
 
 
+cdef void note_part(object lock, object whole, str name) noexcept:
+    cdef PyObject *kind
+    cdef PyObject *value
+    cdef PyObject *traceback
+    cdef Origin part, origin
+    PyErr_Fetch(&kind, &value, &traceback)
+    try:
+        part, origin = origin_of(lock), origin_of(whole)
+        part.kind = f"{origin.kind}.{name}"
+        part.name = origin.name
+        if origin.made != NULL:
+            part.made = origin.made
+    except BaseException:
+        pass  # memory is short: then it is known by itself
+    PyErr_Restore(kind, value, traceback)
+
+
 cdef list listeners = []  # called with nothing after Origins were found dead
 
 

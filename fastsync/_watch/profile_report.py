@@ -185,17 +185,28 @@ def _slowest_work(data, found):
     """Return the row of the work that was waited for longest, or None.
 
     A thread that makes others wait while it waits itself only passes its own wait on: it counts
-    for the share of the time in which it does not wait. To wait for the end of threads is usual.
+    for the share of the time in which it does not wait. Those that count most come first in the
+    row. To wait for the end of threads is usual, and left out.
     """
     waited = {}
     for _, thread, _, _, ns in data["waits"]:
         waited[thread] = waited.get(thread, 0.0) + ns
-    weights = {}
-    for lock, holder, _, _, _, ns in data["pairs"]:
-        running = max(0.0, 1 - waited.get(holder, 0.0) / data["elapsed_ns"])
-        weights[lock] = weights.get(lock, 0.0) + running * ns
+    made, lost = {}, {}  # lock -> place -> how much it counts
+    for lock, holder, held, _, where, ns in data["pairs"]:
+        counts = ns * max(0.0, 1 - waited.get(holder, 0.0) / data["elapsed_ns"])
+        for sums, stack in ((made, held), (lost, where)):
+            sites = sums.setdefault(lock, {})
+            site = site_of(data["stacks"][stack])
+            sites[site] = sites.get(site, 0.0) + counts
     work = [row for row in found if row["work"] and row["kind"] != "Thread.join"]
-    return max(work, key=lambda row: (weights.get(row["index"], 0.0), row["total"]), default=None)
+    if not work:
+        return None
+    row = max(work, key=lambda row: (sum(made.get(row["index"], {}).values()), row["total"]))
+    first = dict(row)
+    for key, sums in (("holding", made), ("waiting", lost)):
+        sites = sums.get(row["index"], {})
+        first[key] = sorted(row[key], key=lambda place: -sites.get(place[0], 0.0))
+    return first
 
 
 _HEAD = (

@@ -8,8 +8,7 @@ cdef enum:
     FS_BY_DURATION     # slot: int(8 * log2(ns))
     FS_BY_TIME         # slot: of the time line
     FS_BY_WAITER       # the thread that waited, where
-    FS_BY_HOLDER       # the thread that released, where
-    FS_BY_PAIR         # both
+    FS_BY_PAIR         # that, and the thread that released, where
 
 # What is added up; zero where a kind does not tell it apart.
 cdef struct fs_key:

@@ -100,3 +100,5 @@ cdef void trace_give(fs_section* section, uintptr_t key) noexcept
 cdef void trace_not_given(fs_section* section) noexcept
 # A lock was made, by the caller of the running C function.
 cdef void trace_made(object lock) noexcept
+# It is a part of another object, and known by that.
+cdef void trace_part(object lock, object whole, str name) noexcept

@@ -14,7 +14,7 @@ from fastsync._watch.holds cimport (
     locks_before, may_close_circle, new_hold, ORDERS, records,
 )
 from fastsync._watch.orders cimport forget_orders, note_orders
-from fastsync._watch.origins cimport known_origin, note_made, Origin, origin_of
+from fastsync._watch.origins cimport known_origin, note_made, note_part, Origin, origin_of
 from fastsync.raw.c_atomic cimport fs_u8_load_relaxed, fs_u8_store_relaxed
 from fastsync.raw.c_wait cimport FS_FOREVER, fs_now
 from fastsync.raw.parking cimport FS_ACQUIRED, FS_ERROR, FS_TIMEOUT
@@ -330,6 +330,10 @@ cdef void trace_other(fs_wait* wait) noexcept:
 
 cdef void trace_made(object lock) noexcept:
     note_made(lock)
+
+
+cdef void trace_part(object lock, object whole, str name) noexcept:
+    note_part(lock, whole, name)
 
 
 # -- joining -----------------------------------------------------------------

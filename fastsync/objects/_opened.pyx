@@ -17,6 +17,7 @@ from libc.stdint cimport int64_t, uintptr_t
 from cpython.list cimport PyList_GET_SIZE
 from cpython.object cimport PyObject, visitproc
 
+from fastsync._watch.trace cimport trace_part, tracing
 from fastsync.raw.c_atomic cimport fs_uptr_load_relaxed, fs_uptr_store_relaxed
 from fastsync.raw.c_wait cimport FS_FOREVER, fs_now, fs_thread_id
 from fastsync.raw.condvar cimport condvar_reset
@@ -106,6 +107,11 @@ cdef _Parts opened(_Opening self):
     if parts is not None:
         return parts
     parts = _Parts()
+    if tracing():
+        trace_part(parts.mutex, self, "mutex")
+        trace_part(parts.not_empty, self, "not_empty")
+        trace_part(parts.not_full, self, "not_full")
+        trace_part(parts.all_tasks_done, self, "all_tasks_done")
     parts.mutex.acquire()
     set_owner(parts, fs_thread_id())
     try:
