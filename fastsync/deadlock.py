@@ -280,8 +280,8 @@ def check(suspicions=False):
 
     suspicions: also what looks like one, but need not be, each a Cycle whose `certain` is False:
     circles through semaphores and through locks that any thread may release, and threads that
-    wait for an event, a notification or a permit while no thread runs that could give it. Asking
-    changes nothing: the same deadlock is there the next time.
+    wait for an event, a notification, a permit, an item or room while no thread runs that could
+    give it. Asking changes nothing: the same deadlock is there the next time.
     """
     held, waits = holds.snapshot()
     moment = _Moment(held, waits)

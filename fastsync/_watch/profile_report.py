@@ -60,7 +60,7 @@ def percentile(histogram, share):
 
 
 def rows(data):
-    """Return a dict for each lock, the longest waited for first; locks before work."""
+    """Return a dict for each lock, the longest waited for first; locks before work before joins."""
     result = []
     for index, lock in enumerate(data["locks"]):
         made = site_of(lock["made"])
@@ -87,7 +87,9 @@ def rows(data):
                 "index": index,
             }
         )
-    return sorted(result, key=lambda row: (row["work"], -row["total"]))
+    return sorted(
+        result, key=lambda row: (row["work"], row["kind"] == "Thread.join", -row["total"])
+    )
 
 
 def _places(data, entries, index):
