@@ -50,10 +50,12 @@ def test_what_differs_runs_three_times(tool, monkeypatch, tmp_path):
         ran.append((form, list(files)))
         late = len(ran) > 4
         found = {"m::a": ("passed", "t.py")} if not files else {}
-        return {**found, "m::b": ("passed" if form == "threading" or late else "failure", "t.py")}
+        outcome = "passed" if form == "threading" or late else "failure"
+        return {**found, "m::b": (outcome, "t.py")}, False
 
     monkeypatch.setattr(tool, "run", run)
-    first, seen = tool.compare(None, {}, tmp_path)
+    first, seen, cut = tool.compare(None, {}, tmp_path)
+    assert not cut
     assert first["fastsync"]["m::b"] == "failure"
     assert seen["fastsync"]["m::b"] == ["failure", "failure", "passed"]
     assert ran == [
@@ -62,6 +64,22 @@ def test_what_differs_runs_three_times(tool, monkeypatch, tmp_path):
         *[("threading", ["t.py"]), ("fastsync", ["t.py"])] * 2,
     ]
     assert tool.differences(seen) == []
+
+
+def test_a_run_that_was_cut_is_compared_as_far_as_both_came(tool, monkeypatch, tmp_path):
+    reached = {"threading": "abcd", "fastsync": "abc"}
+
+    def run(environment, form, package, place, files=()):
+        found = {f"m::{name}": ("passed", "t.py") for name in reached[form]}
+        if form == "fastsync":
+            found["m::a"] = ("failure", "t.py")
+        return found, not files
+
+    monkeypatch.setattr(tool, "run", run)
+    first, seen, cut = tool.compare(None, {}, tmp_path)
+    assert cut
+    assert list(first["threading"]) == list(first["fastsync"]) == ["m::a", "m::b", "m::c"]
+    assert tool.differences(seen) == ["m::a"]
 
 
 def test_a_result_is_kept_and_goes_into_the_page(tool, monkeypatch, tmp_path):
@@ -91,4 +109,5 @@ def test_a_result_is_kept_and_goes_into_the_page(tool, monkeypatch, tmp_path):
     assert "1 packages, 1 pairs of runs, 3 tests" in page
     row = "| janus 1.2 | `tests` | 3 passed | 2 passed, 1 failed |  | 3.13.0, with the GIL |"
     assert row in page
+    assert "(the first" not in page
     assert "- janus 1.2, 3.13.0, with the GIL: m::a: threading passed, fastsync failure" in page

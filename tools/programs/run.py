@@ -31,9 +31,10 @@ HERE = Path(__file__).resolve().parent
 CHECKOUT = HERE.parent.parent
 PAGE = CHECKOUT / "docs" / "compatibility.md"
 REPEATS = 3
-LIMIT = 1800  # seconds for one run of a suite
+LIMIT = 1800  # seconds for one run of a suite, then it is interrupted
+GRACE = 30  # seconds for a suite that was interrupted to write its report
 TOOLS = ["pytest", "pytest-timeout"]
-PYTEST = ["-q", "-p", "no:cacheprovider", "--timeout=300", "-o", "junit_family=xunit1"]
+PYTEST = ["-q", "-p", "no:cacheprovider", "--timeout=60", "-o", "junit_family=xunit1"]
 BUILDS = {"free": ".venv", "gil": ".venv-gil"}
 
 # Whoever runs this in a script's background has Ctrl-C ignored, and children inherit that: tests
@@ -138,7 +139,8 @@ def command(environment, form, package, report, files):
 
 
 def run(environment, form, package, place, files=()):
-    """Run the suite, or some of its files; return outcome and file of each test."""
+    """Run the suite, or some of its files; return outcome and file of each test, and whether the
+    time was over before its end."""
     report = environment.folder / f"{form}.xml"
     report.unlink(missing_ok=True)
     home = environment.folder / "home"
@@ -160,20 +162,26 @@ def run(environment, form, package, place, files=()):
             stderr=log,
             start_new_session=True,
         )
+        cut = False
         try:
-            child.wait(package.get("limit", LIMIT))
+            child.wait(package["limit"])
         except subprocess.TimeoutExpired:
-            pass
+            cut = True
+            child.send_signal(signal.SIGINT)  # pytest reports what it has
+            try:
+                child.wait(GRACE)
+            except subprocess.TimeoutExpired:
+                say(f"  {form} was ended")
         finally:
             end_group(child)
-    if not report.exists():
-        return {}
     found = {}
+    if not report.exists():
+        return found, cut
     for case in xml.etree.ElementTree.parse(report).iter("testcase"):
         kinds = {child.tag for child in case} & {"failure", "error", "skipped"}
         outcome = "+".join(sorted(kinds)) or "passed"
         found[f"{case.get('classname')}::{case.get('name')}"] = outcome, case.get("file")
-    return found
+    return found, cut
 
 
 def end_group(leader):
@@ -186,11 +194,19 @@ def end_group(leader):
 
 
 def compare(environment, package, place):
-    """Run both sides, what differs up to three times; return the outcomes seen of each test."""
-    runs = {form: run(environment, form, package, place) for form in ("threading", "fastsync")}
-    first = {form: {name: seen for name, (seen, _) in runs[form].items()} for form in runs}
-    if not first["threading"]:
+    """Run both sides, what differs up to three times; return the outcomes of the first runs, those
+    seen of each test, and whether a run was cut: then only what both reached is compared."""
+    both = {form: run(environment, form, package, place) for form in ("threading", "fastsync")}
+    runs = {form: found for form, (found, _) in both.items()}
+    if not runs["threading"]:
         raise Failed(f"the suite did not start on threading (see {environment.folder})")
+    cut = any(was_cut for _, was_cut in both.values())
+    if cut and runs["fastsync"]:
+        common = runs["threading"].keys() & runs["fastsync"].keys()
+        runs = {
+            form: {name: runs[form][name] for name in runs[form] if name in common} for form in runs
+        }
+    first = {form: {name: seen for name, (seen, _) in runs[form].items()} for form in runs}
     seen = {form: {name: [outcome] for name, outcome in first[form].items()} for form in first}
     for _ in range(REPEATS - 1):
         differ = differences(seen)
@@ -198,9 +214,11 @@ def compare(environment, package, place):
         if not differ or None in files:
             break
         for form in runs:
-            for name, (outcome, _) in run(environment, form, package, place, sorted(files)).items():
-                seen[form].setdefault(name, []).append(outcome)
-    return first, seen
+            again, _ = run(environment, form, package, place, sorted(files))
+            for name, (outcome, _) in again.items():
+                if name in seen[form] or not cut:
+                    seen[form].setdefault(name, []).append(outcome)
+    return first, seen, cut
 
 
 def outcomes(seen, form, name):
@@ -237,7 +255,7 @@ def examine(name, package, build, base, work):
             shutil.rmtree(place / path)
     for form in ("threading", "fastsync"):
         (work / f"{form}.log").write_text("")
-    first, seen = compare(environment, package, place)
+    first, seen, cut = compare(environment, package, place)
     differ = differences(seen)
     mixed = [
         test
@@ -255,6 +273,8 @@ def examine(name, package, build, base, work):
         "counts": {form: Counter(first[form].values()) for form in first},
         "differ": [describe(seen, test) for test in differ],
         "flaky": [describe(seen, test) for test in mixed],
+        "cut": cut,
+        "limit": package["limit"],
         "seconds": round(time.monotonic() - started),
     }
 
@@ -313,13 +333,14 @@ def write_page():
                 continue
             result = json.loads(path.read_text())
             stock, ours = (tally(result, form) for form in ("threading", "fastsync"))
+            until = f" (the first {result['limit']} s)" if result.get("cut") else ""
             title = f"{name} {result['version']}"
             what = " ".join(f"`{test}`" for test in result["tests"] if test != "--pyargs")
             label = f"| {title} | {what} |" if title not in seen else "| | |"
             same = "the same" if ours == stock else ours
             flaky = len(result["flaky"]) or ""
             python = interpreter(result["python"])
-            rows.append(f"{label} {stock} | {same} | {flaky} | {python} |")
+            rows.append(f"{label} {stock}{until} | {same} | {flaky} | {python} |")
             differ += [f"- {title}, {python}: {line}" for line in result["differ"]]
             seen.add(title)
             tests += sum(result["counts"]["threading"].values())
@@ -364,6 +385,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--build", action="append", metavar="free|gil=ENVIRONMENT")
+    parser.add_argument(
+        "--limit",
+        type=int,
+        default=LIMIT,
+        metavar="SECONDS",
+        help="for a run of a suite, if packages.toml sets no other (%(default)s); then it is "
+        "interrupted, and the tests that both sides reached are compared",
+    )
     parser.add_argument("--fresh", action="store_true", help="run again what has a result")
     parser.add_argument("--report", action="store_true", help="only write docs/compatibility.md")
     chosen = parser.parse_args()
@@ -379,7 +408,7 @@ def main():
             if build in builds:
                 if chosen.fresh:
                     kept(name, build).unlink(missing_ok=True)
-                package = known[name] | known[name].get(build, {})
+                package = {"limit": chosen.limit} | known[name] | known[name].get(build, {})
                 same &= run_one(name, package, build, builds[build].absolute())
     if chosen.report or not chosen.names:
         write_page()
