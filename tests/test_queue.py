@@ -108,6 +108,47 @@ def test_priority_queue_orders_equal_items_as_heapq_does():
         assert [repr(item) for item in mine] == [repr(item) for item in theirs]
 
 
+def test_nowait_calls_the_put_and_get_of_a_patch(make, monkeypatch):
+    queue = make()
+    queue.put(1)
+    with monkeypatch.context() as patch:
+        calls = []
+        patch.setattr(queue, "put", lambda *args, **named: calls.append((args, named)))
+        patch.setattr(queue, "get", lambda *args, **named: (args, named))
+        queue.put_nowait(2)
+        assert calls == [((2,), {"block": False})]
+        assert queue.get_nowait() == ((), {"block": False})
+    assert queue.get_nowait() == 1
+    queue.put_nowait(3)
+    assert queue.get_nowait() == 3
+
+
+PATCHED = """
+import sys
+from unittest import mock
+if sys.argv[2] == "fastsync":
+    import fastsync.queue as module
+else:
+    import queue as module
+kind = getattr(module, sys.argv[1])
+queue = kind()
+for base in kind.__mro__[:-1][:2]:
+    if "put" not in vars(base):
+        continue
+    with mock.patch.object(base, "put") as put, mock.patch.object(base, "get") as get:
+        queue.put_nowait(1)
+        assert put.call_args == mock.call(1, block=False)
+        assert queue.get_nowait() is get.return_value
+    queue.put_nowait(2)
+    assert queue.get_nowait() == 2
+"""
+
+
+@pytest.mark.parametrize("side", ["stock", "fastsync"])
+def test_nowait_calls_the_put_and_get_of_a_patched_class(name, side, run_python):
+    run_python("-c", PATCHED, name, side)
+
+
 def test_limit_is_kept_and_can_change(make):
     queue = make(2)
     assert queue.maxsize == 2

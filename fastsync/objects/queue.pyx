@@ -23,7 +23,7 @@ from fastsync.objects._ring cimport (
     put_item, size_in_memory, take_items, wait_limit,
 )
 from fastsync.objects._slots cimport (
-    finish_type, fs_method, make_lazy_dict, rename_type, shorten,
+    finish_type, fs_method, make_lazy_dict, rename_type, shorten, version_tag,
 )
 
 from collections import deque
@@ -370,14 +370,19 @@ cdef class _Items:
 cdef tuple HOOKS = ("_init", "_qsize", "_put", "_get")
 
 
-# By FS_RING_ order: the types that are no subclass of a program's, and their hooks.
+# By FS_RING_ order: the types that are no subclass of a program's, their versions while nothing
+# in them has been patched, and their hooks.
 cdef PyTypeObject* plain_types[3]
+cdef unsigned int plain_versions[3]
 cdef dict own_hooks = {}
 
 
 cdef inline bint is_ours(Queue self) noexcept:
-    """No subclass, which may have a put() or a get() of its own."""
-    return Py_TYPE(<PyObject*>self) == plain_types[self.ring.order]
+    """Neither a subclass nor a patch, of the class or of this one, gives it a put() or a get()."""
+    cdef PyTypeObject* cls = Py_TYPE(<PyObject*>self)
+    cdef unsigned int version = plain_versions[self.ring.order]
+    return (cls == plain_types[self.ring.order] and self.attributes == NULL
+            and version != 0 and version_tag(<type><PyObject*>cls) == version)
 
 
 cdef bint overrides(Queue self) except -1:
@@ -539,6 +544,13 @@ cdef int finish_queue(type cls, int order, const char* name) except -1:
     for hook in HOOKS:
         own_hooks[order, hook] = getattr(cls, hook)
     register_pinnable(cls)
+    remember_version(cls, order)
+    return 0
+
+
+cdef int remember_version(type cls, int order) except -1:
+    getattr(cls, "put")  # a lookup gives it one
+    plain_versions[order] = version_tag(cls)
     return 0
 
 
@@ -546,3 +558,6 @@ finish_queue(Queue, FS_RING_FIFO, b"queue.Queue")
 finish_queue(LifoQueue, FS_RING_LIFO, b"queue.LifoQueue")
 usual_put = shorten(Queue, "put", short_put)
 usual_get = shorten(Queue, "get", short_get)
+# These have changed them.
+remember_version(Queue, FS_RING_FIFO)
+remember_version(LifoQueue, FS_RING_LIFO)
