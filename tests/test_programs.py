@@ -82,6 +82,32 @@ def test_a_run_that_was_cut_is_compared_as_far_as_both_came(tool, monkeypatch, t
     assert tool.differences(seen) == ["m::a"]
 
 
+def test_the_report_of_a_run_that_was_ended_is_read_as_far_as_it_goes(tool, tmp_path):
+    def report(name, when, outcome="passed"):
+        line = {"$report_type": "TestReport", "nodeid": name, "when": when, "outcome": outcome}
+        return json.dumps({**line, "location": ["t.py", 1, name]})
+
+    path = tmp_path / "report.jsonl"
+    lines = [json.dumps({"$report_type": "SessionStart"})]
+    for name, outcomes in {
+        "good": ("passed", "passed", "passed"),
+        "bad": ("passed", "failed", "passed"),
+        "worse": ("passed", "failed", "failed"),
+        "away": ("skipped", None, "passed"),
+    }.items():
+        for when, outcome in zip(("setup", "call", "teardown"), outcomes, strict=True):
+            if outcome:
+                lines.append(report(name, when, outcome))
+    lines += [report("last", "setup"), report("last", "call")[:20]]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    assert tool.read_report(path) == {
+        "good": ("passed", "t.py"),
+        "bad": ("failure", "t.py"),
+        "worse": ("error+failure", "t.py"),
+        "away": ("skipped", "t.py"),
+    }
+
+
 def test_a_result_is_kept_and_goes_into_the_page(tool, monkeypatch, tmp_path):
     made = []
 

@@ -23,7 +23,6 @@ import sys
 import tarfile
 import time
 import tomllib
-import xml.etree.ElementTree
 from collections import Counter
 from pathlib import Path
 
@@ -32,9 +31,9 @@ CHECKOUT = HERE.parent.parent
 PAGE = CHECKOUT / "docs" / "compatibility.md"
 REPEATS = 3
 LIMIT = 1800  # seconds for one run of a suite, then it is interrupted
-GRACE = 30  # seconds for a suite that was interrupted to write its report
-TOOLS = ["pytest", "pytest-timeout"]
-PYTEST = ["-q", "-p", "no:cacheprovider", "--timeout=60", "-o", "junit_family=xunit1"]
+GRACE = 10  # seconds for a suite that was interrupted to end by itself
+TOOLS = ["pytest", "pytest-timeout", "pytest-reportlog"]
+PYTEST = ["-q", "-p", "no:cacheprovider", "--timeout=60"]
 BUILDS = {"free": ".venv", "gil": ".venv-gil"}
 
 # Whoever runs this in a script's background has Ctrl-C ignored, and children inherit that: tests
@@ -132,7 +131,7 @@ def command(environment, form, package, report, files):
         *("-P", "-W", "ignore"),
         *runner,
         *("-m", "pytest", *PYTEST, *options),
-        f"--junitxml={report}",
+        f"--report-log={report}",
         *(files or package["tests"]),
         *package.get("options", []),
     ]
@@ -141,7 +140,7 @@ def command(environment, form, package, report, files):
 def run(environment, form, package, place, files=()):
     """Run the suite, or some of its files; return outcome and file of each test, and whether the
     time was over before its end."""
-    report = environment.folder / f"{form}.xml"
+    report = environment.folder / f"{form}.jsonl"
     report.unlink(missing_ok=True)
     home = environment.folder / "home"
     shutil.rmtree(home, ignore_errors=True)
@@ -167,21 +166,38 @@ def run(environment, form, package, place, files=()):
             child.wait(package["limit"])
         except subprocess.TimeoutExpired:
             cut = True
-            child.send_signal(signal.SIGINT)  # pytest reports what it has
+            child.send_signal(signal.SIGINT)
             try:
                 child.wait(GRACE)
             except subprocess.TimeoutExpired:
-                say(f"  {form} was ended")
+                pass
         finally:
             end_group(child)
+    return read_report(report) if report.exists() else {}, cut
+
+
+def read_report(path):
+    """Return outcome and file of each test that came to its end."""
+    kinds = {}
     found = {}
-    if not report.exists():
-        return found, cut
-    for case in xml.etree.ElementTree.parse(report).iter("testcase"):
-        kinds = {child.tag for child in case} & {"failure", "error", "skipped"}
-        outcome = "+".join(sorted(kinds)) or "passed"
-        found[f"{case.get('classname')}::{case.get('name')}"] = outcome, case.get("file")
-    return found, cut
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            report = json.loads(line)
+        except ValueError:  # the last line, of a run that was ended
+            break
+        if report.get("$report_type") == "CollectReport" and report["outcome"] == "failed":
+            found[report["nodeid"]] = "error", None
+        if report.get("$report_type") != "TestReport":
+            continue
+        name, when = report["nodeid"], report["when"]
+        seen = kinds.setdefault(name, set())
+        if report["outcome"] == "failed":
+            seen.add("failure" if when == "call" else "error")
+        elif report["outcome"] == "skipped":
+            seen.add("skipped")
+        if when == "teardown":
+            found[name] = "+".join(sorted(kinds.pop(name))) or "passed", report["location"][0]
+    return found
 
 
 def end_group(leader):
