@@ -123,7 +123,7 @@ class Environment:
         return next(path for path in place.iterdir() if path.is_dir())
 
 
-def command(environment, form, package, report, files):
+def command(environment, form, package, place, report, files):
     runner = ["-m", "fastsync"] if form == "fastsync" else []
     options = ["-o", "addopts="] if package.get("plain", True) else []
     return [
@@ -132,6 +132,7 @@ def command(environment, form, package, report, files):
         *runner,
         *("-m", "pytest", *PYTEST, *options),
         f"--report-log={report}",
+        f"--rootdir={place}",  # what tests are named after, also those of an installed package
         *(files or package["tests"]),
         *package.get("options", []),
     ]
@@ -153,7 +154,7 @@ def run(environment, form, package, place, files=()):
     }
     with open(environment.folder / f"{form}.log", "a") as log:
         child = subprocess.Popen(
-            list(map(str, command(environment, form, package, report, files))),
+            list(map(str, command(environment, form, package, place, report, files))),
             cwd=place,
             env=variables,
             stdin=subprocess.DEVNULL,
