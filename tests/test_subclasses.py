@@ -11,8 +11,10 @@ import sys
 import threading
 import types
 import typing
+from unittest import mock
 
 import pytest
+from conftest import wait_asleep
 
 import fastsync.threading as ours
 from fastsync._run import install as primitives
@@ -260,6 +262,127 @@ def test_waiters_shows_who_waits(impl, wait_until):
     semaphore.release()
     join(*threads)
     assert not event._cond._waiters and not semaphore._cond._waiters
+
+
+CALLS = {
+    "set": lambda event, semaphore: event.set(),
+    "clear": lambda event, semaphore: event.clear(),
+    "wait": lambda event, semaphore: event.wait(0),
+    "acquire": lambda event, semaphore: semaphore.acquire(False),
+    "acquire in time": lambda event, semaphore: semaphore.acquire(timeout=DEADLINE),
+    "with": lambda event, semaphore: semaphore.__enter__(),
+    "release": lambda event, semaphore: semaphore.release(),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_calls_wait_for_the_lock_of_the_condition(impl, call):
+    """So a program that has it may read and write `_value`."""
+    event, semaphore = impl.Event(), impl.BoundedSemaphore(2)
+    event.set()
+    semaphore.acquire()
+    done = []
+    with event._cond, semaphore._cond:
+        before = event._flag, semaphore._value
+        thread = in_thread(lambda: (CALLS[call](event, semaphore), done.append(True)))
+        wait_asleep(thread)
+        assert not done and before == (event._flag, semaphore._value)
+    join(thread)
+    assert done
+
+
+class Noting:
+    """A lock that notes its uses."""
+
+    def __init__(self, lock):
+        self.lock = lock
+        self.uses = 0
+
+    def acquire(self, *args, **named):
+        self.uses += 1
+        return self.lock.acquire(*args, **named)
+
+    def release(self):
+        self.lock.release()
+
+    def __enter__(self):
+        return self.acquire()
+
+    def __exit__(self, *exc):
+        self.release()
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_lock_that_is_put_into_the_condition_is_used(impl, call):
+    event, semaphore = impl.Event(), impl.Semaphore(1)
+    event.set()
+    for thing in (event, semaphore):
+        thing._cond._lock = lock = Noting(thing._cond._lock)
+        assert thing._cond._lock is lock
+    CALLS[call](event, semaphore)
+    uses = event._cond._lock.uses + semaphore._cond._lock.uses
+    assert uses
+    assert event._flag is (call != "clear")
+    assert semaphore._value == {"acquire": 0, "acquire in time": 0, "with": 0, "release": 2}.get(
+        call, 1
+    )
+
+
+def test_a_lock_that_is_put_into_the_condition_of_a_barrier_is_used(impl):
+    barrier = impl.Barrier(1)
+    barrier._cond._lock = lock = Noting(barrier._cond._lock)
+    assert barrier.wait(DEADLINE) == 0
+    assert lock.uses
+
+
+def test_a_patched_method_of_the_condition_is_called(impl):
+    event, semaphore = impl.Event(), impl.Semaphore(1)
+    with (
+        mock.patch.object(event._cond, "notify_all") as notify_all,
+        mock.patch.object(event._cond, "wait", return_value="waited") as wait,
+        mock.patch.object(semaphore._cond, "notify") as notify,
+    ):
+        assert event.wait(7) == "waited"
+        event.set()
+        semaphore.release()
+    wait.assert_called_once_with(7)
+    notify_all.assert_called_once_with()
+    assert notify.called
+    assert event.wait(DEADLINE) and semaphore._value == 2
+
+
+def test_a_lock_is_not_exchanged_while_threads_wait_natively(wait_until):
+    event = ours.Event()
+    thread = in_thread(event.wait, DEADLINE)
+    wait_until(lambda: len(event._cond._waiters) == 1)
+    with pytest.raises(RuntimeError, match="threads wait"):
+        event._cond._lock = ours.Lock()
+    event.set()
+    join(thread)
+
+
+def test_value_is_changed_under_the_lock_amid_other_calls(impl):
+    """A semaphore that grows and shrinks, as programs do it from outside."""
+    semaphore = impl.Semaphore(2)
+
+    def use():
+        for _ in range(300):
+            with semaphore:
+                pass
+
+    def resize():
+        for _ in range(300):
+            with semaphore._cond:
+                semaphore._value += 1
+                semaphore._cond.notify()
+            with semaphore._cond:
+                while semaphore._value == 0:
+                    semaphore._cond.wait()
+                semaphore._value -= 1
+
+    semaphore._cond  # noqa: B018 -- a program that has it, before the threads
+    join(*[in_thread(call) for call in (use, use, resize, resize)])
+    assert semaphore._value == 2
 
 
 def test_set_and_release_notify_the_condition(impl, wait_until):

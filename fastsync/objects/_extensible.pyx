@@ -94,15 +94,19 @@ cdef int become_original(_Extensible self) except -1:
     """From now on the standard library's methods do its work, from the state that it has.
     No other thread may use it meanwhile, as for `__init__()`."""
     cdef size_t waiting
+    cdef object inner
     with cython.critical_section(self):
         if is_original(self):
             return 0
         waiting = threads_waiting(self)
         if waiting == 0:
+            inner = self.inner
             self.inner = True
     if waiting != 0:
         raise RuntimeError("a private attribute cannot be set while threads wait")
     kind_of(self).become(self)
+    if inner is not None:  # a program has it
+        (<object>self)._cond = inner
     return 0
 
 

@@ -1,5 +1,5 @@
 """Condition, and the condition inside a Semaphore, Event or Barrier."""
-from libc.stdint cimport uint64_t
+from libc.stdint cimport int64_t, uint64_t
 from cpython.object cimport PyObject
 
 from fastsync.objects._extensible cimport _Extensible
@@ -21,14 +21,24 @@ cdef class Condition(_Extensible):
 
 # -- between the modules of this package; not for others ---------------------
 
-# `_cond` of an object that works natively.
+# `_cond` of an object that works natively: made when a program asks for it.  From then on
+# all calls hold its lock and wait for it where the original's do.
 cdef object inner_condition(object self)
+cdef int enter_inner(Condition condition) except -1
+cdef int leave_inner(Condition condition) except -1
+cdef int notify_inner(Condition condition, uint64_t n) except -1
+cdef bint wait_inner(Condition condition, int64_t deadline) except -1
 cdef int wake_inner(Condition condition, uint64_t n) except -1
 
 
-cdef inline int notify_inner(_Extensible self, uint64_t n) except -1:
-    """After the state has changed: wake the threads that wait for `_cond`."""
-    fs_fence(FS_SEQ_CST)  # pairs with the one in inner_condition
-    if <PyObject*>self.inner == Py_None:
-        return 0
-    return wake_inner(self.inner, n)
+cdef inline bint has_inner(_Extensible self) noexcept:
+    """Whether it has a `_cond`; of an object that is not `original`."""
+    return <PyObject*>self.inner != Py_None
+
+
+cdef inline int tell_inner(_Extensible self, uint64_t n) except -1:
+    """After a change that began when there was no `_cond`: notify it, if there is one now."""
+    fs_fence(FS_SEQ_CST)  # pairs with those in inner_condition and enter_inner
+    if has_inner(self):
+        return wake_inner(self.inner, n)
+    return 0

@@ -11,7 +11,7 @@ cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
 from cpython.exc cimport PyErr_WarnEx
 from cpython.long cimport PyLong_CheckExact
-from cpython.object cimport PyObject, PyTypeObject
+from cpython.object cimport PyObject, PyObject_GenericSetAttr, PyTypeObject
 from cpython.ref cimport Py_INCREF
 
 from fastsync._watch.trace cimport (
@@ -19,8 +19,8 @@ from fastsync._watch.trace cimport (
     trace_made, trace_notified, trace_released, tracing,
 )
 from fastsync.objects._extensible cimport (
-    _Extensible, add_extensible, add_private, checked, is_original, kept, offset, refuse_call,
-    refuse_pickling, sign_constructor, threads_waiting, track,
+    _Extensible, add_extensible, add_private, become_original, checked, is_original, kept, offset,
+    refuse_call, refuse_pickling, sign_constructor, threads_waiting, track,
 )
 from fastsync.objects._slots cimport finish_type, make_context_manager, rename_type
 from fastsync.objects._timeouts cimport lock_deadline, wait_deadline
@@ -52,8 +52,8 @@ cdef extern from "Python.h":
     PyTypeObject* Py_TYPE(object) noexcept
 
 
-# `_cond` of an object that works natively: a condition that locks nothing for us, but it
-# is notified as the original's is, and `_waiters` counts the threads that wait natively.
+# `_cond` of an object that works natively.  Threads that waited before it was made still wait
+# natively, and `_waiters` counts them; those that come later wait for it.
 
 cdef object inner_condition(object self):
     cdef _Extensible owner = self
@@ -65,18 +65,46 @@ cdef object inner_condition(object self):
             if owner.inner is None:
                 owner.inner = made
         track(owner)
-    # Pairs with the fence in notify_inner: this thread will look at the state after it.
+    # Pairs with the fence in tell_inner: this thread will look at the state after it.
     # Either it sees what the other thread has set, or that one sees `inner`.
     fs_fence(FS_SEQ_CST)
     return owner.inner
 
 
-cdef int wake_inner(Condition condition, uint64_t n) except -1:
+cdef int enter_inner(Condition condition) except -1:
     condition_acquire(condition, FS_FOREVER, 0)
+    fs_fence(FS_SEQ_CST)  # as in inner_condition: another thread may have made it
+    return 0
+
+
+cdef int leave_inner(Condition condition) except -1:
+    return condition_release(condition)
+
+
+cdef int notify_inner(Condition condition, uint64_t n) except -1:
+    condvar_notify_some(&condition.waiters, <size_t>min(n, <uint64_t>PY_SSIZE_T_MAX))
+    return 0
+
+
+cdef bint wait_inner(Condition condition, int64_t deadline) except -1:
+    return condition_wait(condition, held_lock(condition), deadline)
+
+
+cdef int wake_inner(Condition condition, uint64_t n) except -1:
+    enter_inner(condition)
     try:
-        condvar_notify_some(&condition.waiters, <size_t>min(n, <uint64_t>PY_SSIZE_T_MAX))
+        notify_inner(condition, n)
     finally:
-        condition_release(condition)
+        leave_inner(condition)
+    return 0
+
+
+cdef int change_of_inner(Condition condition, object name) except -1:
+    """The owner's calls have to find what is about to be set: by the original's methods."""
+    cdef object shown = kept(<PyObject*>condition.shown)
+    cdef object owner = None if shown is None else shown()
+    if owner is not None and not is_original(owner) and hasattr(Condition, name):
+        become_original(owner)
     return 0
 
 
@@ -391,6 +419,11 @@ notified.  Ordering: the lock's."""
         condition_lock(self)._at_fork_reinit()
         # The waiters did not survive the fork; if there was none, they wake.
         condvar_reset(&self.waiters)
+
+    def __setattr__(self, name, value):
+        change_of_inner(self, name)
+        PyObject_GenericSetAttr(self, name, value)
+        track(self)
 
     def __repr__(self):
         if is_original(self):

@@ -20,7 +20,10 @@ from fastsync.objects._extensible cimport (
 )
 from fastsync.objects._slots cimport finish_type, rename_type
 from fastsync.objects._timeouts cimport wait_deadline
-from fastsync.objects.condition cimport inner_condition, notify_inner
+from fastsync.objects.condition cimport (
+    Condition, enter_inner, has_inner, inner_condition, leave_inner, notify_inner, tell_inner,
+    wait_inner,
+)
 from fastsync.raw.event cimport (
     event_clear, event_is_set, event_reset, event_set, event_wait_until, fs_event,
 )
@@ -48,6 +51,45 @@ cdef inline bint wait_for_event(Event self, int64_t deadline) except -1:
     if tracing():
         return trace_lock(self, FS_SIGNAL, deadline, NULL, take_event, &self.event)
     return checked(event_wait_until(&self.event, deadline, FS_SIGNALS))
+
+
+# When there is a `_cond`: the original's way, under its lock.
+
+cdef bint wait_inside(Event self, object timeout) except -1:
+    cdef Condition condition = self.inner
+    enter_inner(condition)
+    try:
+        return event_is_set(&self.event) or wait_inner(condition, wait_deadline(timeout))
+    finally:
+        leave_inner(condition)
+
+
+cdef int set_inside(Event self) except -1:
+    cdef Condition condition = self.inner
+    enter_inner(condition)
+    try:
+        set_event(self)
+        return notify_inner(condition, PY_SSIZE_T_MAX)
+    finally:
+        leave_inner(condition)
+
+
+cdef int clear_inside(Event self) except -1:
+    cdef Condition condition = self.inner
+    enter_inner(condition)
+    event_clear(&self.event)
+    return leave_inner(condition)
+
+
+cdef int set_event(Event self) except -1:
+    cdef fs_section section
+    if tracing():
+        trace_release(&section, self, FS_SIGNAL, NULL)
+        event_set(&self.event)
+        trace_released(&section)
+    else:
+        event_set(&self.event)
+    return 0
 
 
 cdef object read_flag(object self):
@@ -95,29 +137,29 @@ ordering)."""
 
     def set(self):
         """Set the flag and wake every waiting thread."""
-        cdef fs_section section
         if is_original(self):
             StdlibEvent.set(self)
-            return
-        if tracing():
-            trace_release(&section, self, FS_SIGNAL, NULL)
-            event_set(&self.event)
-            trace_released(&section)
+        elif has_inner(self):
+            set_inside(self)
         else:
-            event_set(&self.event)
-        notify_inner(self, PY_SSIZE_T_MAX)
+            set_event(self)
+            tell_inner(self, PY_SSIZE_T_MAX)
 
     def clear(self):
         """Clear the flag; threads that a set() has woken are not held back."""
         if is_original(self):
             StdlibEvent.clear(self)
-            return
-        event_clear(&self.event)
+        elif has_inner(self):
+            clear_inside(self)
+        else:
+            event_clear(&self.event)
 
     def wait(self, timeout=None):
         """Wait until the flag is set; False when `timeout` seconds passed first."""
         if is_original(self):
             return StdlibEvent.wait(self, timeout)
+        if has_inner(self):
+            return wait_inside(self, timeout)
         if event_is_set(&self.event):
             return True
         return wait_for_event(self, wait_deadline(timeout))

@@ -63,7 +63,11 @@ def waiters(lock, /):
     if not isinstance(lock, _Extensible):
         raise TypeError(f"waiters() is for locks of fastsync, not for {type(lock).__name__!r}")
     if not is_original(<_Extensible>lock):
-        return threads_waiting(lock)
+        count = threads_waiting(lock)
+        inner = (<_Extensible>lock).inner
+        if isinstance(inner, Condition):  # its `_cond`, for which threads wait that have come later
+            count += parked_count(<uintptr_t>&(<Condition>inner).waiters)
+        return count
     if isinstance(lock, Condition):
         return len(lock._waiters)
     if isinstance(lock, Barrier):

@@ -23,9 +23,12 @@ from fastsync.objects._slots cimport (
     finish_type, fs_method, make_context_manager, rename_type, share_layout, shorten, version_tag,
 )
 from fastsync.objects._timeouts cimport wait_deadline
-from fastsync.objects.condition cimport inner_condition, notify_inner
+from fastsync.objects.condition cimport (
+    Condition, enter_inner, has_inner, inner_condition, leave_inner, notify_inner, tell_inner,
+    wait_inner,
+)
 from fastsync.raw.c_python cimport fs_small_int
-from fastsync.raw.c_wait cimport FS_FOREVER
+from fastsync.raw.c_wait cimport FS_FOREVER, fs_now
 from fastsync.raw.parking cimport FS_SIGNALS, parked_count
 from fastsync.raw.semaphore cimport (
     fs_semaphore, semaphore_acquire_until, semaphore_init, semaphore_max, semaphore_release,
@@ -72,12 +75,50 @@ cdef int take_permit(void* semaphore, int64_t deadline) noexcept:
 
 
 cdef inline bint acquire_semaphore(Semaphore self, int64_t deadline) except -1:
+    if has_inner(self):
+        return acquire_inside(self, deadline)
+    return acquire_outside(self, deadline)
+
+
+# When there is a `_cond`: the original's way, under its lock.
+
+cdef bint acquire_inside(Semaphore self, int64_t deadline) except -1:
+    cdef Condition condition = self.inner
+    enter_inner(condition)
+    try:
+        while not acquire_outside(self, 0):
+            if deadline == 0 or fs_now() >= deadline:
+                return False
+            wait_inner(condition, deadline)
+        return True
+    finally:
+        leave_inner(condition)
+
+
+cdef int give_inside(Semaphore self, uint64_t n) except -1:
+    cdef Condition condition = self.inner
+    enter_inner(condition)
+    try:
+        give_outside(self, n)
+        return notify_inner(condition, n)
+    finally:
+        leave_inner(condition)
+
+
+cdef inline bint acquire_outside(Semaphore self, int64_t deadline) except -1:
     if tracing():
         return trace_lock(self, FS_PERMIT, deadline, NULL, take_permit, &self.semaphore)
     return checked(semaphore_acquire_until(&self.semaphore, deadline, FS_SIGNALS))
 
 
 cdef int semaphore_give(Semaphore self, uint64_t n) except -1:
+    if has_inner(self):
+        return give_inside(self, n)
+    give_outside(self, n)
+    return tell_inner(self, n)
+
+
+cdef int give_outside(Semaphore self, uint64_t n) except -1:
     cdef fs_section section
     cdef bint traced = tracing()
     cdef int result
@@ -90,7 +131,7 @@ cdef int semaphore_give(Semaphore self, uint64_t n) except -1:
         if isinstance(self, BoundedSemaphore):
             raise ValueError("Semaphore released too many times")
         raise OverflowError("semaphore value is too large")
-    return notify_inner(self, n)
+    return 0
 
 
 cdef PyObject* semaphore_call(

@@ -33,7 +33,7 @@ REPEATS = 3
 LIMIT = 1800  # seconds for one run of a suite, then it is interrupted
 GRACE = 10  # seconds for a suite that was interrupted to end by itself
 TOOLS = ["pytest", "pytest-timeout", "pytest-reportlog"]
-PYTEST = ["-q", "-p", "no:cacheprovider", "--timeout=60"]
+PYTEST = ["-q", "-p", "no:cacheprovider", "--timeout=60", "--continue-on-collection-errors"]
 BUILDS = {"free": ".venv", "gil": ".venv-gil"}
 
 # Whoever runs this in a script's background has Ctrl-C ignored, and children inherit that: tests
