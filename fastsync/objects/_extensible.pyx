@@ -36,10 +36,24 @@ cdef void track(object self) noexcept:
 
 
 # Where the `__dict__` of an _Extensible is: right after its weak references.
+cdef extern from *:
+    """
+    #ifdef __GNUC__
+    #define FS_DICT_IS_BEHIND_WEAKREFS(self) _Static_assert( \\
+        offsetof(__typeof__(*(self)), attributes) \\
+            == offsetof(__typeof__(*(self)), __weakref__) + sizeof(PyObject *), \\
+        "attributes_at is directly behind the weak references")
+    #else
+    #define FS_DICT_IS_BEHIND_WEAKREFS(self) ((void)(self))
+    #endif
+    """
+    void FS_DICT_IS_BEHIND_WEAKREFS(_Extensible) noexcept
+
 cdef Py_ssize_t attributes_at = weakrefs_offset(_Extensible) + sizeof(PyObject*)
 
 
 cdef inline PyObject** attribute_slot(_Extensible self) noexcept:
+    FS_DICT_IS_BEHIND_WEAKREFS(self)
     return <PyObject**>(<char*><PyObject*>self + attributes_at)
 
 

@@ -72,6 +72,20 @@ cdef extern from "Python.h":
     PyObject* Py_None
     size_t PyVectorcall_NARGS(size_t) noexcept
 
+# What allocate_guard takes for granted.
+cdef extern from *:
+    """
+    #ifdef __GNUC__
+    #define FS_LOCK_IS_BEHIND_CALL(guard) _Static_assert( \\
+        offsetof(__typeof__(*(guard)), lock) \\
+            == offsetof(__typeof__(*(guard)), call) + sizeof((guard)->call), \\
+        "allocate_guard writes `lock` directly behind `call`")
+    #else
+    #define FS_LOCK_IS_BEHIND_CALL(guard) ((void)(guard))
+    #endif
+    """
+    void FS_LOCK_IS_BEHIND_CALL(_Guard) noexcept
+
 
 # -- this process -------------------------------------------------------------
 
@@ -583,6 +597,7 @@ cdef void dealloc_guard(PyObject* self) noexcept:
 
 cdef int finish_guard(type cls) except -1:
     cdef _Guard probe = _Guard.__new__(_Guard)
+    FS_LOCK_IS_BEHIND_CALL(probe)
     make_context_manager(cls, <char*>&probe.call - <char*><PyObject*>probe)
     return forbid_instances(cls)
 

@@ -238,8 +238,18 @@ cdef void nothing() noexcept nogil:
     pass
 
 
+# Each group, and each line in it, begins where a cache line does.
+cdef extern from *:
+    """
+    #define FS_FILLS_CACHE_LINES(group) _Static_assert( \\
+        sizeof(group) % 64 == 0 || sizeof(void *) < 8, "groups stand on cache lines")
+    """
+    void FS_FILLS_CACHE_LINES(hazard_group) noexcept
+
+
 cdef int set_up_slots() except -1:
     global groups
+    FS_FILLS_CACHE_LINES(groups[0])
     cdef uintptr_t memory = <uintptr_t>PyMem_RawCalloc(GROUPS + 1, sizeof(hazard_group))
     if memory == 0 or fs_at_fork(nothing, nothing, after_fork_in_child) != 0:
         raise MemoryError

@@ -114,7 +114,25 @@ def select(*cases, timeout=None, deadline=None, biased=False):
             PyMem_RawFree(s.cases)
 
 
+# The arrays stand one behind the other in one block, and each must be aligned there.
+cdef extern from *:
+    """
+    #ifdef __GNUC__
+    #define FS_IS_ALIGNED_BEHIND(second, first) _Static_assert( \\
+        sizeof(first) % _Alignof(__typeof__(second)) == 0, "it stands behind an array of the other")
+    #else
+    #define FS_IS_ALIGNED_BEHIND(second, first) ((void)0)
+    #endif
+    """
+    void FS_IS_ALIGNED_BEHIND(fs_place, fs_looked_at) noexcept
+    void FS_RAW_IS_ALIGNED_BEHIND "FS_IS_ALIGNED_BEHIND" (fs_case, fs_place) noexcept
+    void FS_ORDER_IS_ALIGNED_BEHIND "FS_IS_ALIGNED_BEHIND" (size_t, fs_case) noexcept
+
+
 cdef int allocate(fs_select* s) except -1:
+    FS_IS_ALIGNED_BEHIND(s.places[0], s.cases[0])
+    FS_RAW_IS_ALIGNED_BEHIND(s.raw[0], s.places[0])
+    FS_ORDER_IS_ALIGNED_BEHIND(s.order[0], s.raw[0])
     cdef size_t one = sizeof(fs_looked_at) + sizeof(fs_case) + sizeof(fs_place) + sizeof(size_t)
     cdef char* memory = <char*>PyMem_RawMalloc(s.n * one)
     if memory == NULL:

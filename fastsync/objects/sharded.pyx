@@ -23,6 +23,23 @@ from fastsync.raw.sharded cimport (
     sharded_mine, sharded_unlock_read, sharded_unlock_write, sharded_write_until,
 )
 
+# What the casts of a shard's lock to its shard take for granted.
+cdef extern from *:
+    """
+    #ifdef __GNUC__
+    #define FS_LOCK_IS_FIRST(shard) _Static_assert( \\
+        offsetof(__typeof__(shard), lock) == 0, "a shard begins with its lock")
+    #else
+    #define FS_LOCK_IS_FIRST(shard) ((void)(shard))
+    #endif
+    """
+    void FS_LOCK_IS_FIRST(fs_shard) noexcept
+
+
+cdef void check_layout() noexcept:
+    cdef fs_shard shard
+    FS_LOCK_IS_FIRST(shard)
+
 
 @cython.final
 @cython.no_gc_clear
@@ -156,4 +173,5 @@ cdef int set_up() except -1:
 
 
 set_up()
+check_layout()
 publish((ShardedLock, ShardedWriteGuard))
