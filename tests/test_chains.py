@@ -1,18 +1,20 @@
 """Long chains: what owns the next one, and so on, is freed without a deep stack.
 
-Each chain is dropped in a child process, by a thread with the usual stack: a deallocator that calls
-the next one's needs a hundred bytes of it for each link at the least, and would run out.  Ten
-thousand levels, as many as the interpreter lets its own deallocators go, fit.
+Each chain is dropped in a child process, by a thread with a stack of three megabytes: a deallocator
+that calls the next one's needs some of it for each link, sixteen bytes at the least, and would run out.
+Ten thousand levels, as many as the interpreter lets its own deallocators go, fit.
 """
 
 import pytest
 from conftest import run_python
 
-LINKS = 100_000
+LINKS = 200_000
 
 PROGRAM = """
 import gc, sys, threading
+import fastsync.queue, fastsync.threading
 from fastsync import *
+from fastsync.channel import bounded
 
 def arc(x): return Arc(x)
 def arc_on_drop(x): return Arc(None, Owner(x))
@@ -51,8 +53,24 @@ def mapped_read(x): return ShardedLock([x]).read().map(part)
 def mapped_write(x): return RwLock([x]).write().map(part)
 def rwlock_unlocked(x): return lent(RwLock(x).write())
 def view(x): return RwLock(x).reader
+def queue(x): return filled(fastsync.queue.Queue(), x)
+def lifo_queue(x): return filled(fastsync.queue.LifoQueue(), x)
+def priority_queue(x): return filled(fastsync.queue.PriorityQueue(), x)
+def simple_queue(x): return filled(fastsync.queue.SimpleQueue(), x)
+def opened_queue(x): new = fastsync.queue.Queue(); new.mutex; return filled(new, x)
+def channel(x): sender, new = bounded(1); sender.send(x); return new
+def sender(x): new, receiver = bounded(1); new.send(x); return new, receiver
+def event(x): return named(fastsync.threading.Event(), x)
+def semaphore(x): return named(fastsync.threading.Semaphore(), x)
+def condition(x): return named(fastsync.threading.Condition(), x)
+def condition_over(x): return fastsync.threading.Condition(x or fastsync.threading.Lock())
+def barrier(x): return named(fastsync.threading.Barrier(1), x)
+def barrier_action(x): return fastsync.threading.Barrier(1, Owner(x))
+def array(x): return AtomicArray.from_buffer(bytearray(8) if x is None else x)
 
 def part(value): return value[0]
+def filled(queue, x): queue.put(x); return queue
+def named(thing, x): thing.x = x; return thing
 def lent(guard): block = guard.unlocked(); block.__enter__(); return block
 
 class Owner:
@@ -80,7 +98,7 @@ def work():
     gc.collect()  # of what is in cycles with its mutex: the guard of a block, a view
     print("freed", flush=True)
 
-threading.stack_size(8 << 20)
+threading.stack_size(3 << 20)
 thread = threading.Thread(target=work)
 thread.start()
 thread.join()
@@ -91,7 +109,8 @@ arc arc_on_drop arc_calls_drop arc_drops_in_python weak_on_drop ref cell once_lo
 lazy_pending lazy_failed once_of once_pending once_failed once_attribute lazy_prop mutex
 fair_mutex reentrant rwlock sharded guard block mapped unlocked reentrant_guard reentrant_block
 reentrant_mapped reentrant_unlocked read_guard write_guard upgradable_guard sharded_guard
-mapped_read mapped_write rwlock_unlocked view
+mapped_read mapped_write rwlock_unlocked view queue lifo_queue priority_queue simple_queue
+opened_queue channel sender event semaphore condition condition_over barrier barrier_action array
 """.split()
 MIXED = [
     "arc ref once_lock",
@@ -103,6 +122,7 @@ MIXED = [
     "rwlock read_guard mapped_write sharded mapped_read rwlock_unlocked view arc guard ref",
     "arc mutex",
     "guard arc once_lock",
+    "queue mutex channel sharded event once_lock barrier_action rwlock condition",
 ]
 
 

@@ -1,4 +1,5 @@
 """Guards, and the locks that own a value: see guards.pyx for the life of a guard."""
+cimport cython
 from libc.stdint cimport uint8_t, uintptr_t
 from cpython.object cimport PyObject, PyTypeObject
 
@@ -26,6 +27,10 @@ cdef uint8_t here
 cdef uintptr_t survivor
 
 
+# What is dropped without a deep stack (trashcan) says so here: the types of other modules that
+# derive from it would not know, and their own deallocators are what counts.
+
+@cython.trashcan(True)
 cdef class _Owner:
     """A lock that owns a value.  The methods are what a guard asks of its lock."""
     cdef object __weakref__
@@ -53,6 +58,7 @@ cdef class _Owner:
     cdef bint peek(self, PyObject** value) noexcept
 
 
+@cython.trashcan(True)
 cdef class _Guard:
     cdef fs_call call          # what `with` calls: see _slots.pyx
     cdef _Owner lock           # directly behind `call`: see allocate_guard
@@ -71,6 +77,7 @@ cdef class _Writing(_Direct):
     pass
 
 
+@cython.trashcan(True)
 cdef class _Mapped(_Guard):
     cdef object part           # None: the whole value
 
