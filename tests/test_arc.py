@@ -1,6 +1,7 @@
 """Arc and Weak: counts, release, moving out, and their races."""
 
 import copy
+import ctypes
 import gc
 import pickle
 import random
@@ -36,6 +37,46 @@ def test_counts():
     assert w.upgrade() is None
     assert (w.strong_count(), w.weak_count()) == (0, 0)
     w.drop()
+
+
+def counts_of(arc):
+    """Both counts of its value, as a word that can be written: no test makes 2**32 handles."""
+    [shared] = [thing for thing in gc.get_referents(arc) if type(thing).__name__ == "_Shared"]
+    wanted = (arc.strong_count() << 32) + arc.weak_count()
+    words = [
+        ctypes.c_int64.from_address(at)
+        for at in range(id(shared), id(shared) + type(shared).__basicsize__, 8)
+    ]
+    [word] = [word for word in words if word.value == wanted]
+    return word
+
+
+def test_one_handle_more_than_can_be_counted():
+    arcs, weaks = [Arc("v")], []
+    arcs += [arcs[0].clone() for _ in range(12344)]
+    weaks += [arcs[0].downgrade() for _ in range(4567)]  # numbers that no other field has
+    word = counts_of(arcs[0])
+    before = word.value
+    most_strong, most_weak = (2**31 - 2) << 32, 2**32 - 1
+    refused = [
+        (most_strong + 4567, [arcs[0].clone, weaks[0].upgrade]),
+        ((12345 << 32) + most_weak, [arcs[0].downgrade, weaks[0].clone]),
+    ]
+    try:
+        for value, calls in refused:
+            for call in calls:
+                word.value = value
+                with pytest.raises(OverflowError):
+                    call()
+                assert word.value == value
+        word.value = (12345 << 32) + most_weak - 1
+        last = weaks[0].clone()
+        assert word.value == (12345 << 32) + most_weak
+        assert (last.strong_count(), last.weak_count()) == (12345, most_weak)
+        last.drop()
+    finally:
+        word.value = before
+    assert (arcs[0].strong_count(), arcs[0].weak_count()) == (12345, 4567)
 
 
 def test_garbage_handles_are_released():

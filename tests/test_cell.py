@@ -644,6 +644,42 @@ def test_loads_that_a_fork_cut_off_hold_nothing_in_the_child():
     """))  # fmt: skip
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_loads_of_many_threads_that_a_fork_cut_off_hold_nothing_in_the_child():
+    # More than a group has lines for: the others are in its chunk.
+    run_python("-W", "ignore", "-c", textwrap.dedent("""
+        import gc, os, sys, threading, weakref
+        import fastsync
+        from fastsync.objects.reference import _preempted_load
+
+        class Target:
+            pass
+
+        ref = fastsync.AtomicRef(Target())
+        inside, go = threading.Semaphore(0), threading.Event()
+
+        def load(ref=ref, inside=inside, go=go):
+            _preempted_load(ref, lambda: None, lambda: (inside.release(), go.wait(60)))
+
+        threads = [threading.Thread(target=load) for _ in range(40)]
+        for thread in threads:
+            thread.start()
+        for _ in threads:
+            assert inside.acquire(timeout=60)
+        gone = weakref.ref(ref.load())
+        pid = os.fork()
+        if pid == 0:
+            ref.store(None)
+            gc.collect()
+            os._exit(gone() is not None)
+        kept = os.waitpid(pid, 0)[1]
+        go.set()
+        for thread in threads:
+            thread.join(60)
+        assert kept == 0
+    """))  # fmt: skip
+
+
 # -- waiting -----------------------------------------------------------------------
 
 

@@ -1094,10 +1094,11 @@ def test_reentrant_unlocked(run_threads):
     assert not m.is_locked()
 
 
-def test_reentrant_guard_dropped_in_another_thread(run_threads):
+@pytest.mark.parametrize("dropped", [1, 2, 5])
+def test_reentrant_guard_dropped_in_another_thread(dropped, run_threads):
     m = ReentrantMutex(1)
     kept = m.lock()
-    box = [m.lock()]
+    box = [m.lock() for _ in range(dropped)]
     in_thread(run_threads, box.clear)
     kept.unlock()
     deadline = time.monotonic() + 30
@@ -1449,6 +1450,76 @@ print(os.waitstatus_to_exitcode(status))
 def test_fork_while_held_and_waited_for(kind, how, run_python):
     code = FORKED.format(kind=kind.__name__, how=how)
     assert run_python("-c", code).stdout.split() == ["0"]
+
+
+HANDED_OVER = """
+import os, sys, threading, time, warnings
+warnings.simplefilter("ignore")
+from fastsync import {kind}
+from fastsync.objects.reentrant import _waiters
+sys.setswitchinterval(100)  # with the GIL: who is handed the mutex does not run before the fork
+m = {kind}(5)
+
+def wait():
+    m.lock().unlock()
+
+def end_block():
+    with m:
+        thread.start()
+        wait_for(thread)
+
+def end(guard, how):
+    thread.start()
+    wait_for(thread)
+    how(guard)
+
+def leak_and_force(guard):
+    guard.leak()
+    m.force_unlock_fair()
+
+def end_mapped(guard):
+    guard.unlock_fair()
+
+def wait_for(thread):
+    while not _waiters(m):
+        time.sleep(0.001)
+
+ways = [
+    end_block,
+    lambda: end(m.lock(), lambda guard: guard.unlock_fair()),
+    lambda: end(m.lock(), leak_and_force),
+    lambda: end(m.lock().map(lambda v: v.real), end_mapped),
+]
+for way in ways:
+    thread = threading.Thread(target=wait)
+    way()
+    child = os.fork()
+    if not child:
+        try:
+            if m.is_locked():  # by a thread that was handed it and never ran
+                assert m.try_lock() is None
+                m.force_unlock()
+            with m as guard:
+                assert guard.value == 5
+            assert not m.is_locked()
+        except BaseException:
+            import traceback
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    thread.join()
+    assert status == 0, ways.index(way)
+    assert not m.is_locked()
+print("done")
+"""
+
+
+@FORK
+@ALL
+def test_fork_when_another_thread_has_been_handed_it(kind, run_python):
+    """It is that thread's, not its former owner's, who forks: the child can force it."""
+    assert run_python("-c", HANDED_OVER.format(kind=kind.__name__)).stdout.split() == ["done"]
 
 
 FORKED_AMID = """

@@ -438,8 +438,9 @@ def test_with_upgraded():
         assert guard.value == 3
         guard.with_upgraded(lambda writer: writer.unlock())
         assert not lock.is_locked()
-        with pytest.raises(RuntimeError):
-            guard.value  # noqa: B018
+        for use in (lambda: guard.value, guard.unlock, guard.upgrade):
+            with pytest.raises(RuntimeError, match="holds no lock"):  # for good, not for a while
+                use()
     assert not lock.is_locked()
     with lock.upgradable_read() as guard:
         reader = guard.with_upgraded(lambda writer: writer.downgrade())
@@ -1462,7 +1463,7 @@ def test_a_function_that_lends_the_upgraded_guard_out_ends_it():
     guard.with_upgraded(lend)
     for _ in range(2):
         assert not lock.is_locked()
-        with pytest.raises(RuntimeError):
+        with pytest.raises(RuntimeError, match="holds no lock"):
             guard.value  # noqa: B018
         if blocks:
             with pytest.raises(RuntimeError, match="ended meanwhile"):
