@@ -9,6 +9,7 @@ import gc
 import weakref
 
 import pytest
+from conftest import run_python
 
 import fastsync
 from fastsync import Arc, AtomicCell, AtomicRef, LazyLock, Once, OnceLock, Weak, once
@@ -202,3 +203,50 @@ def test_a_call_without_memory(name, monkeypatch):
             gc.collect()
         assert gone() is None, f"the value is kept after allocation {number} failed"
     assert len(outcomes - {MemoryError}) == 1, outcomes
+
+
+NO_LIST = """
+import sys
+import _testcapi
+from fastsync import OnceLock
+from fastsync.queue import LifoQueue, Queue
+
+def filled(make):
+    queue = make()
+    for number in range(8):
+        queue.put(number)
+    return queue
+
+def look():
+    for _ in range(100):
+        things = []
+        for number in range(6):
+            things.append([number])
+        assert all(type(thing) is list and len(thing) == 1 for thing in reversed(things))
+
+CALLS = {
+    "OnceLock": (lambda: None, lambda _: OnceLock()),
+    "Queue.mutex": (lambda: filled(Queue), lambda queue: queue.mutex),
+    "LifoQueue.mutex": (lambda: filled(LifoQueue), lambda queue: queue.mutex),
+    "Queue.get_many": (lambda: filled(Queue), lambda queue: queue.get_many(5, 0)),
+}
+make, call = CALLS[sys.argv[1]]
+for _ in range(15):
+    for number in range(20):
+        argument = make()
+        _testcapi.set_nomemory(number, number + 1)
+        try:
+            call(argument)
+        except MemoryError:
+            pass
+        finally:
+            _testcapi.remove_mem_hooks()
+        look()
+print("good")
+"""
+
+
+@pytest.mark.parametrize("name", ["OnceLock", "Queue.mutex", "LifoQueue.mutex", "Queue.get_many"])
+def test_a_list_for_which_there_is_no_memory(name):
+    """3.13t's own way of making one frees the memory of another list then, here or later."""
+    assert run_python("-P", "-c", NO_LIST, name).stdout == "good\n"

@@ -19,6 +19,7 @@ from cpython.object cimport PyObject, visitproc
 
 from fastsync._watch.trace cimport trace_part, tracing
 from fastsync.raw.c_atomic cimport fs_uptr_load_relaxed, fs_uptr_store_relaxed
+from fastsync.raw.c_python cimport fs_new_list
 from fastsync.raw.c_wait cimport FS_FOREVER, fs_now, fs_thread_id
 from fastsync.raw.condvar cimport condvar_reset
 from fastsync.raw.mutex cimport mutex_reset
@@ -147,7 +148,7 @@ cdef list copy_items(_Opening self, _Parts parts):
             break
         i = ring_count(r)
         ring_unlock(r)
-        items = [None] * i
+        items = fs_new_list(i)
     for i in range(ring_count(r)):
         item = <PyObject*>r.items[(r.head + i) & (r.capacity - 1)]
         Py_INCREF_of(item)

@@ -8,7 +8,7 @@ a signal handler does to the ring it does before or after.
 cimport cython
 from libc.stdint cimport int64_t, uint32_t
 from cpython.exc cimport PyErr_NoMemory
-from cpython.list cimport PyList_GET_SIZE, PyList_New
+from cpython.list cimport PyList_GET_SIZE
 from cpython.object cimport PyObject, visitproc
 from cpython.ref cimport Py_DECREF, Py_XDECREF
 
@@ -16,6 +16,7 @@ from fastsync._watch.trace cimport (
     fs_section, FS_ITEM, FS_ROOM, fs_wait, trace_give, trace_made, trace_not_given, trace_released,
     trace_signalled, trace_work, tracing,
 )
+from fastsync.raw.c_python cimport fs_new_list
 from fastsync.raw.c_wait cimport FS_FOREVER
 from fastsync.raw.parking cimport FS_FIRST, FS_SIGNALS
 from fastsync.raw.ring cimport *
@@ -426,7 +427,7 @@ cdef list get_batch(_Ring self, object limit, int64_t deadline):
     if most < 1:
         raise ValueError("max must be at least 1")
     here = min(<size_t>most, ring_count(r))
-    batch = PyList_New(max(here, 1))
+    batch = fs_new_list(max(here, 1))
     ring_lock(r)
     before_serving(self, FS_RING_PUTTERS, &section)
     while done < here and try_get(self, &item, True) == FS_RING_DONE:

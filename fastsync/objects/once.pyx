@@ -10,7 +10,7 @@ from fastsync._watch.trace cimport (
 )
 from fastsync.objects._slots cimport fs_call, make_callable, publish
 from fastsync.raw.c_atomic cimport fs_u8_load_acquire, fs_uptr_load_relaxed, fs_uptr_store_relaxed
-from fastsync.raw.c_python cimport fs_make_immortal
+from fastsync.raw.c_python cimport fs_make_immortal, fs_new_list
 from fastsync.raw.c_slot cimport fs_slot_get, fs_slot_set
 from fastsync.raw.c_wait cimport FS_FOREVER, fs_thread_id
 from fastsync.raw.once cimport (
@@ -27,6 +27,7 @@ cdef extern from "Python.h":
     object PyObject_Vectorcall(object, PyObject**, size_t, PyObject*)
     void PyErr_Restore(PyObject*, PyObject*, PyObject*) noexcept
     PyTypeObject* Py_TYPE(object) noexcept
+    void PyList_SET_ITEM(object, Py_ssize_t, PyObject*) noexcept
     object PyMethod_New(object, object)
 
 
@@ -369,7 +370,8 @@ None is a value like any other.  Setting it happens before every call that
 returns it (release / acquire ordering).  As std's OnceLock."""
 
     def __cinit__(self):
-        self.cell = [EMPTY]
+        self.cell = fs_new_list(1)
+        PyList_SET_ITEM(self.cell, 0, Py_NewRef(<PyObject*>EMPTY))
 
     def __init__(self):
         pass

@@ -25,6 +25,7 @@ cdef extern from "fastsync/python.h" nogil:
     const char* fs_check_interpreter(PyObject* fresh) noexcept
     bint fs_small_int(PyObject*, int64_t* value) noexcept
     object fs_given(PyObject*)
+    list fs_new_list(Py_ssize_t size)
     PyObject* fs_constant(PyObject*) noexcept
 
 
