@@ -1486,3 +1486,148 @@ def test_a_lock_of_which_one_view_was_used_is_collected(cls, side):
     del value
     gc.collect()
     assert gone() is None
+
+
+KEPT = {
+    "read": lambda lock: lock.read(),
+    "read_recursive": lambda lock: lock.read_recursive(),
+    "write": lambda lock: lock.write(),
+    "upgradable": lambda lock: lock.upgradable_read(),
+    "upgraded": lambda lock: lock.upgradable_read().upgrade(),
+    "downgraded": lambda lock: lock.write().downgrade(),
+    "mapped read": lambda lock: lock.read().map(lambda v: v["a"]),
+    "mapped write": lambda lock: lock.write().map(lambda v: v["a"]),
+    "unlocked once": lambda lock: unlocked_once(lock.read()),
+}
+KEPT_USES = {
+    "value": lambda guard: guard.value,
+    "set": lambda guard: setattr(guard, "value", 5),
+    "unlock": lambda guard: guard.unlock(),
+    "unlock_fair": lambda guard: guard.unlock_fair(),
+    "enter": lambda guard: guard.__enter__(),
+    "map": lambda guard: guard.map(lambda v: v["a"]),
+    "bump": lambda guard: guard.bump(),
+    "unlocked": lambda guard: guard.unlocked().__enter__(),
+    "downgrade": lambda guard: guard.downgrade(),
+    "downgrade_to_upgradable": lambda guard: guard.downgrade_to_upgradable(),
+    "try_upgrade": lambda guard: guard.try_upgrade(),
+    "with_upgraded": lambda guard: guard.with_upgraded(len),
+    "rwlock": lambda guard: guard.rwlock,
+}
+
+
+def unlocked_once(guard):
+    with guard.unlocked():
+        pass
+    return guard
+
+
+def state_of(lock):
+    return lock.is_locked(), lock.is_locked_exclusive(), repr(lock)
+
+
+@pytest.mark.parametrize("cls", [RwLock, ShardedLock])
+@pytest.mark.parametrize("hold", KEPT)
+def test_a_guard_of_before_a_reset_ends_no_hold_of_after(cls, hold):
+    if cls is ShardedLock and hold in ("upgradable", "upgraded", "downgraded"):
+        pytest.skip("a ShardedLock has none")
+    for name in ["read", "write", *(["upgradable_read"] if cls is RwLock else [])]:
+        lock = cls({"a": {"a": 1}})
+        stale = KEPT[hold](lock)
+        assert stale.value
+        fastsync.reset_after_fork(lock)
+        assert not lock.is_locked()
+        with getattr(lock, name)() as guard:
+            before = state_of(lock)
+            for use in KEPT_USES:
+                if use == "set" and "Write" not in type(stale).__name__:
+                    continue  # refused at once, by any that only reads
+                if hasattr(type(stale), use) or use in ("set", "enter"):
+                    with pytest.raises(RuntimeError):
+                        KEPT_USES[use](stale)
+                    assert state_of(lock) == before, use
+            assert stale.__exit__(None, None, None) is None  # as of any that has ended
+            assert "dead" in repr(stale)
+            del stale
+            assert state_of(lock) == before
+            assert guard.value == {"a": {"a": 1}}
+        assert not lock.is_locked()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("cls", ["RwLock", "ShardedLock"])
+def test_a_reset_in_the_child_of_a_fork_ends_the_guards_of_all_threads(cls, run_python):
+    run_python(
+        "-W", "ignore", "-c",
+        f"""
+import os, sys, threading
+import fastsync
+locks = [fastsync.{cls}(0) for _ in range(4)]
+kept, held, end = [], threading.Event(), threading.Event()
+def hold():
+    kept.extend([locks[0].read(), locks[1].write(), locks[2].read()])
+    locks[3].writer.acquire()
+    held.set()
+    end.wait(50)
+    for guard in kept[:3]:
+        guard.unlock()
+    locks[3].writer.release()
+thread = threading.Thread(target=hold)
+thread.start()
+held.wait(50)
+kept.append(locks[2].read())  # this thread's, beside the other's
+pid = os.fork()
+if pid == 0:
+    status = 1
+    try:
+        assert [lock.is_locked() for lock in locks] == [True] * 4
+        assert kept[3].value == 0  # until the reset this thread holds what it held
+        fastsync.reset_after_fork(*locks)
+        guards = [lock.write() for lock in locks]
+        for old in kept:
+            for use in (lambda: old.value, old.unlock, old.bump):
+                try:
+                    use()
+                except RuntimeError:
+                    pass
+                else:
+                    raise AssertionError(old)
+        kept.clear()
+        try:
+            locks[3].writer.release()
+        except RuntimeError:
+            pass
+        else:
+            raise AssertionError
+        for lock, guard in zip(locks, guards):
+            assert lock.try_read() is None and lock.is_locked_exclusive()
+            guard.value += 1
+            guard.unlock()
+            assert not lock.is_locked()
+        # The same in the next child: those guards are as old there.
+        guard, old = locks[0].read(), locks[1].read()
+        fastsync.reset_after_fork(locks[1])
+        grandchild = os.fork()
+        if grandchild == 0:
+            guard.unlock()
+            with locks[1].write():
+                try:
+                    old.unlock()
+                except RuntimeError:
+                    os._exit(0)
+            os._exit(1)
+        status = os.waitstatus_to_exitcode(os.waitpid(grandchild, 0)[1])
+    except BaseException:
+        import traceback
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
+code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+end.set()
+thread.join(50)
+kept[3].unlock()
+assert not any(lock.is_locked() for lock in locks)
+sys.exit(code)
+""",
+    )  # fmt: skip

@@ -346,7 +346,8 @@ cdef list open_get_more(_Opening self, list batch, Py_ssize_t most):
         if self.ring.order == FS_RING_SORTED:
             return batch
         n = min(most, 1 + <Py_ssize_t>len(parts.container))
-        batch = batch + [None] * (n - 1)
+        if n > 1:
+            batch = batch + fs_new_list(n - 1)
         try:
             while done < n:
                 batch[done] = take(self, parts)

@@ -1,6 +1,6 @@
 """Guards, and the locks that own a value: see guards.pyx for the life of a guard."""
 cimport cython
-from libc.stdint cimport uint8_t, uintptr_t
+from libc.stdint cimport uint32_t, uint8_t, uintptr_t
 from cpython.object cimport PyObject, PyTypeObject
 
 from fastsync.objects._slots cimport fs_call
@@ -66,6 +66,7 @@ cdef class _Guard:
     cdef fs_atomic_u8 mark     # of the process that it holds the lock in; 0: ask the lock
     # Of an RwLock or ShardedLock:
     cdef unsigned char way     # in which way it holds the lock: see trace.pxd
+    cdef uint32_t resets       # how often the lock had been reset then: see readwrite.pyx
     cdef void* word            # what it holds: an fs_rwlock; NULL: all shards
 
 

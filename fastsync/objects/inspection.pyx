@@ -114,7 +114,7 @@ def reset_after_fork(*locks):
 
     For the child alone, before it starts threads.  Lock, RLock and Condition become free, a
     Semaphore gets the value that it was made with, a Barrier starts over, an Event keeps its
-    flag, RwLock and ShardedLock become free (guards of before must not be used); of Once,
+    flag, RwLock and ShardedLock become free (guards of before are dead, also this thread's); of Once,
     OnceLock, LazyLock, @once and lazy_property a run that another thread had begun is taken
     back; of Mutex, FairMutex and ReentrantMutex a hold ends that another thread had, and one
     of the thread that forked goes on.  TypeError for an object that is none of these, before

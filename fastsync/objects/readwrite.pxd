@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t, uintptr_t
 from fastsync.objects._slots cimport fs_call
 from fastsync.objects.guards cimport _Direct, _Guard, _Mapped, _MappedWriting, _Owner
 from fastsync.raw.c_atomic cimport (
-    fs_atomic_uptr, fs_uptr_cas_acquire, fs_uptr_fetch_add_release, fs_uptr_load_relaxed,
+    fs_atomic_u32, fs_atomic_uptr, fs_uptr_cas_acquire, fs_uptr_fetch_add_release, fs_uptr_load_relaxed,
 )
 from fastsync.raw.rwlock cimport fs_rwlock
 
@@ -12,6 +12,7 @@ from fastsync.raw.rwlock cimport fs_rwlock
 cdef class _ReadWriteLock(_Owner):
     cdef fs_atomic_uptr views[2]  # references, 0 until needed: see view()
     cdef fs_atomic_uptr viewed[2] # how often it is held through each: see holds_through()
+    cdef fs_atomic_u32 resets     # how often it was reset
 
     # Which word it was, NULL for all of a ShardedLock, is told in `word`.
     cdef int take(self, int way, int64_t deadline, fs_rwlock** word) noexcept
@@ -27,7 +28,7 @@ cdef class _ReadWriteLock(_Owner):
     cdef bint uncount(self, int way, fs_rwlock** word) noexcept
     # Whether it has any, at this moment.
     cdef bint has_holds(self, int way) noexcept
-    # What was held through views is held no more: the lock is being reset.
+    # What was held through views and guards is held no more: the lock is being reset.
     cdef void forget_holds(self) noexcept
 
 

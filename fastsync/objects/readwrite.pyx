@@ -1,9 +1,11 @@
 """What RwLock and ShardedLock share: guards that read, guards of parts, the views.
 
-The life of a guard: see guards.pyx.
+The life of a guard: see guards.pyx.  Their mark is 0, as any thread may use them, also in
+the child of a fork.  But a reset of the lock (for such a child) ends all holds at once, and
+`resets` tells the guards of before: they are dead, and end no later hold.
 """
 cimport cython
-from libc.stdint cimport int64_t, uintptr_t
+from libc.stdint cimport int64_t, uint32_t, uintptr_t
 from cpython.object cimport PyObject, visitproc
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 
@@ -17,12 +19,12 @@ from fastsync.objects._slots cimport (
 from fastsync.objects._timeouts cimport deadline_for, deadline_until, lock_deadline
 from fastsync.objects.guards cimport (
     GUARD_DEAD, GUARD_HELD, _Direct, _Guard, _Mapped, _MappedWriting, _Owner, _Writing,
-    allocate_guard, begin, dealloc_guard, finish_guard, granted, is_alive, raise_dead, refuse_call,
+    allocate_guard, dealloc_guard, finish_guard, granted, is_alive, raise_dead, refuse_call,
     refuse_pickling, return_hold,
 )
 from fastsync.raw.c_atomic cimport (
-    fs_atomic_uptr, fs_u8_load_relaxed, fs_uptr_cas_acq_rel, fs_uptr_exchange_acq_rel,
-    fs_uptr_load_acquire,
+    fs_atomic_uptr, fs_u32_load_relaxed, fs_u32_store_relaxed, fs_u8_load_relaxed,
+    fs_u8_store_release, fs_uptr_cas_acq_rel, fs_uptr_exchange_acq_rel, fs_uptr_load_acquire,
     fs_uptr_load_relaxed, fs_uptr_store_relaxed,
 )
 from fastsync.raw.c_wait cimport FS_FOREVER
@@ -91,13 +93,24 @@ cdef bint take(
     return result
 
 
+cdef inline uint32_t resets_of(_Guard guard) noexcept:
+    # relaxed: a reset is for a process with one thread
+    return fs_u32_load_relaxed(&(<_ReadWriteLock>guard.lock).resets)
+
+
+cdef inline void begin_hold(_Guard guard) noexcept:
+    guard.resets = resets_of(guard)
+    # release: pairs with the acquire of every use of the guard
+    fs_u8_store_release(&guard.life, GUARD_HELD)
+
+
 cdef bint take_for(_Guard guard, int way, int64_t deadline) except -1:
     """Lock, for a new guard; False when the deadline has passed."""
     guard.way = FS_SHARED if way == FS_SHARED_RECURSIVE else way
     if not take(<_ReadWriteLock>guard.lock, way, deadline, <fs_rwlock**>&guard.word,
                 <PyObject*>guard, 0):
         return False
-    begin(guard, GUARD_HELD)
+    begin_hold(guard)
     return True
 
 
@@ -123,7 +136,7 @@ cdef void give_to(_Guard heir, _Guard guard, int way) noexcept:
     """`heir` holds, in this way, what `guard` has given up."""
     heir.way = way
     heir.word = guard.word
-    begin(heir, GUARD_HELD)
+    begin_hold(heir)
 
 
 cdef _Mapped new_mapped(_Guard guard):
@@ -375,14 +388,15 @@ cdef class _ReadWriteLock(_Owner):
         return fs_uptr_load_relaxed(&self.viewed[which_view(way)]) != 0  # relaxed: a snapshot
 
     cdef void forget_holds(self) noexcept:
-        # relaxed, both: ordered by the reset
+        # relaxed, all: ordered by the reset
+        fs_u32_store_relaxed(&self.resets, fs_u32_load_relaxed(&self.resets) + 1)
         fs_uptr_store_relaxed(&self.viewed[READER], 0)
         fs_uptr_store_relaxed(&self.viewed[WRITER], 0)
 
     cdef bint admits(self, _Guard guard) noexcept:
-        """Any thread may use it, and a fork changes nothing."""
+        """Any thread may use it, and a fork changes nothing; a reset ends it."""
         # relaxed: of a guard that is not alive yet (one that the collector lists) nothing is true
-        return fs_u8_load_relaxed(&guard.life) != GUARD_DEAD
+        return fs_u8_load_relaxed(&guard.life) != GUARD_DEAD and guard.resets == resets_of(guard)
 
     cdef int release(self, _Guard guard, bint fair) noexcept:
         if tracing():
@@ -391,6 +405,7 @@ cdef class _ReadWriteLock(_Owner):
 
     cdef int take_back(self, _Guard guard, bint block) except -1:
         take(self, guard.way, FS_FOREVER, <fs_rwlock**>&guard.word, <PyObject*>guard, 0)
+        guard.resets = resets_of(guard)
         return return_hold(guard)
 
     cdef _Mapped new_mapped(self, _Guard guard):
