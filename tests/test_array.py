@@ -974,3 +974,37 @@ def test_buffers_are_let_go():
         memory.append(0)
         del memory[-1]
     assert a.load_all() == [5, 6, 0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("bins", [5, 4000])  # collected in a table; applied one by one
+@pytest.mark.parametrize("typecode", ["q", "i", None])
+def test_what_is_wrong_in_a_later_block_is_found_before_anything_is_applied(name, bins, typecode):
+    # 512 are copied at a time.
+    indices = [i % 5 for i in range(2000)]
+    values = [1] * 2000
+    too_large = 10**400 if name.startswith("float") else 2**64
+    for place in (0, 511, 512, 1999):
+        a = AtomicArray(name, bins)
+        bad_indices, bad_values = indices.copy(), values.copy()
+        bad_indices[place] = bins
+        bad_values[place] = too_large
+        at = array.array(typecode, bad_indices) if typecode else bad_indices
+        for call in (a.add_at, a.max_at, a.min_at, a.or_at)[: 3 if name.startswith("float") else 4]:
+            for wrong in (values, 1):
+                with pytest.raises(IndexError):
+                    call(at, wrong)
+            with pytest.raises(OverflowError):
+                call(indices, bad_values)
+            assert not any(a.load_all())
+        a.add_at(indices, values)
+        assert a.load_all()[:5] == [v % 256 - 256 * (name == "int8" and v % 256 > 127)
+                                    if name.endswith("int8") else v for v in [400] * 5]  # fmt: skip
+    # The same for values in a buffer that are too large for the array.
+    if name in ("int8", "uint8", "int16", "uint16", "int32", "uint32"):
+        a = AtomicArray(name, bins)
+        buffer = array.array("q", values)
+        buffer[1999] = 2**40
+        with pytest.raises(OverflowError):
+            a.add_at(indices, buffer)
+        assert not any(a.load_all())

@@ -11,6 +11,7 @@ import pytest
 from conftest import background, collect_between_steps, run_threads, wait_asleep, wait_until
 
 import fastsync
+import fastsync.queue
 import fastsync.threading as fs
 
 EXTENSIBLE = {
@@ -493,3 +494,40 @@ def test_collections_leave_live_guards_alone(kind):
     workers = [1, 1, 1]
     run_threads([collect, work, work, work])
     assert mutex.into_inner() == [1800]
+
+
+def set_value(guard, value):
+    guard.value = value
+    guard.unlock()
+
+
+HOLDERS = {
+    "Mutex": lambda it: (x := fastsync.Mutex(), set_value(x.lock(), (x, it))),
+    "FairMutex": lambda it: (x := fastsync.FairMutex(), set_value(x.lock(), (x, it))),
+    "ReentrantMutex": lambda it: (x := fastsync.ReentrantMutex(), set_value(x.lock(), (x, it))),
+    "RwLock": lambda it: (x := fastsync.RwLock(), set_value(x.write(), (x, it))),
+    "ShardedLock": lambda it: (x := fastsync.ShardedLock(), set_value(x.write(), (x, it))),
+    "RwLock.reader": lambda it: (x := fastsync.RwLock(), set_value(x.write(), (x.reader, it))),
+    "ShardedLock.writer": lambda it: (
+        x := fastsync.ShardedLock(),
+        set_value(x.write(), (x.writer, it)),
+    ),
+    "MutexGuard": lambda it: (x := fastsync.Mutex().lock(), setattr(x, "value", (x, it))),
+    "ReadGuard": lambda it: (x := fastsync.RwLock([]).read(), x.value.append((x, it))),
+    "AtomicRef": lambda it: (x := fastsync.AtomicRef(), x.store((x, it))),
+    "AtomicCell": lambda it: (x := fastsync.AtomicCell(), x.store((x, it))),
+    "Arc": lambda it: fastsync.Arc.new_cyclic(lambda weak: (weak, it)),
+    "Arc.on_drop": lambda it: (box := [it], box.append(fastsync.Arc(box, box.append))),
+    "OnceLock": lambda it: (x := fastsync.OnceLock(), x.set((x, it))),
+    "LazyLock": lambda it: (x := fastsync.LazyLock(lambda: (x, it)), x.force()),
+    "once": lambda it: (x := fastsync.once(lambda: (x, it)), x()),
+    "Queue": lambda it: (x := fastsync.queue.Queue(), x.put((x, it))),
+    "SimpleQueue": lambda it: (x := fastsync.queue.SimpleQueue(), x.put((x, it))),
+    "PriorityQueue": lambda it: (x := fastsync.queue.PriorityQueue(), x.put((x, it))),
+}
+
+
+@pytest.mark.parametrize("name", HOLDERS)
+def test_a_cycle_that_only_its_holder_can_break_is_collected(name):
+    # A tuple breaks none.
+    assert collected(HOLDERS[name])

@@ -10,7 +10,7 @@ import threading
 
 import natives
 import pytest
-from conftest import run_threads
+from conftest import run_python, run_threads
 
 import fastsync.threading as fs
 from fastsync.raw.parking import parked_total
@@ -407,3 +407,49 @@ def test_a_call_that_gets_no_memory_raises_memory_error():
     assert calls > 500
     assert failed > calls
     assert refused > calls
+
+
+EDGES = """
+import threading
+import fastsync as f
+
+def everything():
+    arrays = [f.AtomicArray(name, count) for name in ("int8", "float64") for count in (1, 7, 64, 1000)]
+    return [f.Counter() for _ in range(8)], arrays, [f.ShardedLock(0) for _ in range(8)]
+
+def use(counters, arrays, locks):
+    # Up to the last byte of each, and the last cell and shard: threads are numbered as they come.
+    for counter in counters:
+        counter.add(-1)
+    for array in arrays:
+        array.fill(-1)
+        array.add_at(range(len(array)), 1)
+        array.max_at([-1] * 10000, 5)
+    for lock in locks:
+        with lock.reader: pass
+        lock.read().unlock()
+        lock.write().unlock()
+
+things = everything()
+for _ in range(3):
+    thread = threading.Thread(target=use, args=things)
+    thread.start()
+    thread.join(50)
+held = threading.Barrier(130)
+def hold():
+    held.wait(50)  # all at once, so that no two have a number
+    for counter in things[0]:
+        counter.increment()
+threads = [threading.Thread(target=hold) for _ in range(130)]
+for thread in threads: thread.start()
+for thread in threads: thread.join(50)
+assert all(counter.value() == 130 - 3 for counter in things[0])
+del things
+print("good")
+"""
+
+
+def test_nothing_is_written_past_the_end():
+    """Python's debug allocator looks at what is behind, when memory is freed."""
+    environment = {**os.environ, "PYTHONMALLOC": "debug"}
+    assert run_python("-c", EDGES, env=environment).stdout == "good\n"

@@ -3,9 +3,11 @@
 import struct
 
 import pytest
+from conftest import run_threads, wait_until
 
 import fastsync as f
 import fastsync.threading as fs
+from fastsync.raw.parking import parked_total
 
 HUGE = 10**5000  # more digits than int-to-str converts
 
@@ -114,3 +116,48 @@ def test_a_constructor_that_raises_has_changed_nothing(wrong):
     with pytest.raises((TypeError, ValueError, OverflowError)):
         semaphore.__init__(wrong)
     assert (semaphore._value, semaphore._initial_value) == (2, 2)
+
+
+TAKEN_BACK = {
+    "Mutex": lambda: (lock := f.Mutex(0), lock.lock, lock.lock),
+    "FairMutex": lambda: (lock := f.FairMutex(0), lock.lock, lock.lock),
+    "ReentrantMutex": lambda: (lock := f.ReentrantMutex(0), lock.lock, lock.lock),
+    "RwLock.read": lambda: (lock := f.RwLock(0), lock.read, lock.write),
+    "RwLock.write": lambda: (lock := f.RwLock(0), lock.write, lock.write),
+    "RwLock.upgradable": lambda: (lock := f.RwLock(0), lock.upgradable_read, lock.write),
+    "ShardedLock.read": lambda: (lock := f.ShardedLock(0), lock.read, lock.write),
+    "ShardedLock.write": lambda: (lock := f.ShardedLock(0), lock.write, lock.write),
+}
+
+
+@pytest.mark.thread_unsafe(reason="counts all who are parked")
+@pytest.mark.parametrize("lending", ["unlocked", "bump"])
+@pytest.mark.parametrize("name", TAKEN_BACK)
+def test_the_with_of_a_guard_ends_while_it_waits_to_have_its_lock_back(name, lending):
+    lock, take, take_all = TAKEN_BACK[name]()
+    guards, steps = [], []
+
+    def lend():
+        guards.append(take())
+        with pytest.raises(RuntimeError, match="ended meanwhile"):
+            if lending == "unlocked":
+                with guards[0].unlocked():
+                    steps.append("lent")
+                    wait_until(lambda: "held" in steps)
+            else:
+                steps.append("lent")
+                wait_until(lambda: parked_total() == 1)
+                guards[0].bump()
+
+    def hold():
+        wait_until(lambda: "lent" in steps)
+        other = take_all()
+        steps.append("held")
+        wait_until(lambda: parked_total() == 1)
+        guards[0].__exit__(None, None, None)
+        other.unlock()
+
+    run_threads([lend, hold])
+    assert not lock.is_locked()
+    with pytest.raises(RuntimeError):
+        guards[0].value  # noqa: B018

@@ -1452,6 +1452,36 @@ def test_fork_while_held_and_waited_for(kind, how, run_python):
     assert run_python("-c", code).stdout.split() == ["0"]
 
 
+BLOCK_OF_NOBODY = """
+import os, sys, threading, warnings, weakref
+warnings.simplefilter("ignore")
+from fastsync import {kind}
+m = {kind}([])
+
+def enter():
+    m.__enter__()
+    if "{kind}" == "ReentrantMutex":
+        m.__enter__()
+
+thread = threading.Thread(target=enter)
+thread.start()
+thread.join()
+child = os.fork()
+if not child:
+    m.force_unlock()
+    gone = weakref.ref(m)
+    del m
+    os._exit(0 if gone() is None else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@FORK
+@ALL
+def test_a_forced_block_is_not_kept(kind, run_python):
+    assert run_python("-c", BLOCK_OF_NOBODY.format(kind=kind.__name__)).stdout.split() == ["0"]
+
+
 HANDED_OVER = """
 import os, sys, threading, time, warnings
 warnings.simplefilter("ignore")

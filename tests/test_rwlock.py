@@ -490,6 +490,35 @@ def test_a_guard_whose_block_ends_while_it_is_unlocked_stays_dead():
         guard.value  # noqa: B018
 
 
+def test_a_guard_whose_block_ends_during_an_upgrade_keeps_nothing():
+    lock = RwLock(1)
+    guard, reader = lock.upgradable_read(), lock.read()
+
+    # By a handler in the middle of the wait, which then raises.
+    def handle(*_):
+        guard.__exit__(None, None, None)
+        raise KeyError
+
+    before = signal.signal(signal.SIGALRM, handle)
+    signal.setitimer(signal.ITIMER_REAL, 0.02)
+    try:
+        with pytest.raises(KeyError):
+            guard.upgrade()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    reader.unlock()
+    assert not lock.is_locked()
+    with pytest.raises(RuntimeError, match="holds no lock"):
+        guard.value  # noqa: B018
+    # By the function that is called with the other guard.
+    guard = lock.upgradable_read()
+    assert guard.with_upgraded(lambda writer: guard.__exit__(None, None, None) or writer.value) == 1
+    assert not lock.is_locked()
+    with pytest.raises(RuntimeError, match="holds no lock"):
+        guard.value  # noqa: B018
+
+
 def test_bump_gives_way_to_a_writer(wait_until):
     lock = RwLock(0)
     guard = lock.read()
