@@ -581,6 +581,38 @@ def test_swap_hands_every_object_to_one_thread():
     assert sorted([*itertools.chain(*got), r.load()]) == list(range(-1, n * threads))
 
 
+class Counted:
+    alive = fastsync.AtomicI64(0)
+
+    def __init__(self):
+        Counted.alive.fetch_add(1)
+
+    def __del__(self):
+        Counted.alive.fetch_sub(1)
+
+
+@pytest.mark.parametrize("cls", BOTH)
+@pytest.mark.parametrize("way", ["compare_exchange", "fetch_update"])
+def test_who_loses_a_race_keeps_no_reference(cls, way):
+    before = Counted.alive.load()
+    r = cls(Counted())
+    rounds = 3000
+
+    def exchange(_):
+        for _ in range(rounds):
+            if way == "fetch_update":
+                r.fetch_update(lambda _: Counted())
+            else:
+                r.compare_exchange(r.load(), Counted())
+
+    run_threads(exchange, 4)
+    gc.collect()
+    # An object that another thread made may wait for that thread, which has ended.
+    wait_until(lambda: gc.collect() is not None and Counted.alive.load() == before + 1)
+    r.store(None)
+    wait_until(lambda: gc.collect() is not None and Counted.alive.load() == before)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_fork_amid_loads():
