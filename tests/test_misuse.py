@@ -1,9 +1,10 @@
 """What no program may be able to do, and once could: each a fault that was found by reading."""
 
+import os
 import struct
 
 import pytest
-from conftest import run_threads, wait_until
+from conftest import run_python, run_threads, wait_until
 
 import fastsync as f
 import fastsync.threading as fs
@@ -161,3 +162,78 @@ def test_the_with_of_a_guard_ends_while_it_waits_to_have_its_lock_back(name, len
     assert not lock.is_locked()
     with pytest.raises(RuntimeError):
         guards[0].value  # noqa: B018
+
+
+LENT_AND_FORKED = """
+import os, sys, threading, warnings
+import fastsync as f
+warnings.simplefilter("ignore")
+name, way = sys.argv[1:3]
+lock = getattr(f, name)([5])
+guard = getattr(lock, way)()
+
+def fork_and_look(leave):
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            leave()
+            assert guard.value == [5] and lock.is_locked()
+            with guard.unlocked():
+                assert not lock.is_locked()
+            assert guard.value == [5]
+            assert name == "ReentrantMutex" or lock.is_locked()
+            guard.unlock()
+            assert not lock.is_locked()
+            status = 0
+        except BaseException:
+            import traceback
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+
+# Forked while it has lent its hold: the child takes that back, or a thread of the child.
+block = guard.unlocked()
+block.__enter__()
+fork_and_look(lambda: block.__exit__(None, None, None))
+block.__exit__(None, None, None)
+fork_and_look(lambda: None)
+# Forked by another thread, which has taken it back.
+block = guard.unlocked()
+block.__enter__()
+failed = []
+
+def other():
+    try:
+        block.__exit__(None, None, None)
+        assert guard.value == [5]
+        fork_and_look(lambda: None)
+        guard.unlock()
+    except BaseException as error:
+        failed.append(error)
+
+thread = threading.Thread(target=other)
+thread.start()
+thread.join(50)
+assert not failed and not lock.is_locked(), failed
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.parametrize(
+    "name, way",
+    [
+        ("Mutex", "lock"),
+        ("FairMutex", "lock"),
+        ("ReentrantMutex", "lock"),
+        ("RwLock", "read"),
+        ("RwLock", "write"),
+        ("RwLock", "upgradable_read"),
+        ("ShardedLock", "read"),
+        ("ShardedLock", "write"),
+    ],
+)
+def test_a_hold_that_was_lent_is_had_back_by_whoever_forks(name, way):
+    run_python("-c", LENT_AND_FORKED, name, way)

@@ -1591,16 +1591,18 @@ def test_a_reset_in_the_child_of_a_fork_ends_the_guards_of_all_threads(cls, run_
         f"""
 import os, sys, threading
 import fastsync
-locks = [fastsync.{cls}(0) for _ in range(4)]
+locks = [fastsync.{cls}(0) for _ in range(5)]
 kept, held, end = [], threading.Event(), threading.Event()
 def hold():
     kept.extend([locks[0].read(), locks[1].write(), locks[2].read()])
     locks[3].writer.acquire()
+    locks[4].reader.acquire()
     held.set()
     end.wait(50)
     for guard in kept[:3]:
         guard.unlock()
     locks[3].writer.release()
+    locks[4].reader.release()
 thread = threading.Thread(target=hold)
 thread.start()
 held.wait(50)
@@ -1609,7 +1611,7 @@ pid = os.fork()
 if pid == 0:
     status = 1
     try:
-        assert [lock.is_locked() for lock in locks] == [True] * 4
+        assert [lock.is_locked() for lock in locks] == [True] * 5
         assert kept[3].value == 0  # until the reset this thread holds what it held
         fastsync.reset_after_fork(*locks)
         guards = [lock.write() for lock in locks]
@@ -1622,12 +1624,18 @@ if pid == 0:
                 else:
                     raise AssertionError(old)
         kept.clear()
-        try:
-            locks[3].writer.release()
-        except RuntimeError:
-            pass
-        else:
-            raise AssertionError
+        guards.pop().unlock()
+        guards.append(locks[4].read())
+        for view in (locks[3].writer, locks[4].reader):
+            assert view.locked() and not view._is_owned()
+            try:
+                view.release()
+            except RuntimeError:
+                pass
+            else:
+                raise AssertionError(view)
+        guards.pop().unlock()
+        guards.append(locks[4].write())
         for lock, guard in zip(locks, guards):
             assert lock.try_read() is None and lock.is_locked_exclusive()
             guard.value += 1
