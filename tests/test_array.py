@@ -1008,3 +1008,50 @@ def test_what_is_wrong_in_a_later_block_is_found_before_anything_is_applied(name
         with pytest.raises(OverflowError):
             a.add_at(indices, buffer)
         assert not any(a.load_all())
+
+
+class View(ctypes.Structure):
+    """Py_buffer."""
+
+    _fields_ = [
+        ("buf", ctypes.c_void_p),
+        ("obj", ctypes.c_void_p),
+        ("len", ctypes.c_ssize_t),
+        ("itemsize", ctypes.c_ssize_t),
+        ("readonly", ctypes.c_int),
+        ("ndim", ctypes.c_int),
+        ("format", ctypes.c_char_p),
+        ("shape", ctypes.POINTER(ctypes.c_ssize_t)),
+        ("strides", ctypes.POINTER(ctypes.c_ssize_t)),
+        ("suboffsets", ctypes.c_void_p),
+        ("internal", ctypes.c_void_p),
+    ]
+
+
+WRITABLE, FORMAT, ND, STRIDES, INDIRECT = 1, 4, 8, 24, 280
+CONTIGUOUS = [0x38, 0x58, 0x98]  # in C's, Fortran's and any order
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_buffer_has_what_was_asked_for_and_no_more(name):
+    get = ctypes.pythonapi.PyObject_GetBuffer
+    get.argtypes = [ctypes.py_object, ctypes.POINTER(View), ctypes.c_int]
+    release = ctypes.pythonapi.PyBuffer_Release
+    release.argtypes = [ctypes.POINTER(View)]
+    release.restype = None
+    a = AtomicArray(name, 5)
+    for how in [0, ND, STRIDES, INDIRECT, *CONTIGUOUS]:
+        for flags in (how, how | WRITABLE, how | FORMAT, how | FORMAT | WRITABLE):
+            view = View()
+            assert get(a, view, flags) == 0
+            assert (view.len, view.itemsize) == (a.nbytes, a.itemsize)
+            assert (view.ndim, view.readonly) == (1, 0)
+            assert bool(view.format) == bool(flags & FORMAT)
+            assert bool(view.shape) == bool(flags & ND)
+            assert bool(view.strides) == ((flags & STRIDES) == STRIDES)
+            assert not view.suboffsets
+            if view.shape:
+                assert view.shape[0] == 5
+            if view.strides:
+                assert view.strides[0] == a.itemsize
+            release(view)

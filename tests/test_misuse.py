@@ -120,14 +120,14 @@ def test_a_constructor_that_raises_has_changed_nothing(wrong):
 
 
 TAKEN_BACK = {
-    "Mutex": lambda: (lock := f.Mutex(0), lock.lock, lock.lock),
-    "FairMutex": lambda: (lock := f.FairMutex(0), lock.lock, lock.lock),
-    "ReentrantMutex": lambda: (lock := f.ReentrantMutex(0), lock.lock, lock.lock),
-    "RwLock.read": lambda: (lock := f.RwLock(0), lock.read, lock.write),
-    "RwLock.write": lambda: (lock := f.RwLock(0), lock.write, lock.write),
-    "RwLock.upgradable": lambda: (lock := f.RwLock(0), lock.upgradable_read, lock.write),
-    "ShardedLock.read": lambda: (lock := f.ShardedLock(0), lock.read, lock.write),
-    "ShardedLock.write": lambda: (lock := f.ShardedLock(0), lock.write, lock.write),
+    "Mutex": lambda v=0: (lock := f.Mutex(v), lock.lock, lock.lock),
+    "FairMutex": lambda v=0: (lock := f.FairMutex(v), lock.lock, lock.lock),
+    "ReentrantMutex": lambda v=0: (lock := f.ReentrantMutex(v), lock.lock, lock.lock),
+    "RwLock.read": lambda v=0: (lock := f.RwLock(v), lock.read, lock.write),
+    "RwLock.write": lambda v=0: (lock := f.RwLock(v), lock.write, lock.write),
+    "RwLock.upgradable": lambda v=0: (lock := f.RwLock(v), lock.upgradable_read, lock.write),
+    "ShardedLock.read": lambda v=0: (lock := f.ShardedLock(v), lock.read, lock.write),
+    "ShardedLock.write": lambda v=0: (lock := f.ShardedLock(v), lock.write, lock.write),
 }
 
 
@@ -237,3 +237,58 @@ assert not failed and not lock.is_locked(), failed
 )
 def test_a_hold_that_was_lent_is_had_back_by_whoever_forks(name, way):
     run_python("-c", LENT_AND_FORKED, name, way)
+
+
+ENDED_BY = {
+    "unlock": lambda guard: guard.unlock(),
+    "map": lambda guard: guard.map(lambda whole: whole.other).unlock(),
+    "the end of its with": lambda guard: guard.__exit__(None, None, None),
+}
+
+
+@pytest.mark.parametrize("where", ["the function", "the part", "the part of a part"])
+@pytest.mark.parametrize("how", ENDED_BY)
+@pytest.mark.parametrize("name", TAKEN_BACK)
+def test_a_guard_that_ends_while_it_is_mapped(name, how, where):
+    """Its hold is not passed on: another guard may have the lock by then."""
+    lock, take, take_all = TAKEN_BACK[name](Hostile())
+    value = lock.into_inner()
+    guard = take()
+    others = []
+
+    def end():
+        if not others:
+            others.append(None)
+            ENDED_BY[how](guard)
+            others.append(take_all())
+
+    def function(stand_in):
+        if where == "the function":
+            end()
+        return stand_in.other if where == "the function" else stand_in.part
+
+    if where == "the part of a part":
+        guard = guard.map(lambda stand_in: stand_in.me)
+    if where != "the function":
+        value.end = end
+    with pytest.raises(RuntimeError):
+        guard.map(function)
+    assert lock.is_locked()
+    assert others[1].value is value
+    others[1].unlock()
+    assert not lock.is_locked()
+
+
+class Hostile:
+    other = 1
+    end = None
+
+    @property
+    def me(self):
+        return self
+
+    @property
+    def part(self):
+        if self.end:
+            self.end()
+        return 2
