@@ -1,14 +1,14 @@
 """Long chains: what owns the next one, and so on, is freed without a deep stack.
 
-Each chain is dropped in a child process, by a thread with a stack of three megabytes: a deallocator
-that calls the next one's needs some of it for each link, sixteen bytes at the least, and would run out.
+Each chain is dropped in a child process, by a thread with a stack of five megabytes: a deallocator
+that calls the next one's needs some of it for each link, some thirty bytes, and would run out.
 Ten thousand levels, as many as the interpreter lets its own deallocators go, fit.
 """
 
 import pytest
 from conftest import run_python
 
-LINKS = 200_000
+LINKS = 250_000
 
 PROGRAM = """
 import gc, sys, threading
@@ -98,7 +98,7 @@ def work():
     gc.collect()  # of what is in cycles with its mutex: the guard of a block, a view
     print("freed", flush=True)
 
-threading.stack_size(3 << 20)
+threading.stack_size(5 << 20)
 thread = threading.Thread(target=work)
 thread.start()
 thread.join()

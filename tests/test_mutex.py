@@ -1452,6 +1452,57 @@ def test_fork_while_held_and_waited_for(kind, how, run_python):
     assert run_python("-c", code).stdout.split() == ["0"]
 
 
+GENERATIONS = """
+import os, sys, warnings
+import fastsync
+warnings.simplefilter("ignore")
+kinds = fastsync.Mutex, fastsync.FairMutex, fastsync.ReentrantMutex
+guards = [kind(5).lock() for kind in kinds]
+rw = fastsync.RwLock(6)
+
+def refuses(call):
+    try:
+        call()
+    except RuntimeError:
+        return True
+
+def look():
+    for guard in guards:
+        assert refuses(guard.mutex.force_unlock)
+        assert guard.value == 5
+    for kind in kinds:
+        m = kind(7)
+        m.lock().leak()
+        m.force_unlock()
+        with m as guard:
+            assert refuses(m.force_unlock)
+            assert guard.value == 7
+        assert not m.is_locked()
+    stale = rw.read()
+    fastsync.reset_after_fork(rw)
+    assert refuses(stale.unlock) and not rw.is_locked()
+
+for depth in range(70):
+    child = os.fork()
+    if child:
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        os._exit(code) if depth else sys.exit(code)
+    try:
+        look()
+    except BaseException:
+        import traceback
+        traceback.print_exc()
+        print("depth", depth, file=sys.stderr, flush=True)
+        os._exit(1)
+os._exit(0)
+"""
+
+
+@FORK
+def test_more_forks_deep_than_there_are_marks(run_python):
+    run_python("-c", GENERATIONS)
+
+
 BLOCK_OF_NOBODY = """
 import os, sys, threading, warnings, weakref
 warnings.simplefilter("ignore")
