@@ -1817,6 +1817,26 @@ def test_a_hold_that_never_ends_hides_no_cycle(kind, enter, lent):
     assert [ref() for ref in gone] == [None, None]
 
 
+@pytest.mark.parametrize("blocks", [2, 3])
+def test_blocks_that_were_opened_while_one_had_lent_its_level_hide_no_cycle(blocks):
+    # Then there are as many guards, each in the list of the next.
+    node = Node()
+    m = ReentrantMutex(node)
+    node.kept = []
+    for _ in range(blocks):
+        node.kept.append(m.__enter__().unlocked())
+        node.kept[-1].__enter__()
+    for block in node.kept:
+        block.__exit__(None, None, None)
+    assert m.is_locked()
+    node.kept = None
+    gone = weakref.ref(node), weakref.ref(m)
+    node.m = m
+    del node, m, block
+    gc.collect()
+    assert [ref() for ref in gone] == [None, None]
+
+
 def test_a_leak_of_a_reentrant_mutex_is_undone_once():
     m = ReentrantMutex(1)
     guard = m.lock()

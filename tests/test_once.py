@@ -874,3 +874,25 @@ def test_once_that_is_given_no_callable_stays_new():
         with pytest.raises(TypeError, match="callable"):
             call(None)
     assert once.state() is OnceState.New
+
+
+@pytest.mark.parametrize("suppress", [False, True])
+@pytest.mark.parametrize("cause", [None, IndexError("cause")])
+@pytest.mark.parametrize("context", [None, OSError("context")])
+def test_a_copy_shows_what_the_error_showed(suppress, cause, context):
+    """Cause, context, and which of them a traceback shows: setting one changes another."""
+    error = KeyError("e")
+    error.__cause__, error.__context__ = cause, context
+    error.__suppress_context__ = suppress
+
+    @once
+    def fail():
+        raise error
+
+    for _ in range(3):
+        with pytest.raises(KeyError) as raised:
+            fail()
+        found = raised.value
+        assert found.__suppress_context__ is suppress
+        for one, other in [(found.__cause__, cause), (found.__context__, context)]:
+            assert type(one) is type(other)

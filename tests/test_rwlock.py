@@ -81,6 +81,24 @@ def word_of(lock):
     return ctypes.c_size_t.from_address(id(lock) + place * ctypes.sizeof(ctypes.c_size_t))
 
 
+def words_of(lock, way):
+    """The words of a lock that change when it is held in a way, as numbers that can be written."""
+    size = ctypes.sizeof(ctypes.c_size_t)
+    places = range(0, type(lock).__basicsize__, size)
+    words = [ctypes.c_size_t.from_address(id(lock) + place) for place in places]
+    free = [word.value for word in words]
+    guard = getattr(lock, way)()
+    held = [word.value for word in words]
+    guard.unlock()
+    found = [
+        word
+        for word, a, b in zip(words, free, held, strict=True)
+        if (a, b) in ((0, 16), (0, 8), (0, 20))
+    ]
+    assert found
+    return found
+
+
 # How each way of holding the lock is taken and tried.
 WAYS = ["read", "read_recursive", "write", "upgradable_read"]
 
@@ -561,6 +579,56 @@ def test_unlock_fair_hands_over(wait_until):
         assert lock.is_locked_exclusive()
         release.set()
     assert not lock.is_locked()
+
+
+@pytest.mark.skipif(not LINUX, reason="needs to see that a thread sleeps")
+@pytest.mark.parametrize(
+    "cls, way", [(RwLock, "write"), (RwLock, "upgradable_read"), (ShardedLock, "write")]
+)
+def test_unlock_fair_hands_over_each_time(cls, way, wait_until):
+    """An unlock hands over now and then, too: not twice within microseconds."""
+    lock, waiting, stolen = cls(0), 8, []
+
+    def hold():
+        nonlocal waiting
+        guard = getattr(lock, way)()
+        waiting -= 1
+        others = waiting
+        guard.unlock_fair()
+        guard = getattr(lock, "try_" + way)()  # it is never free before the last one
+        if others and guard is not None:
+            stolen.append(others)
+        if guard is not None:
+            guard.unlock()
+
+    guard = getattr(lock, way)()
+    with ExitStack() as stack:
+        for _ in range(waiting):
+            thread = stack.enter_context(in_thread(hold))
+            wait_until(lambda thread=thread: asleep(thread))
+        guard.unlock_fair()
+    assert not stolen and not waiting
+    assert not lock.is_locked()
+
+
+@pytest.mark.parametrize("cls", [RwLock, ShardedLock])
+@pytest.mark.parametrize("way", ["read", "write", "upgradable_read"])
+def test_a_guard_whose_lock_was_released_by_other_means_is_dead(cls, way):
+    # By C code, or what is no guard of this lock.
+    if not hasattr(cls, way):
+        pytest.skip("a ShardedLock has none")
+    lock = cls(0)
+    words = words_of(lock, way)
+    for use in ("unlock", "unlocked"):
+        guard = getattr(lock, way)()
+        for word in words:
+            word.value = 0
+        with pytest.raises(RuntimeError, match="by other means"):
+            guard.unlock() if use == "unlock" else guard.unlocked().__enter__()
+        for again in (lambda guard=guard: guard.value, guard.unlock, guard.bump):
+            with pytest.raises(RuntimeError, match="holds no lock"):
+                again()
+        assert not lock.is_locked()
 
 
 # -- map ---------------------------------------------------------------------
