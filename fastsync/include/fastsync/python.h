@@ -222,11 +222,10 @@ FS_INLINE PyObject *fs_given(PyObject *op) {
     return op != NULL ? op : Py_NewRef(Py_None);
 }
 
-/* A list of so many times None, at least one, for items to be set by PyList_SET_ITEM.  PyList_New() of
+/* A list of so many times None, for items to be set by PyList_SET_ITEM.  PyList_New() of
  * 3.13t, when there is no memory for the items, frees the memory of those that the list had in an
  * earlier life, once more; repeating a list does not. */
 FS_INLINE PyObject *fs_new_list(Py_ssize_t size) {
-#ifdef Py_GIL_DISABLED
     PyObject *one = PyList_New(0), *list;
     if (one == NULL || PyList_Append(one, Py_None) < 0) {
         Py_XDECREF(one);
@@ -238,9 +237,6 @@ FS_INLINE PyObject *fs_new_list(Py_ssize_t size) {
     list = PySequence_Repeat(one, size);
     Py_DECREF(one);
     return list;
-#else
-    return PyList_New(size);
-#endif
 }
 
 /* The value of an int that fits one digit, without a call; 0 for any other object. */
