@@ -414,7 +414,8 @@ import threading
 import fastsync as f
 
 def everything():
-    arrays = [f.AtomicArray(name, count) for name in ("int8", "float64") for count in (1, 7, 64, 1000)]
+    sizes = 1, 7, 64, 1000
+    arrays = [f.AtomicArray(name, size) for name in ("int8", "float64") for size in sizes]
     return [f.Counter() for _ in range(8)], arrays, [f.ShardedLock(0) for _ in range(8)]
 
 def use(counters, arrays, locks):
