@@ -437,6 +437,7 @@ def test_no_children(run_python, tmp_path):
 
 SIGNALLED = """
 import multiprocessing, os, signal, sys, threading, time
+import fastsync
 
 def contend(name):
     lock = threading.Lock()
@@ -446,7 +447,9 @@ def contend(name):
     with lock:
         thread = threading.Thread(target=other, name=name)
         thread.start()
-        time.sleep(0.05)
+        while not fastsync.waiters(lock):
+            time.sleep(0.001)
+        time.sleep(0.001)
     thread.join()
 
 if __name__ == "__main__":
