@@ -152,12 +152,13 @@ def title(row, directory):
 def headline(data, found):
     """Return the line that answers: which lock, held where, waited where, how long.
 
-    Where hardly any thread waited for a lock, it says what they waited for else.
+    Where threads hardly waited for locks, but for work, it says for which.
     """
     elapsed = data["elapsed_ns"] / 1e9
     locks = [row for row in found if not row["work"]]
     slowest = _slowest_work(data, found)
-    if locks and (slowest is None or locks[0]["total"] >= _HARDLY * elapsed):
+    hardly = 0.0 if slowest is None else _HARDLY * min(elapsed, slowest["total"])
+    if locks and locks[0]["total"] >= hardly:
         return f"{_sentence(data, locks[0], 'held')} in {duration(elapsed)}."
     line = f"No thread waited for a lock in {duration(elapsed)}"
     if locks:
@@ -168,7 +169,7 @@ def headline(data, found):
     return line + "."
 
 
-_HARDLY = 0.01  # of the time
+_HARDLY = 0.05  # of the time, and of the waiting for work
 
 
 def _sentence(data, row, verb):
