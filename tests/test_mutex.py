@@ -1537,7 +1537,7 @@ HANDED_OVER = """
 import os, sys, threading, time, warnings
 warnings.simplefilter("ignore")
 from fastsync import {kind}
-from fastsync.objects.reentrant import _waiters
+from fastsync import waiters
 sys.setswitchinterval(100)  # with the GIL: who is handed the mutex does not run before the fork
 m = {kind}(5)
 
@@ -1562,7 +1562,7 @@ def end_mapped(guard):
     guard.unlock_fair()
 
 def wait_for(thread):
-    while not _waiters(m):
+    while not waiters(m):
         time.sleep(0.001)
 
 ways = [
