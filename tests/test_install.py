@@ -423,7 +423,7 @@ def test_the_version_is_the_one_installed():
 def test_mock_checks_the_calls_of_an_autospec(run_python):
     code = """
         from unittest import mock
-        import threading
+        import queue, threading
 
         assert threading.Event.__module__ == "threading"
         calls = [
@@ -458,6 +458,10 @@ def test_mock_checks_the_calls_of_an_autospec(run_python):
                 refused(getattr(thing, method), *arguments)
                 getattr(thing, method)(*arguments[1:])
                 assert replaced.called
+        with mock.patch("queue.Queue", autospec=True):
+            refused(queue.Queue, 1, 2)
+            refused(queue.Queue(1).put)
+            queue.Queue(1).put(1)
         kinds = mock.FunctionTypes
         import fastsync
         if fastsync.installed():

@@ -1,5 +1,6 @@
 """Queues: what the module `queue` guarantees, asserted of both, and what only ours do."""
 
+import contextlib
 import faulthandler
 import functools
 import gc
@@ -106,6 +107,60 @@ def test_priority_queue_orders_equal_items_as_heapq_does():
     ):
         theirs, mine = serials(stock.PriorityQueue(), wrap), serials(fs.PriorityQueue(), wrap)
         assert [repr(item) for item in mine] == [repr(item) for item in theirs]
+
+
+@pytest.mark.parametrize("locked", [True, False])
+def test_waiters_of_the_conditions_are_those_who_waited_before(make, locked):
+    """A program that looks at them for the first time while threads wait already."""
+    empty, full, got = make(), make(1), []
+    full.put(1)
+    held = contextlib.nullcontext
+    waits = [lambda: got.append(empty.get())] * 3 + [lambda: full.put(2)] * 2 + [full.join]
+    with background(*waits) as threads:
+        wait_asleep(*threads)
+        with empty.mutex if locked else held(), full.mutex if locked else held():
+            assert len(empty.not_empty._waiters) == 3
+            assert len(full.not_full._waiters) == 2
+            assert len(full.all_tasks_done._waiters) == 1
+        for _ in range(3):
+            empty.put(1)
+            full.get()
+            full.task_done()
+    assert got == [1, 1, 1]
+    for condition in (empty.not_empty, full.not_full, full.all_tasks_done):
+        assert not condition._waiters
+
+
+def test_queue_over_the_parts_of_another(module):
+    class Both(module.Queue):
+        """Gives items of two queues, and is told of those of the other."""
+
+        def __init__(self, other):
+            self.other = other
+            self.maxsize = self.unfinished_tasks = 0
+            self.is_shutdown = False
+            self._init(0)
+            self.mutex = other.mutex
+            self.not_empty, self.not_full = other.not_empty, other.not_full
+            self.all_tasks_done = threading.Condition(self.mutex)
+
+        def _qsize(self):
+            return len(self.queue) + self.other._qsize()
+
+        def _get(self):
+            return self.queue.popleft() if self.queue else self.other._get()
+
+    other = module.Queue()
+    both = Both(other)
+    other.put("theirs")
+    both.put("own")
+    assert both.qsize() == 2
+    assert [both.get(), both.get()] == ["own", "theirs"] and other.empty()
+    got = []
+    with background(lambda: got.append(both.get())) as threads:
+        wait_asleep(*threads)
+        other.put("late")
+    assert got == ["late"]
 
 
 def test_nowait_calls_the_put_and_get_of_a_patch(make, monkeypatch):

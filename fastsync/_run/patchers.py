@@ -97,13 +97,20 @@ def _follow_dill(dill):
         dispatch.setdefault(ours, save)
 
 
+def _is_signed(cls):
+    # By its name: our queues are imported when `queue` is.
+    return cls in _SIGNED or (cls.__module__ == "queue" and cls.__name__ != "SimpleQueue")
+
+
 class _Methods(type):
     """What `unittest.mock` is to take for functions: methods of ours and such ones bound."""
 
     def __instancecheck__(cls, instance):
         if type(instance) is MethodDescriptorType:
-            return instance.__objclass__ in _SIGNED
-        return type(instance) is BuiltinMethodType and isinstance(instance.__self__, _SIGNED)
+            return _is_signed(instance.__objclass__)
+        return type(instance) is BuiltinMethodType and any(
+            map(_is_signed, type(instance.__self__).__mro__)
+        )
 
 
 class _Method(metaclass=_Methods):

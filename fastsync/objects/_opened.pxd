@@ -21,6 +21,17 @@ cdef class _Parts:
     cdef list deferred
     cdef fs_atomic_uptr owner
     cdef uint32_t born  # the fork epoch
+    # Threads that waited when the queue was opened and have not come back yet, by FS_PART_;
+    # guarded by the ring's lock.
+    cdef size_t[4] moving
+
+
+# Which of the locks a call takes: all are the one mutex, unless they were exchanged.
+cdef enum:
+    FS_PART_MUTEX
+    FS_PART_NOT_EMPTY
+    FS_PART_NOT_FULL
+    FS_PART_ALL_TASKS_DONE
 
 
 # The parts of the queue, which is opened if it was not.

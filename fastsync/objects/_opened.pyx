@@ -14,6 +14,7 @@ What would have to wait for the outer call to end fails instead.
 """
 cimport cython
 from libc.stdint cimport int64_t, uintptr_t
+from libc.string cimport memset
 from cpython.list cimport PyList_GET_SIZE
 from cpython.object cimport PyObject, visitproc
 
@@ -32,6 +33,7 @@ from fastsync.objects.lock cimport Lock, lock_word
 
 from collections import deque
 from heapq import heappop, heappush
+from weakref import ref
 
 from fastsync.objects._ring import Empty, Full, ShutDown
 
@@ -54,6 +56,9 @@ cdef class _Opening(_Ring):
 
     cdef list get_more(self, list batch, Py_ssize_t most):
         return open_get_more(self, batch, most)
+
+    cdef void give_up_wait(self, bint puts) noexcept:
+        arrived(self, FS_PART_NOT_FULL if puts else FS_PART_NOT_EMPTY)
 
     cdef int visit_more(self, visitproc visit, void* arg) noexcept:
         return visit(<PyObject*>self.limit_given, arg)
@@ -91,6 +96,7 @@ cdef _Parts current_parts(_Opening self):
 cdef void forget_others(_Parts parts) noexcept:
     """The child of a fork, under the ring's lock: who had the mutex does not exist here."""
     parts.born = fork_epoch()
+    memset(parts.moving, 0, sizeof(parts.moving))
     if is_inside(parts):
         return
     fs_uptr_store_relaxed(&parts.owner, 0)  # relaxed: see is_inside
@@ -113,6 +119,7 @@ cdef _Parts opened(_Opening self):
         trace_part(parts.not_empty, self, "not_empty")
         trace_part(parts.not_full, self, "not_full")
         trace_part(parts.all_tasks_done, self, "all_tasks_done")
+    show(self, parts)
     parts.mutex.acquire()
     set_owner(parts, fs_thread_id())
     try:
@@ -131,6 +138,37 @@ cdef _Parts opened(_Opening self):
     finally:
         leave(self, parts, parts.mutex)
     return parts
+
+
+# Who waited is woken to wait for a condition, and counts as one of its waiters meanwhile.
+
+cdef size_t count_moving(object owner, object condition) noexcept:
+    cdef object parts = (<_Opening>owner).parts
+    if parts is None:
+        return 0
+    if (<_Parts>parts).not_empty is condition:
+        return (<_Parts>parts).moving[FS_PART_NOT_EMPTY]
+    if (<_Parts>parts).not_full is condition:
+        return (<_Parts>parts).moving[FS_PART_NOT_FULL]
+    return (<_Parts>parts).moving[FS_PART_ALL_TASKS_DONE]
+
+
+cdef int show(_Opening self, _Parts parts) except -1:
+    cdef Condition condition
+    cdef object owner = ref(self)
+    for condition in (parts.not_empty, parts.not_full, parts.all_tasks_done):
+        condition.shown = owner
+        condition.more = count_moving
+    return 0
+
+
+cdef void arrived(_Opening self, int which) noexcept:
+    cdef object parts
+    ring_lock(&self.ring)
+    parts = self.parts
+    if parts is not None and (<_Parts>parts).moving[which] > 0:
+        (<_Parts>parts).moving[which] -= 1
+    ring_unlock(&self.ring)
 
 
 cdef list copy_items(_Opening self, _Parts parts):
@@ -156,6 +194,8 @@ cdef list copy_items(_Opening self, _Parts parts):
     self.parts = parts
     ring_mark(r, FS_RING_AWAY)
     self.version += 1
+    ring_waiting(r, &parts.moving[FS_PART_NOT_EMPTY], &parts.moving[FS_PART_NOT_FULL],
+                 &parts.moving[FS_PART_ALL_TASKS_DONE])
     ring_wake_getters(r, FS_RING_LOOK)
     ring_wake_all_putters(r, FS_RING_LOOK)
     ring_wake_joiners(r, FS_RING_LOOK)
@@ -173,20 +213,12 @@ cdef int close(_Opening self, _Parts parts) except -1:
     return 0
 
 
-# Which of the locks a call takes: all are the one mutex, unless they were exchanged.
-cdef enum:
-    MUTEX
-    NOT_EMPTY
-    NOT_FULL
-    ALL_TASKS_DONE
-
-
 cdef object lock_of(_Parts parts, int which):
-    if which == NOT_EMPTY:
+    if which == FS_PART_NOT_EMPTY:
         return parts.not_empty
-    if which == NOT_FULL:
+    if which == FS_PART_NOT_FULL:
         return parts.not_full
-    return parts.all_tasks_done if which == ALL_TASKS_DONE else parts.mutex
+    return parts.all_tasks_done if which == FS_PART_ALL_TASKS_DONE else parts.mutex
 
 
 cdef _Parts enter(_Opening self, int which):
@@ -281,7 +313,10 @@ cdef int open_put(_Opening self, object item, int64_t deadline) except -1:
     cdef object condition
     if is_inside(parts):
         return put_inside(self, parts, item)
-    parts = enter(self, NOT_FULL)
+    try:
+        parts = enter(self, FS_PART_NOT_FULL)
+    finally:
+        arrived(self, FS_PART_NOT_FULL)
     condition = parts.not_full
     try:
         if is_shut(self):
@@ -312,7 +347,10 @@ cdef object open_get(_Opening self, int64_t deadline):
     cdef object condition
     if is_inside(parts):
         return get_inside(self, parts)
-    parts = enter(self, NOT_EMPTY)
+    try:
+        parts = enter(self, FS_PART_NOT_EMPTY)
+    finally:
+        arrived(self, FS_PART_NOT_EMPTY)
     condition = parts.not_empty
     try:
         while not size(self, parts):
@@ -336,7 +374,7 @@ cdef list open_get_more(_Opening self, list batch, Py_ssize_t most):
     cdef Py_ssize_t n, done = 1
     if is_inside(parts):
         return batch
-    parts = enter(self, NOT_EMPTY)
+    parts = enter(self, FS_PART_NOT_EMPTY)
     condition = parts.not_empty
     try:
         if self.hooked or type(parts.not_full) is not Condition:
@@ -375,7 +413,7 @@ cdef object open_size(_Opening self):
     cdef _Parts parts = opened(self)
     if is_inside(parts):
         return size(self, parts) + len(parts.deferred)
-    parts = enter(self, MUTEX)
+    parts = enter(self, FS_PART_MUTEX)
     lock = parts.mutex
     try:
         return size(self, parts)
@@ -387,7 +425,7 @@ cdef object open_task_done(_Opening self):
     cdef _Parts parts = opened(self)
     cdef bint inside = is_inside(parts)
     if not inside:
-        parts = enter(self, ALL_TASKS_DONE)
+        parts = enter(self, FS_PART_ALL_TASKS_DONE)
     lock = parts.all_tasks_done
     try:
         if self.ring.unfinished <= 1:
@@ -406,7 +444,10 @@ cdef object open_join(_Opening self):
         if self.ring.unfinished > 0:
             raise RuntimeError("join() within another call of the same queue would never end")
         return
-    parts = enter(self, ALL_TASKS_DONE)
+    try:
+        parts = enter(self, FS_PART_ALL_TASKS_DONE)
+    finally:
+        arrived(self, FS_PART_ALL_TASKS_DONE)
     condition = parts.all_tasks_done
     try:
         while self.ring.unfinished > 0:
@@ -420,7 +461,7 @@ cdef object open_shutdown(_Opening self, bint immediate):
     cdef bint inside = is_inside(parts)
     cdef list dropped = []  # let go when nothing is held
     if not inside:
-        parts = enter(self, MUTEX)
+        parts = enter(self, FS_PART_MUTEX)
     lock = parts.mutex
     try:
         ring_lock(&self.ring)

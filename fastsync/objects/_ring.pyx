@@ -101,6 +101,9 @@ cdef class _Ring:
             raise Empty
         return -1
 
+    cdef void give_up_wait(self, bint puts) noexcept:
+        pass
+
     cdef int visit_more(self, visitproc visit, void* arg) noexcept:
         return 0
 
@@ -293,6 +296,7 @@ cdef int put_slowly(_Ring self, PyObject* item, int64_t deadline, int outcome) e
             if outcome == FS_RING_DONE:
                 break
             if outcome != FS_RING_AGAIN:
+                self.give_up_wait(True)
                 return self.refuse_put(item, outcome)
             flags |= FS_FIRST  # overtaken, perhaps
         item = NULL
@@ -366,6 +370,7 @@ cdef object get_slowly(_Ring self, int64_t deadline, int outcome):
             if outcome == FS_RING_DONE:
                 break
             if outcome != FS_RING_AGAIN:
+                self.give_up_wait(False)
                 self.refuse_get(outcome)
             flags |= FS_FIRST  # overtaken, perhaps
     finally:

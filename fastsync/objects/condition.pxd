@@ -12,10 +12,15 @@ cdef extern from "Python.h":
     PyObject* Py_None
 
 
+# How many threads wait for what a condition stands for that are not parked on it.
+ctypedef size_t (*fs_more_waiting)(object owner, object condition) noexcept
+
+
 cdef class Condition(_Extensible):
     cdef fs_call call
     cdef object lock           # a Lock or an RLock; None before __init__() and when `original`
     cdef object shown          # weak reference to the object whose `_cond` this is, or None
+    cdef fs_more_waiting more  # of that object; NULL: those who wait in it natively
     cdef fs_condvar waiters
 
 

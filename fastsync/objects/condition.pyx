@@ -103,7 +103,8 @@ cdef int change_of_inner(Condition condition, object name) except -1:
     """The owner's calls have to find what is about to be set: by the original's methods."""
     cdef object shown = kept(<PyObject*>condition.shown)
     cdef object owner = None if shown is None else shown()
-    if owner is not None and not is_original(owner) and hasattr(Condition, name):
+    if (owner is not None and condition.more == NULL and not is_original(owner)
+            and hasattr(Condition, name)):
         become_original(owner)
     return 0
 
@@ -240,7 +241,7 @@ cdef object read_waiters(object self):
     shown = kept(<PyObject*>condition.shown)
     owner = None if shown is None else shown()
     if owner is not None:
-        count += threads_waiting(owner)
+        count += condition.more(owner, condition) if condition.more != NULL else threads_waiting(owner)
     return deque([None] * count)
 
 

@@ -15,7 +15,7 @@ from fastsync.raw.parking cimport fork_epoch
 from fastsync.raw.ring cimport *
 from fastsync.objects._opened cimport above, fs_path, list_get, list_put, opened
 from fastsync.objects._ring cimport Py_INCREF_of
-from fastsync.objects.queue cimport Queue, finish_queue
+from fastsync.objects.queue cimport fill_by_hooks, finish_queue, Queue
 
 cdef extern from "Python.h":
     bint PyUnicode_CheckExact(PyObject*) noexcept
@@ -59,7 +59,7 @@ code itself makes."""
             end_turn(self)
 
     def _init(self, maxsize):
-        opened(self).container = []
+        fill_by_hooks(self, [])
 
     def _qsize(self):
         return len(self.queue)

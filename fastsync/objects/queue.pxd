@@ -6,5 +6,7 @@ cdef class Queue(_Opening):
     pass
 
 
+# An empty container for the queue, which is opened.
+cdef int fill_by_hooks(Queue self, object container) except -1
 # What the types of this family have in common; `order` is an FS_RING_ value.
 cdef int finish_queue(type cls, int order, const char* name) except -1

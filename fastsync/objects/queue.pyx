@@ -15,6 +15,7 @@ from fastsync._watch.trace cimport (
 from fastsync.raw.c_wait cimport FS_FOREVER
 from fastsync.raw.parking cimport FS_SIGNALS
 from fastsync.raw.ring cimport *
+from fastsync.objects._extensible cimport sign_constructor
 from fastsync.objects._opened cimport (
     _Opening, _Parts, open_join, open_shutdown, open_size, open_task_done, opened,
 )
@@ -294,7 +295,7 @@ handler that interrupts another of the same queue."""
     # -- what subclasses override, called with `mutex` held
 
     def _init(self, maxsize):
-        opened(self).container = deque()
+        fill_by_hooks(self, deque())
 
     def _qsize(self):
         return len(self.queue)
@@ -339,7 +340,7 @@ A queue whose last item is the first to be taken, as `queue.LifoQueue`; else a Q
         self.ring.order = FS_RING_LIFO
 
     def _init(self, maxsize):
-        opened(self).container = []
+        fill_by_hooks(self, [])
 
     def _qsize(self):
         return len(self.queue)
@@ -392,6 +393,14 @@ cdef bint overrides(Queue self) except -1:
         if getattr(cls, name) is not own_hooks[self.ring.order, name]:
             return True
     return False
+
+
+cdef int fill_by_hooks(Queue self, object container) except -1:
+    """_init(): some programs call it instead of __init__()."""
+    opened(self).container = container
+    if overrides(self):
+        self.hooked = True
+    return 0
 
 
 cdef int start(Queue self, object maxsize) except -1:
@@ -544,6 +553,7 @@ cdef int finish_queue(type cls, int order, const char* name) except -1:
     for hook in HOOKS:
         own_hooks[order, hook] = getattr(cls, hook)
     register_pinnable(cls)
+    sign_constructor(cls)
     remember_version(cls, order)
     return 0
 

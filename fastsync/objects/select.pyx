@@ -368,6 +368,7 @@ cdef bint look_at_ring(fs_looked_at* case, bint mark, PyObject** item) except -1
         ring_mark(&ring.ring, FS_RING_PUTTERS if puts else FS_RING_GETTERS)
     ring_unlock(&ring.ring)
     if outcome == FS_RING_GONE:
+        ring.give_up_wait(puts)
         raise RuntimeError(
             "select() cannot wait for a queue that is used by its mutex, conditions or hooks")
     if outcome == FS_RING_CLOSED:

@@ -165,6 +165,10 @@ cdef void ring_made_room(fs_ring* r) noexcept nogil
 cdef void* ring_take_parked(fs_ring* r) noexcept nogil
 # Let up to `limit` of those who wait for room look again.
 cdef void ring_wake_putters(fs_ring* r, size_t limit) noexcept nogil
+# How many threads are parked for an item, for room, and until nothing is unfinished.
+cdef void ring_waiting(
+    fs_ring* r, size_t* for_items, size_t* for_room, size_t* joining,
+) noexcept nogil
 # Everybody leaves: with FS_RING_END, FS_RING_LOOK, and joiners with FS_RING_SERVED.
 cdef void ring_wake_getters(fs_ring* r, uintptr_t token) noexcept nogil
 cdef void ring_wake_all_putters(fs_ring* r, uintptr_t token) noexcept nogil

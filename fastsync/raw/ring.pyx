@@ -5,8 +5,8 @@ from libc.string cimport memcpy
 from fastsync.raw.c_wait cimport FS_FOREVER
 from fastsync.raw.c_atomic cimport fs_u32_cas_relaxed
 from fastsync.raw.parking cimport (
-    FS_PARK_INTERRUPTED, FS_PARK_INVALID, FS_PARK_TIMED_OUT, FS_SKIP, FS_SPIN, FS_STOP,
-    FS_UNPARK, fs_place, fs_unpark_result, fs_validate, park, unpark_filter,
+    FS_PARK_INTERRUPTED, FS_PARK_INVALID, FS_PARK_TIMED_OUT, fs_place, FS_SKIP, FS_SPIN,
+    FS_STOP, FS_UNPARK, fs_unpark_result, fs_validate, park, parked_count, unpark_filter,
 )
 
 cdef inline uintptr_t sorters(fs_ring* r) noexcept nogil:
@@ -140,6 +140,14 @@ cdef void wake_all(fs_ring* r, uintptr_t key, uint32_t bit, uintptr_t token) noe
         call.bit = bit
         call.token = token
         unpark_filter(key, NULL, wake_them, &call)
+
+
+cdef void ring_waiting(
+    fs_ring* r, size_t* for_items, size_t* for_room, size_t* joining,
+) noexcept nogil:
+    for_items[0] = parked_count(getters(r))
+    for_room[0] = parked_count(putters(r))
+    joining[0] = parked_count(joiners(r))
 
 
 cdef void ring_wake_getters(fs_ring* r, uintptr_t token) noexcept nogil:
