@@ -16,6 +16,7 @@ from unittest import mock
 import pytest
 from conftest import wait_asleep
 
+import fastsync
 import fastsync.threading as ours
 from fastsync._run import install as primitives
 
@@ -349,6 +350,18 @@ def test_a_patched_method_of_the_condition_is_called(impl):
     notify_all.assert_called_once_with()
     assert notify.called
     assert event.wait(DEADLINE) and semaphore._value == 2
+
+
+def test_those_who_wait_for_the_condition_are_waiters(wait_until):
+    event, semaphore = ours.Event(), ours.Semaphore(0)
+    event._cond, semaphore._cond  # noqa: B018 -- from now on threads wait for these
+    threads = [in_thread(event.wait, DEADLINE), in_thread(semaphore.acquire)]
+    wait_until(lambda: fastsync.waiters(event) == fastsync.waiters(semaphore) == 1)
+    assert len(event._cond._waiters) == len(semaphore._cond._waiters) == 1
+    event.set()
+    semaphore.release()
+    join(*threads)
+    assert fastsync.waiters(event) == fastsync.waiters(semaphore) == 0
 
 
 def test_a_lock_is_not_exchanged_while_threads_wait_natively(wait_until):
