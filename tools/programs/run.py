@@ -378,8 +378,8 @@ Packages that use threads, unchanged, whose own test suites ran twice in one env
 A test that had another outcome ran again on both sides, three times in all. It *differs* when none
 of its outcomes on fastsync was seen on `threading`, and is *flaky* when some were. Failures on both
 sides are the suite's own: for want of a network, a service or an optional package. The machine was
-busy; the counts are those of the first run of each side. *(the first N s)*: the run took longer, was
-interrupted then, and the tests that both sides had reached are compared and counted.
+busy; the counts are those of the first run of each side. *(the first N s)*: the run took longer and
+was interrupted, and the tests that both sides had reached are compared and counted.
 
 | package | what was run | on `threading` | on fastsync | flaky | build |
 |---|---|---|---|---|---|
