@@ -39,9 +39,9 @@ cdef class _Ring:
     # Raise what the outcome of a put or a get means; `item` is what was not put.
     cdef int refuse_put(self, PyObject* item, int outcome) except -1
     cdef int refuse_get(self, int outcome) except -1
-    # For the collector: what else there is.
     # A thread has left that may have been woken for another way of waiting.
     cdef void give_up_wait(self, bint puts) noexcept
+    # For the collector: what else there is.
     cdef int visit_more(self, visitproc visit, void* arg) noexcept
 
 
