@@ -1,6 +1,7 @@
 """Condvar: whom a notification reaches, what a wait answers, and what it refuses."""
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -628,3 +629,25 @@ def test_refuses_to_be_copied():
     for function in (pickle.dumps, copy.copy):
         with pytest.raises(TypeError):
             function(Condvar())
+
+
+def test_a_handler_that_ends_the_guard_and_raises_in_a_wait():
+    """Its exception comes out, and the mutex is free: the guard's `with` has ended."""
+    m, c = Mutex(0), Condvar()
+    guard = m.lock()
+
+    def handle(*_):
+        guard.__exit__(None, None, None)
+        raise KeyError
+
+    before = signal.signal(signal.SIGALRM, handle)
+    signal.setitimer(signal.ITIMER_REAL, 0.02)
+    try:
+        with pytest.raises(KeyError):
+            c.wait(guard)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert not m.is_locked()
+    with pytest.raises(RuntimeError):
+        guard.value  # noqa: B018
