@@ -252,3 +252,40 @@ def test_exception_in_a_thread_releases_what_with_holds():
         """),
     )
     assert "in thread" in done.stderr
+
+
+@pytest.mark.parametrize("attempt", range(3))
+def test_end_amid_the_notes_of_the_detector(run_python, attempt):
+    """Daemon threads are stopped where they are detached: none may own the lock of the records."""
+    code = """
+    import sys, threading, time
+    import fastsync.threading as drop_in
+    from fastsync import Mutex, deadlock
+
+    deadlock.enable()
+    mutexes = [Mutex([1]) for _ in range(2)]
+    own = drop_in.Lock()
+
+    class AtTheEnd:
+        def __del__(self, mutexes=mutexes, own=own):
+            with own:
+                for mutex in mutexes:
+                    mutex.try_lock_for(0.001)
+
+    def block(mutex):
+        while True:
+            with mutex:
+                pass
+
+    def attempt(mutex):
+        while True:
+            mutex.try_lock_for(0.001)
+
+    for i in range(14):
+        work = (block, attempt)[i % 2]
+        threading.Thread(target=work, args=(mutexes[i // 2 % 2],), daemon=True).start()
+    keep = [AtTheEnd() for _ in range(5)]
+    sys.modules[__name__].other = AtTheEnd()
+    time.sleep(0.05)
+    """
+    run_python("-c", textwrap.dedent(code))

@@ -47,7 +47,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from fastsync._watch.origins cimport capture_stack, fs_stack, is_suspendable, Origin, stack_lines
 from fastsync.raw.c_wait cimport fs_thread_id
 from fastsync.raw.parking cimport visit_parked
-from fastsync.raw.remutex cimport remutex_lock, remutex_unlock
+from fastsync.raw.remutex cimport remutex_lock_inner, remutex_unlock_inner
 
 import os
 
@@ -286,7 +286,7 @@ cdef void begin_wait(fs_wait* wait, int way, bint blocks, bint forever) noexcept
 
 cdef void end_wait(fs_wait* wait, fs_hold* hold) noexcept:
     cdef fs_hold* dropped = NULL
-    remutex_lock(&records)
+    remutex_lock_inner(&records)
     if hold != NULL:
         if wait.thread != NULL and not (
                 wait.spoiled or (<Origin><object>hold.origin).ignored):
@@ -296,7 +296,7 @@ cdef void end_wait(fs_wait* wait, fs_hold* hold) noexcept:
             dropped = hold
     if wait.thread != NULL:
         unlink_wait(wait)
-    remutex_unlock(&records)
+    remutex_unlock_inner(&records)
     free_holds(dropped)
 
 
@@ -354,7 +354,7 @@ cdef void forget_hold(Origin origin, int way, void* by, bint whole) noexcept:
     cdef fs_hold* dropped = NULL
     cdef fs_hold* hold
     cdef uint64_t number = this_number()
-    remutex_lock(&records)
+    remutex_lock_inner(&records)
     hold = find_hold(<PyObject*>origin, number, way, by)
     if hold != NULL:
         if hold.thread.number != number:
@@ -370,7 +370,7 @@ cdef void forget_hold(Origin origin, int way, void* by, bint whole) noexcept:
             change_hands(<PyObject*>origin, &dropped)
         else:
             spoil_waits(<PyObject*>origin)
-    remutex_unlock(&records)
+    remutex_unlock_inner(&records)
     free_holds(dropped)
 
 
@@ -419,12 +419,12 @@ cdef fs_hold* own_hold(Origin origin, void* by, fs_hold** dropped) noexcept:
 cdef void change_hold(Origin origin, void* by, void* heir, int way) noexcept:
     cdef fs_hold* dropped = NULL
     cdef fs_hold* hold
-    remutex_lock(&records)
+    remutex_lock_inner(&records)
     hold = own_hold(origin, by, &dropped)
     if hold != NULL:
         hold.guard = heir
         hold.way = way  # a new guard, of which it is not known that a block ends it
-    remutex_unlock(&records)
+    remutex_unlock_inner(&records)
     free_holds(dropped)
 
 
@@ -432,31 +432,31 @@ cdef void end_hold_with_block(Origin origin, void* by) noexcept:
     cdef fs_hold* dropped = NULL
     cdef fs_hold* hold
     cdef bint suspendable = is_suspendable(capture_stack())
-    remutex_lock(&records)
+    remutex_lock_inner(&records)
     hold = own_hold(origin, by, &dropped)
     if hold != NULL and not suspendable:
         hold.way |= FS_BLOCK
-    remutex_unlock(&records)
+    remutex_unlock_inner(&records)
     free_holds(dropped)
 
 
 cdef void disown_hold(Origin origin, void* by) noexcept:
     cdef fs_hold* dropped = NULL
     cdef fs_hold* hold
-    remutex_lock(&records)
+    remutex_lock_inner(&records)
     hold = find_hold(<PyObject*>origin, 0, 0, by)
     if hold != NULL:
         unlink_hold(hold, &dropped)
-    remutex_unlock(&records)
+    remutex_unlock_inner(&records)
     free_holds(dropped)
 
 
 cdef void disown_all(Origin origin) noexcept:
     cdef fs_hold* dropped = NULL
-    remutex_lock(&records)
+    remutex_lock_inner(&records)
     drop_holds_of(<PyObject*>origin, &dropped)
     spoil_waits(<PyObject*>origin)
-    remutex_unlock(&records)
+    remutex_unlock_inner(&records)
     free_holds(dropped)
 
 
@@ -585,7 +585,7 @@ def snapshot():
     cdef copied* all_waiting
     cdef list of_holds = []
     cdef list of_waits = []
-    remutex_lock(&records)
+    remutex_lock_inner(&records)
     count_all(&held, &waiting)
     visit_parked(mark_parked, NULL)
     all_held = <copied*>calloc(held + 1, sizeof(copied))
@@ -594,7 +594,7 @@ def snapshot():
         copy_all(all_held, all_waiting)
         keep_origins(all_held, held)  # more references harm nobody here
         keep_origins(all_waiting, waiting)
-    remutex_unlock(&records)
+    remutex_unlock_inner(&records)
     try:
         if all_held == NULL or all_waiting == NULL:
             raise MemoryError
@@ -624,7 +624,7 @@ cdef void forget_all(bint keep_mine) noexcept:
     cdef fs_thread* thread
     cdef fs_thread* next
     cdef int i
-    remutex_lock(&records)
+    remutex_lock_inner(&records)
     for i in range(CHAINS):
         thread = threads[i]
         while thread != NULL:
@@ -632,7 +632,7 @@ cdef void forget_all(bint keep_mine) noexcept:
             if not (keep_mine and thread.number == this_number()):
                 forget_thread(thread, keep_mine, &dropped)
             thread = next
-    remutex_unlock(&records)
+    remutex_unlock_inner(&records)
     free_holds(dropped)
 
 
@@ -656,7 +656,7 @@ def _forget_holds_of_dead_locks():
     cdef fs_hold* hold
     cdef fs_hold* next
     cdef int i
-    remutex_lock(&records)
+    remutex_lock_inner(&records)
     for i in range(CHAINS):
         hold = holds[i]
         while hold != NULL:
@@ -664,7 +664,7 @@ def _forget_holds_of_dead_locks():
             if (<Origin><object>hold.origin).dead:
                 unlink_hold(hold, &dropped)
             hold = next
-    remutex_unlock(&records)
+    remutex_unlock_inner(&records)
     free_holds(dropped)
 
 
@@ -674,17 +674,17 @@ _origins.on_sweep(_forget_holds_of_dead_locks)
 # -- fork --------------------------------------------------------------------
 
 def _before_fork():
-    remutex_lock(&records)
+    remutex_lock_inner(&records)
 
 
 def _after_fork_in_parent():
-    remutex_unlock(&records)
+    remutex_unlock_inner(&records)
 
 
 def _after_fork_in_child():
     """The other threads, their holds and their waits do not exist here."""
     forget_all(True)
-    remutex_unlock(&records)
+    remutex_unlock_inner(&records)
 
 
 if hasattr(os, "register_at_fork"):

@@ -16,7 +16,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from cpython.weakref cimport PyWeakref_NewRef
 
-from fastsync.raw.remutex cimport fs_remutex, remutex_lock, remutex_unlock
+from fastsync.raw.remutex cimport fs_remutex, remutex_lock_inner, remutex_unlock_inner
 
 import os
 
@@ -109,12 +109,12 @@ cdef fs_stack* capture_stack() noexcept:
         back = PyFrame_GetBack(frame) if depth < DEEPEST else NULL
         fs_release_frame(frame)
         frame = back
-    remutex_lock(&stacks_guard)
+    remutex_lock_inner(&stacks_guard)
     stack = find_stack(hash, calls, depth)
     if stack == NULL:
         stack = add_stack(hash, calls, depth)
         added = stack != NULL
-    remutex_unlock(&stacks_guard)
+    remutex_unlock_inner(&stacks_guard)
     if not added:
         for i in range(depth):
             fs_release_code(<PyCodeObject*>calls[2 * i])
@@ -291,11 +291,11 @@ def here():
 
 
 def _before_fork():
-    remutex_lock(&stacks_guard)
+    remutex_lock_inner(&stacks_guard)
 
 
 def _after_fork():
-    remutex_unlock(&stacks_guard)
+    remutex_unlock_inner(&stacks_guard)
 
 
 if hasattr(os, "register_at_fork"):

@@ -18,7 +18,7 @@ from fastsync._watch.origins cimport known_origin, note_made, note_part, Origin,
 from fastsync.raw.c_atomic cimport fs_u8_load_relaxed, fs_u8_store_relaxed
 from fastsync.raw.c_wait cimport FS_FOREVER, fs_now
 from fastsync.raw.parking cimport FS_ACQUIRED, FS_ERROR, FS_TIMEOUT
-from fastsync.raw.remutex cimport remutex_lock, remutex_unlock
+from fastsync.raw.remutex cimport remutex_lock_inner, remutex_unlock_inner
 
 cdef bint raising = False
 cdef object refuse = None      # refuse(serial): raises; or one of these
@@ -91,13 +91,13 @@ cdef int detect_begin(fs_wait* wait, int way, int64_t deadline) except -1:
     cdef PyObject* firsts[ORDERS]
     cdef size_t count = 0
     cdef bint close = False
-    remutex_lock(&records)
+    remutex_lock_inner(&records)
     if detecting():
         begin_wait(wait, way, deadline != 0, deadline == FS_FOREVER)
         if wait.thread != NULL and deadline == FS_FOREVER:
             count = locks_before(wait, firsts)
             close = raising and may_close_circle(wait.thread)
-    remutex_unlock(&records)
+    remutex_unlock_inner(&records)
     if count != 0:
         note_orders(firsts, count, <Origin><object>wait.origin)
     return check_circle(wait) if close else NO_CIRCLE
@@ -109,18 +109,18 @@ cdef int check_circle(fs_wait* wait) except -1:
     cdef int answer = ASK_AT_ONCE
     cdef bint close = True
     while close and answer == ASK_AT_ONCE and fs_now() < patient_until:
-        remutex_lock(&records)
+        remutex_lock_inner(&records)
         wait.settled = True
-        remutex_unlock(&records)
+        remutex_unlock_inner(&records)
         try:
             answer = refuse(wait.serial)
         except MemoryError:
             answer = NO_CIRCLE  # the program need not notice the detector
         finally:
-            remutex_lock(&records)
+            remutex_lock_inner(&records)
             wait.settled = False
             close = wait.thread != NULL and may_close_circle(wait.thread)
-            remutex_unlock(&records)
+            remutex_unlock_inner(&records)
     return ASK_LATER if close and answer == ASK_LATER else NO_CIRCLE
 
 
@@ -178,10 +178,10 @@ cdef void trace_relock(
     if not prepare(&wait, lock, by):
         contend(lock, way & FS_WAY, FS_FOREVER, take, ctx)
         return
-    remutex_lock(&records)
+    remutex_lock_inner(&records)
     if detecting():
         begin_wait(&wait, way, True, True)
-    remutex_unlock(&records)
+    remutex_unlock_inner(&records)
     take_noted(lock, way, FS_FOREVER, take, ctx)
     finish(&wait, new_hold(<Origin><object>wait.origin, way, by, depth))
 
@@ -274,7 +274,7 @@ cdef void trace_condition(
     wait.way = way
     if not prepare(wait, lock, by):
         return
-    remutex_lock(&records)
+    remutex_lock_inner(&records)
     if detecting():
         lent = lend_hold(wait.origin, way & FS_WAY, by)
         # For the lock that comes after the notification there is no timeout.
@@ -282,7 +282,7 @@ cdef void trace_condition(
         wait.patient = deadline == FS_FOREVER
         wait.word = <uintptr_t>word
         wait.held = lent
-    remutex_unlock(&records)
+    remutex_unlock_inner(&records)
 
 
 cdef void trace_notified(fs_wait* wait) noexcept:
@@ -310,10 +310,10 @@ cdef void trace_work(
         contention_begin(&wait.timing, lock, way, key)
     if not prepare(wait, lock, NULL):
         return
-    remutex_lock(&records)
+    remutex_lock_inner(&records)
     if detecting():
         begin_wait(wait, FS_SIGNAL, True, deadline == FS_FOREVER)
-    remutex_unlock(&records)
+    remutex_unlock_inner(&records)
 
 
 cdef void trace_signalled(fs_wait* wait) noexcept:
@@ -361,13 +361,13 @@ cdef class Join:
                 &self.wait.timing, self.target, FS_JOIN, <uintptr_t><PyObject*>self.target)
         if not prepare(&self.wait, self.target, NULL):
             return
-        remutex_lock(&records)
+        remutex_lock_inner(&records)
         if detecting():
             begin_wait(&self.wait, FS_JOIN, True, self.forever)
             self.wait.joined = ident
             close = (raising and self.forever and self.wait.thread != NULL
                      and may_close_circle(self.wait.thread))
-        remutex_unlock(&records)
+        remutex_unlock_inner(&records)
         if close:
             check_circle(&self.wait)
 
@@ -397,11 +397,11 @@ def switch(on, raises=False, function=None):
         refuse = function  # for good: a thread may be about to call it
     if on:
         forget_orders()
-    remutex_lock(&records)
+    remutex_lock_inner(&records)
     raising = on and raises and refuse is not None
     forget_all(False)
     set_flag(FS_DETECTING, on)
-    remutex_unlock(&records)
+    remutex_unlock_inner(&records)
 
 
 cdef void set_flag(int which, bint on) noexcept:
@@ -417,9 +417,9 @@ def is_on():
 
 def profile(on):
     """Begin to note who waits for which lock and how long, or stop: see contention.pyx."""
-    remutex_lock(&records)
+    remutex_lock_inner(&records)
     set_flag(FS_PROFILING, on)
-    remutex_unlock(&records)
+    remutex_unlock_inner(&records)
 
 
 def is_profiling():

@@ -8,6 +8,7 @@ from fastsync.raw.c_atomic cimport (
 from fastsync.raw.c_wait cimport FS_FOREVER, fs_thread_id
 from fastsync.raw.mutex cimport (
     fs_mutex, mutex_is_locked, mutex_lock_until, mutex_try_lock, mutex_unlock, mutex_unlock_fair,
+    mutex_unlock_inner, TAKE_ATTACHED,
 )
 from fastsync.raw.parking cimport deadline_after, FS_ACQUIRED, FS_PLAIN
 
@@ -17,7 +18,7 @@ from fastsync.raw.parking cimport deadline_after, FS_ACQUIRED, FS_PLAIN
 # all.  A thread that reads `owner` sees its own id only if it wrote it itself.
 
 cdef extern from "fastsync/words.h":
-    ctypedef struct fs_remutex "fastsync_0_1_remutex":
+    ctypedef struct fs_remutex "fastsync_0_2_remutex":
         fs_atomic_uptr owner
         fs_atomic_u32 count
         fs_mutex mutex
@@ -104,3 +105,19 @@ cdef inline int remutex_unlock_fair(fs_remutex* m) noexcept nogil:
         fs_uptr_store_relaxed(&m.owner, 0)  # relaxed: see remutex_is_mine
         mutex_unlock_fair(&m.mutex)
     return 0
+
+
+# -- between the modules of this package; not for others ---------------------
+
+cdef inline void remutex_lock_inner(fs_remutex* m) noexcept nogil:
+    """As mutex_lock_inner: a thread that the end of the interpreter, or a fork, stops where it
+    is detached never owns it."""
+    remutex_lock_until(m, FS_FOREVER, TAKE_ATTACHED)
+
+
+cdef inline void remutex_unlock_inner(fs_remutex* m) noexcept nogil:
+    cdef uint32_t left = remutex_count(m) - 1
+    remutex_set_count(m, left)
+    if left == 0:
+        fs_uptr_store_relaxed(&m.owner, 0)  # relaxed: see remutex_is_mine
+        mutex_unlock_inner(&m.mutex)

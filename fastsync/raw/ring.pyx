@@ -145,9 +145,9 @@ cdef void wake_all(fs_ring* r, uintptr_t key, uint32_t bit, uintptr_t token) noe
 cdef void ring_waiting(
     fs_ring* r, size_t* for_items, size_t* for_room, size_t* joining,
 ) noexcept nogil:
-    for_items[0] = parked_count(getters(r))
-    for_room[0] = parked_count(putters(r))
-    joining[0] = parked_count(joiners(r))
+    for_items[0] = parked_count(ring_getters(r))
+    for_room[0] = parked_count(ring_putters(r))
+    joining[0] = parked_count(ring_joiners(r))
 
 
 cdef void ring_wake_getters(fs_ring* r, uintptr_t token) noexcept nogil:
