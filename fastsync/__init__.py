@@ -18,8 +18,8 @@ else:
 if not _is_main:
     raise ImportError("fastsync works in the main interpreter only")
 
-__version__ = "0.1.0"
-_NUMBERS = (0, 1, 0)
+__version__ = "0.2.0"
+_NUMBERS = (0, 2, 0)
 
 # Public name -> the submodule that holds it.
 _HOME = {
@@ -66,7 +66,7 @@ def get_include():
 def _compiled_for(name):
     """Let an extension in that was compiled for this version, or for an earlier one of its series.
 
-    What is cimported from us asks the package for `_compiled_for_0_1_0` before anything else, see
+    What is cimported from us asks the package for `_compiled_for_0_2_0` before anything else, see
     c_version.pxd. The answer must be a type, and is not used.
     """
     try:

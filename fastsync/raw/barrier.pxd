@@ -16,7 +16,7 @@ from fastsync.raw.parking cimport FS_PLAIN
 # `epoch` is the fork_epoch() that all this is of: the child of a fork starts over.
 
 cdef extern from "fastsync/words.h":
-    ctypedef struct fs_barrier "fastsync_0_1_barrier":
+    ctypedef struct fs_barrier "fastsync_0_2_barrier":
         uint32_t parties
         uint32_t count
         uint32_t generation

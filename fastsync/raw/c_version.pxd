@@ -6,5 +6,5 @@
 
 
 cdef extern from *:
-    ctypedef class fastsync._compiled_for_0_1_0 [object PyObject, check_size ignore]:
+    ctypedef class fastsync._compiled_for_0_2_0 [object PyObject, check_size ignore]:
         pass

@@ -16,7 +16,7 @@ cdef enum:
     FS_CONDVAR_FOREIGN = 1
 
 cdef extern from "fastsync/words.h":
-    ctypedef struct fs_condvar "fastsync_0_1_condvar":
+    ctypedef struct fs_condvar "fastsync_0_2_condvar":
         fs_atomic_uptr mutex
 
 # What a wait answers besides FS_ERROR (see condvar_wait).

@@ -20,7 +20,7 @@ cdef enum:
     FS_EVENT_PARKED = 2
 
 cdef extern from "fastsync/words.h":
-    ctypedef struct fs_event "fastsync_0_1_event":
+    ctypedef struct fs_event "fastsync_0_2_event":
         fs_atomic_u8 state
 
 cdef void event_set_slow(fs_event* e) noexcept nogil

@@ -29,7 +29,7 @@ cdef enum:
     FS_MUTEX_MARK_SHIFT = 16
 
 cdef extern from "fastsync/words.h":
-    ctypedef struct fs_mutex "fastsync_0_1_mutex":
+    ctypedef struct fs_mutex "fastsync_0_2_mutex":
         fs_atomic_u8 state
 
 cdef int mutex_lock_slow(fs_mutex* m, int64_t deadline, int flags) noexcept nogil

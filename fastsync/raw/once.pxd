@@ -37,7 +37,7 @@ cdef enum:
     FS_ONCE_RUN_POISONED = 17  # the same, after a failure
 
 cdef extern from "fastsync/words.h":
-    ctypedef struct fs_once "fastsync_0_1_once":
+    ctypedef struct fs_once "fastsync_0_2_once":
         fs_atomic_u8 state
 
 cdef int once_begin(fs_once* o, bint force, int64_t deadline, int flags) noexcept nogil

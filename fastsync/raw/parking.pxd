@@ -18,7 +18,7 @@ from fastsync.raw.c_wait cimport FS_FOREVER, fs_now, fs_waitword, fs_yield
 # the caller's own.  Its C name, like those of the lock words, carries the API's
 # series: an extension that was compiled for another series fails at import,
 # with both named, because the signatures of what it imports differ.
-ctypedef uintptr_t fs_key "fastsync_0_1_key"
+ctypedef uintptr_t fs_key "fastsync_0_2_key"
 
 # How park() ended.
 cdef enum:

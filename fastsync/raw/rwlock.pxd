@@ -61,7 +61,7 @@ cdef enum:
     FS_RWLOCK_FULL = 2
 
 cdef extern from "fastsync/words.h":
-    ctypedef struct fs_rwlock "fastsync_0_1_rwlock":
+    ctypedef struct fs_rwlock "fastsync_0_2_rwlock":
         fs_atomic_uptr state
 
 cdef int rwlock_read_slow(

@@ -20,7 +20,7 @@ cdef enum:
     FS_SEMAPHORE_ONE = 2
 
 cdef extern from "fastsync/words.h":
-    ctypedef struct fs_semaphore "fastsync_0_1_semaphore":
+    ctypedef struct fs_semaphore "fastsync_0_2_semaphore":
         fs_atomic_u64 state
 
 cdef int semaphore_acquire_slow(fs_semaphore* s, int64_t deadline, int flags) noexcept nogil

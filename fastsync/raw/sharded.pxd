@@ -13,12 +13,12 @@ cdef enum:
     FS_SHARDS = 8            # as crossbeam's; more only makes writing slower
     FS_SHARD_PADDING = 14    # 128 bytes in all: the hardware fetches lines in pairs
 
-ctypedef struct fs_shard "fastsync_0_1_shard":
+ctypedef struct fs_shard "fastsync_0_2_shard":
     fs_rwlock lock
     fs_atomic_uptr viewed    # for a LockView, which counts its readers here
     uintptr_t padding[FS_SHARD_PADDING]
 
-ctypedef struct fs_sharded "fastsync_0_1_sharded":
+ctypedef struct fs_sharded "fastsync_0_2_sharded":
     uintptr_t padding[FS_SHARD_PADDING + 1]   # away from what stands before it
     fs_shard shard[FS_SHARDS]
 

@@ -26,7 +26,7 @@ from fastsync.raw.c_atomic_order cimport (
 # through the bucket lock of the word's address.
 
 # A word of any type.  Its C name carries the API's series: see fs_key in parking.pxd.
-ctypedef void* fs_word "fastsync_0_1_word"
+ctypedef void* fs_word "fastsync_0_2_word"
 
 cdef int word_wait(
     fs_word word, int kind, uint64_t expected, int order, int64_t deadline, int flags,

@@ -2,9 +2,9 @@
 #ifndef FASTSYNC_VERSION_H
 #define FASTSYNC_VERSION_H
 
-#define FASTSYNC_VERSION "0.1.0"
+#define FASTSYNC_VERSION "0.2.0"
 
 /* The attribute of the package by which it refuses what was compiled for another one. */
-#define FASTSYNC_MARKER "_compiled_for_0_1_0"
+#define FASTSYNC_MARKER "_compiled_for_0_2_0"
 
 #endif

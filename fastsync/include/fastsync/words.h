@@ -11,24 +11,24 @@
 
 #include "atomic.h"
 
-typedef struct { fs_atomic_u8 state; } fastsync_0_1_mutex;
-typedef fastsync_0_1_mutex fs_mutex;
+typedef struct { fs_atomic_u8 state; } fastsync_0_2_mutex;
+typedef fastsync_0_2_mutex fs_mutex;
 
 typedef struct {
     fs_atomic_uptr owner;
     fs_atomic_u32 count;
     fs_mutex mutex;
-} fastsync_0_1_remutex;
-typedef fastsync_0_1_remutex fs_remutex;
+} fastsync_0_2_remutex;
+typedef fastsync_0_2_remutex fs_remutex;
 
-typedef struct { fs_atomic_uptr mutex; } fastsync_0_1_condvar;
-typedef fastsync_0_1_condvar fs_condvar;
+typedef struct { fs_atomic_uptr mutex; } fastsync_0_2_condvar;
+typedef fastsync_0_2_condvar fs_condvar;
 
-typedef struct { fs_atomic_u64 state; } fastsync_0_1_semaphore;
-typedef fastsync_0_1_semaphore fs_semaphore;
+typedef struct { fs_atomic_u64 state; } fastsync_0_2_semaphore;
+typedef fastsync_0_2_semaphore fs_semaphore;
 
-typedef struct { fs_atomic_u8 state; } fastsync_0_1_event;
-typedef fastsync_0_1_event fs_event;
+typedef struct { fs_atomic_u8 state; } fastsync_0_2_event;
+typedef fastsync_0_2_event fs_event;
 
 typedef struct {
     uint32_t parties;
@@ -40,14 +40,14 @@ typedef struct {
     int running;
     int broken;
     fs_mutex lock;
-} fastsync_0_1_barrier;
-typedef fastsync_0_1_barrier fs_barrier;
+} fastsync_0_2_barrier;
+typedef fastsync_0_2_barrier fs_barrier;
 
-typedef struct { fs_atomic_uptr state; } fastsync_0_1_rwlock;
-typedef fastsync_0_1_rwlock fs_rwlock;
+typedef struct { fs_atomic_uptr state; } fastsync_0_2_rwlock;
+typedef fastsync_0_2_rwlock fs_rwlock;
 
-typedef struct { fs_atomic_u8 state; } fastsync_0_1_once;
-typedef fastsync_0_1_once fs_once;
+typedef struct { fs_atomic_u8 state; } fastsync_0_2_once;
+typedef fastsync_0_2_once fs_once;
 
 /* What a callback of the parking table is told. */
 typedef struct {
