@@ -126,7 +126,7 @@ def test_wheel_is_small():
             wheel.writestr(name, contents)
     size = len(archive.getvalue())
     print(f"the wheel has {size / 1e6:.2f} MB")
-    assert size < 1.0e6
+    assert size < 1.1e6
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at ELF files")

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -135,5 +136,5 @@ def test_a_result_is_kept_and_goes_into_the_page(tool, monkeypatch, tmp_path):
     assert "1 packages, 1 pairs of runs, 3 tests" in page
     row = "| janus 1.2 | `tests` | 3 passed | 2 passed, 1 failed |  | 3.13.0, with the GIL |"
     assert row in page
-    assert "(the first" not in page
+    assert not re.search(r"\(the first \d", page)
     assert "- janus 1.2, 3.13.0, with the GIL: m::a: threading passed, fastsync failure" in page

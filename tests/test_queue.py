@@ -902,6 +902,36 @@ def test_comparison_may_take_items_amid_a_put_or_get(opened, answer):
         assert sorted(got) == [0, 1, 2, 3, 4, 5, 9]
 
 
+@pytest.mark.parametrize("opened", [False, True])
+@pytest.mark.parametrize("size", range(2, 8))
+def test_comparison_of_a_get_may_leave_any_number_of_items(opened, size):
+    class Item:
+        takes = 0  # items that the next comparison takes
+
+        def __init__(self, key):
+            self.key = key
+
+        def __lt__(self, other):
+            takes, Item.takes = Item.takes, 0
+            for _ in range(takes):
+                got.append(queue.get_nowait().key)
+            return self.key < other.key
+
+    for takes in range(1, size + 1):
+        queue, got = fs.PriorityQueue(), []
+        if opened:
+            queue.queue  # noqa: B018
+        for key in range(size):
+            queue.put(Item(key))
+        Item.takes = takes
+        try:
+            got += [item.key for item in iter_items(queue)]
+        except stock.Empty:
+            pass  # of the get() in the comparison
+        got += [item.key for item in iter_items(queue)]
+        assert sorted(got) == [*range(size)]
+
+
 def iter_items(queue):
     while queue.qsize():
         try:

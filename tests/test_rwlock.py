@@ -593,12 +593,11 @@ def test_unlock_fair_hands_over_each_time(cls, way, wait_until):
         nonlocal waiting
         guard = getattr(lock, way)()
         waiting -= 1
-        others = waiting
         guard.unlock_fair()
         guard = getattr(lock, "try_" + way)()  # it is never free before the last one
-        if others and guard is not None:
-            stolen.append(others)
         if guard is not None:
+            if waiting:
+                stolen.append(waiting)
             guard.unlock()
 
     guard = getattr(lock, way)()

@@ -508,10 +508,14 @@ cdef object list_get(object heap):
     cdef fs_path path
     cdef Py_ssize_t child, last
     cdef int k
-    if type(heap) is not list or len(heap) < 2:
+    if type(heap) is not list:
         return heappop(heap)
     while True:
         last = len(heap) - 1
+        if last < 0:
+            raise Empty  # the comparisons took them all
+        if last == 0:
+            return heap.pop()
         path.length = 0
         path.at[0] = 0
         child = 1
@@ -527,8 +531,6 @@ cdef object list_get(object heap):
             path.length -= 1
         if last == len(heap) - 1:
             break  # else changed by a comparison
-        if len(heap) == 0:
-            raise Empty  # it took them all
     first = heap[0]
     moved = heap.pop()
     for k in range(path.length):
