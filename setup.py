@@ -182,13 +182,14 @@ class BuildExt(build_ext):
         return []  # a cross compiler that links no programs, perhaps
 
 
-def write_table(modules):
-    """_compiled.h: what _compiled.pyx knows of the other modules."""
+def write_table(folder):
+    """_compiled.h, beside the C of _compiled.pyx: what that knows of the other modules."""
+    modules = [name for name in sources() if name != COMPILED]
     text = "".join(f"PyObject *{start_of(module)}(void);\n" for module in modules)
     text += "typedef struct { const char *name; PyObject *(*definition)(void); } fs_module;\n"
     text += "static const fs_module fs_compiled[] = {\n"
     text += "".join(f'    {{"{module}", {start_of(module)}}},\n' for module in modules) + "};\n"
-    path = os.path.join(C_FILES, "fastsync", "_compiled.h")
+    path = os.path.join(folder, "fastsync", "_compiled.h")
     with contextlib.suppress(FileNotFoundError), open(path) as file:
         if file.read() == text:
             return
@@ -202,7 +203,7 @@ def extensions():
     modules = [Extension(name, [path], include_dirs=["fastsync/include"])
                for name, path in paths.items()]  # fmt: skip
     modules = cythonize(modules, build_dir=C_FILES, nthreads=2, compiler_directives=DIRECTIVES)
-    write_table([name for name in paths if name != COMPILED])
+    write_table(C_FILES)
     headers = glob("fastsync/include/fastsync/*.h") + glob(f"{C_FILES}/fastsync/*.h")
     # What a `# distutils:` line of a .pyx defines is for that module alone.
     own_macros = {module.sources[0]: module.define_macros for module in modules}

@@ -39,7 +39,9 @@ def main():
     files = [name for name in sys.argv[1:] if name.endswith(".pyx")]
     folders = [name for name in sys.argv[1:] if name not in files]
     with tempfile.TemporaryDirectory() as scratch:
-        complaints = translate(files or list(setup.sources().values()), (folders or [scratch])[0])
+        folder = (folders or [scratch])[0]
+        complaints = translate(files or list(setup.sources().values()), folder)
+        setup.write_table(folder)
     print("\n".join(complaints), file=sys.stderr, end="\n" if complaints else "")
     return 1 if complaints else 0
 
