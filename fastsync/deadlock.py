@@ -162,7 +162,7 @@ class _Moment:
         self.blockers = {thread: self._blockers(wait) for thread, wait in self.waits.items()}
 
     def _is_blocked(self, wait):
-        _, _, ident, way, forever, parked, settled, conditional, _, _, _ = wait
+        _, _, ident, way, forever, parked, settled, conditional, *_ = wait
         if not forever or way & _WAY == _SIGNAL:
             return False
         if way == _JOIN or parked or settled:
@@ -324,19 +324,11 @@ class _Names:
     """What is known of threads, at one moment."""
 
     def __init__(self):
-        self.frames = sys._current_frames()
         # Not enumerate(): that takes a lock, and this thread may hold it.
         self.threads = {ident: thread.name for ident, thread in _stdlib._active.copy().items()}
 
     def name(self, ident):
         return self.threads.get(ident, f"Thread-{ident}")
-
-    def stack(self, ident):
-        frame = self.frames.get(ident)
-        calls = traceback.extract_stack(frame) if frame is not None else []
-        while calls and calls[-1].filename in (__file__, joins.__file__):
-            calls.pop()
-        return traceback.StackSummary.from_list(calls)
 
 
 def _describe(moment, path):
@@ -358,10 +350,14 @@ def _describe_thread(moment, wait, held, hold, names):
         name=names.name(ident),
         holds=held,
         waits_for=wait[0].lock,
-        stack=names.stack(ident),
+        stack=_waiting_at(wait[11]),
         took=_summary(hold[5]) if hold is not None else traceback.StackSummary(),
         _wait=wait[9],
     )
+
+
+def _waiting_at(lines):
+    return _summary([line for line in lines if line[0] not in (__file__, joins.__file__)])
 
 
 def _summary(lines):
@@ -608,8 +604,10 @@ class _HangReport(Watch):
     def _look(self):
         now = time.monotonic()
         used = time.process_time()
+        # Without the GIL a frame of another thread is not looked into: it may be gone.
+        look = getattr(sys, "_is_gil_enabled", bool)() or sys.version_info < (3, 13)
         places = {
-            ident: (id(frame), frame.f_lasti)
+            ident: (id(frame), frame.f_lasti if look else 0)
             for ident, frame in sys._current_frames().items()
             if ident != self._ident
         }
@@ -625,8 +623,9 @@ class _HangReport(Watch):
 def hang_report(seconds=30.0):
     """Write what every thread waits for to stderr when nothing has moved for `seconds`.
 
-    Enables the detector. Nothing has moved: no thread is at another instruction than before, and
-    the process has used no processor time to speak of. Returns a Watch, whose stop() ends it.
+    Enables the detector. Nothing has moved: no thread is at another instruction than before
+    (without the GIL: in another call), and the process has used no processor time to speak of.
+    Returns a Watch, whose stop() ends it.
     """
     if not seconds > 0:
         raise ValueError("the time must be positive")
@@ -644,7 +643,9 @@ def format_threads(seconds=None):
     held, waits = holds.snapshot()
     names = _Names()
     own = {watch._ident for watch in _watches}
-    for ident in sorted(names.frames, key=names.name):
+    frames = sys._current_frames()
+    noted = {wait[2]: wait[11] for wait in waits}
+    for ident in sorted(frames, key=names.name):
         if ident in own:
             continue
         lines.append(f"  {names.name(ident)} (id {ident})\n")
@@ -660,7 +661,11 @@ def format_threads(seconds=None):
         for hold in held:
             if hold[2] == ident and hold[0].lock is not None:
                 lines.append(f"    holds     {_lock_name(hold[0].lock)}\n")
-        lines += _indented(names.stack(ident))
+        # Of a thread that is in no wait of ours: it stands still, as all have for some time.
+        stack = (
+            _waiting_at(noted[ident]) if ident in noted else traceback.extract_stack(frames[ident])
+        )
+        lines += _indented(stack)
     return "".join(lines)
 
 

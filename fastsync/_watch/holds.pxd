@@ -54,6 +54,7 @@ cdef struct fs_wait:
     PyObject* lock       # borrowed: the call has a reference
     fs_thread* thread    # NULL: the tables do not have this wait, or no longer
     uint64_t serial      # which wait it is
+    const fs_stack* where
     int way
     void* guard          # what will hold, or NULL
     bint blocks          # not just an attempt
@@ -82,7 +83,8 @@ cdef void begin_wait(fs_wait* wait, int way, bint blocks, bint forever) noexcept
 cdef void end_wait(fs_wait* wait, fs_hold* hold) noexcept
 
 # -- holds.  NULL when memory is short.
-cdef fs_hold* new_hold(Origin origin, int way, void* by, uint32_t depth) noexcept
+cdef fs_hold* new_hold(
+    Origin origin, int way, void* by, uint32_t depth, const fs_stack* where) noexcept
 # This thread is about to release; `whole`: all levels.
 cdef void forget_hold(Origin origin, int way, void* by, bint whole) noexcept
 # Under `records`: the same for a wait that releases, which gets the hold back, or NULL.

@@ -1,11 +1,16 @@
+from typing import TypeAlias
+
 from fastsync._watch.origins import Origin
 
 __pyx_capi__: dict[str, object]
 __test__: dict[str, str]
 
+_Stack: TypeAlias = list[tuple[str, int, str]]
+_Wait: TypeAlias = tuple[Origin, int, int, int, bool, int, bool, bool, int, int, bool, _Stack]
+
 def snapshot() -> tuple[
-    list[tuple[Origin, int, int, int, bool, list[tuple[str, int, str]]]],
-    list[tuple[Origin, int, int, int, bool, int, bool, bool, int, int, bool]],
+    list[tuple[Origin, int, int, int, bool, _Stack]],
+    list[_Wait],
 ]: ...
 def _forget_holds_of_dead_locks() -> None: ...
 def _before_fork() -> None: ...

@@ -326,13 +326,15 @@ cdef inline int held_way(int way) noexcept:
     return FS_EXCLUSIVE if way == FS_UPGRADE else way
 
 
-cdef fs_hold* new_hold(Origin origin, int way, void* by, uint32_t depth) noexcept:
+cdef fs_hold* new_hold(
+    Origin origin, int way, void* by, uint32_t depth, const fs_stack* where,
+) noexcept:
     cdef fs_hold* hold = <fs_hold*>malloc(sizeof(fs_hold))
     if hold != NULL:
         Py_INCREF(origin)
         hold.origin = <PyObject*>origin
         hold.guard = by
-        hold.where = capture_stack()
+        hold.where = where
         hold.way = held_way(way & FS_WAY)
         # The block of a generator may end in another thread.
         if way & FS_BLOCK and not is_suspendable(hold.where):
@@ -563,6 +565,7 @@ cdef void copy_all(copied* held, copied* waiting) noexcept:
                 waiting.asleep = wait.asleep and wait.patient
                 waiting.joined = wait.joined
                 waiting.serial = wait.serial
+                waiting.where = wait.where
                 waiting += 1
             thread = thread.next
 
@@ -578,7 +581,8 @@ def snapshot():
 
     (Origin, thread, ident, way, of a guard, stack) of each hold, and (Origin, thread, ident,
     way, waits for ever, parked, settled, for a condition, joined ident, serial,
-    asleep without a timeout) of each wait.
+    asleep without a timeout, stack) of each wait.  The stacks are what the threads themselves
+    have noted: to walk that of another thread, which may go on meanwhile, crashes 3.13t.
     """
     cdef size_t held, waiting, i
     cdef copied* all_held
@@ -611,7 +615,8 @@ def snapshot():
                 origin, all_waiting[i].number, all_waiting[i].ident, all_waiting[i].way,
                 bool(all_waiting[i].forever), all_waiting[i].parked,
                 bool(all_waiting[i].settled), bool(all_waiting[i].conditional),
-                all_waiting[i].joined, all_waiting[i].serial, bool(all_waiting[i].asleep)))
+                all_waiting[i].joined, all_waiting[i].serial, bool(all_waiting[i].asleep),
+                stack_lines(all_waiting[i].where)))
     finally:
         free(all_held)
         free(all_waiting)

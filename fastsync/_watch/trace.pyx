@@ -14,7 +14,9 @@ from fastsync._watch.holds cimport (
     locks_before, may_close_circle, new_hold, ORDERS, records,
 )
 from fastsync._watch.orders cimport forget_orders, note_orders
-from fastsync._watch.origins cimport known_origin, note_made, note_part, Origin, origin_of
+from fastsync._watch.origins cimport (
+    capture_stack, known_origin, note_made, note_part, Origin, origin_of,
+)
 from fastsync.raw.c_atomic cimport fs_u8_load_relaxed, fs_u8_store_relaxed
 from fastsync.raw.c_wait cimport FS_FOREVER, fs_now
 from fastsync.raw.parking cimport FS_ACQUIRED, FS_ERROR, FS_TIMEOUT
@@ -71,6 +73,7 @@ cdef bint prepare(fs_wait* wait, object lock, void* by) noexcept:
         return False
     Py_INCREF(origin)
     wait.origin = <PyObject*>origin
+    wait.where = capture_stack()
     return True
 
 
@@ -166,7 +169,7 @@ cdef int trace_lock(
         if not begun:
             finish(&wait, NULL)
     if result == FS_ACQUIRED and way & FS_WAY != FS_SIGNAL:
-        hold = new_hold(<Origin><object>wait.origin, way, by, 1)
+        hold = new_hold(<Origin><object>wait.origin, way, by, 1, wait.where)
     finish(&wait, hold)
     return result
 
@@ -183,7 +186,7 @@ cdef void trace_relock(
         begin_wait(&wait, way, True, True)
     remutex_unlock_inner(&records)
     take_noted(lock, way, FS_FOREVER, take, ctx)
-    finish(&wait, new_hold(<Origin><object>wait.origin, way, by, depth))
+    finish(&wait, new_hold(<Origin><object>wait.origin, way, by, depth, wait.where))
 
 
 # -- releases ----------------------------------------------------------------
@@ -292,7 +295,7 @@ cdef void trace_notified(fs_wait* wait) noexcept:
         return
     hold = wait.held
     if hold == NULL:
-        hold = new_hold(<Origin><object>wait.origin, wait.way, wait.guard, 1)
+        hold = new_hold(<Origin><object>wait.origin, wait.way, wait.guard, 1, wait.where)
     else:
         hold.next = NULL
     finish(wait, hold)
