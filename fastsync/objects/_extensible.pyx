@@ -92,7 +92,7 @@ cdef inline bint is_plain_type(PyTypeObject* cls) noexcept:
 
 
 cdef const fs_extensible* kind_of(object self) noexcept:
-    cdef int i
+    cdef int i = 0
     for i in range(kind_count):
         if isinstance(self, <type><PyObject*>kinds[i].cls):
             break
