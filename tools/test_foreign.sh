@@ -42,6 +42,8 @@ get_root() {
     done
     mkdir "$temporary/root"
     for package in "$temporary"/apt/files/*.deb; do dpkg -x "$package" "$temporary/root"; done
+    # Programs name their loader in /lib, which newer packages leave to the link that a system has.
+    [ -e "$temporary/root/lib" ] || ln -s usr/lib "$temporary/root/lib"
     mv "$temporary/root" "$root"
 }
 
