@@ -43,7 +43,7 @@ get_root() {
     mkdir "$temporary/root"
     for package in "$temporary"/apt/files/*.deb; do dpkg -x "$package" "$temporary/root"; done
     # Programs name their loader in /lib, which newer packages leave to the link that a system has.
-    [ -e "$temporary/root/lib" ] || ln -s usr/lib "$temporary/root/lib"
+    (cd "$temporary/root" && { [ -e lib ] || ln -s usr/lib lib; })
     mv "$temporary/root" "$root"
 }
 
