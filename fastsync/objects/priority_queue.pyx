@@ -190,6 +190,8 @@ cdef int heap_get(PriorityQueue self, void** item, bint serving) noexcept:
     cdef int result
     if ring_count(r) == 0:
         return ring_refuse(r, item, serving)
+    if ring_state(r) & FS_RING_AWAY:
+        return FS_RING_GONE  # as ring_get()
     if is_busy(self):
         return FS_RING_BUSY
     last = ring_count(r) - 1

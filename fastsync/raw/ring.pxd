@@ -245,6 +245,8 @@ cdef inline int ring_get(fs_ring* r, void** item, bint serving) noexcept nogil:
     cdef size_t count = ring_count(r)
     if count == 0:
         return ring_refuse(r, item, serving)
+    if ring_state(r) & FS_RING_AWAY:
+        return FS_RING_GONE  # the items have been copied, and not been dropped here yet
     if not serving and ring_state(r) & FS_RING_PUTTERS:
         return FS_RING_SERVE
     count -= 1
