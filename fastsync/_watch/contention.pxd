@@ -3,6 +3,10 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
 from cpython.object cimport PyObject
 
 from fastsync._watch.origins cimport fs_stack
+from fastsync.raw.c_atomic cimport (
+    fs_atomic_u32, fs_atomic_u8, fs_atomic_uptr, fs_u32_load_relaxed,
+)
+from fastsync.raw.c_wait cimport fs_bucket_lock
 
 # A raw lock's *_until, with FS_SIGNALS: FS_ACQUIRED, FS_TIMEOUT, FS_ERROR with an
 # exception set, or an answer of the lock's own (> FS_ACQUIRED): nothing was taken.
@@ -13,8 +17,8 @@ cdef enum:
 
 # One release that others waited for.
 cdef struct fs_release:
-    uint32_t users             # waits that name it, and the releaser until it is done
-    bint done                  # `stack` is there
+    fs_atomic_uptr users       # waits that name it, and the releaser until it is done
+    fs_atomic_u8 done          # `stack` is there
     uint64_t thread
     const fs_stack* stack
 
@@ -37,6 +41,20 @@ cdef struct fs_waiting:
     int share_count
     fs_share shares[SHARES]
     fs_waiting* next
+
+cdef struct fs_waits_bucket:
+    fs_bucket_lock lock
+    fs_atomic_u32 count       # written under the lock
+    fs_waiting* first
+
+cdef fs_waits_bucket* waits_table  # of 512
+
+cdef inline fs_waits_bucket* bucket_of(uintptr_t key) noexcept nogil:
+    return &waits_table[(<uint64_t>key * <uint64_t>0x9E3779B97F4A7C15u) >> 55]
+
+cdef inline bint may_be_waited_for(uintptr_t key) noexcept nogil:
+    # relaxed: a thread that begins to wait only now does not wait for this section
+    return fs_u32_load_relaxed(&bucket_of(key).count) != 0
 
 # take(ctx, deadline), timed if it does not succeed at once.
 cdef int contend(object lock, int way, int64_t deadline, fs_take take, void* ctx) noexcept

@@ -24,7 +24,9 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 
 from fastsync.raw.c_atomic cimport (
-    fs_atomic_u32, fs_u32_fetch_add_relaxed, fs_u32_load_relaxed, fs_u32_store_relaxed,
+    fs_u32_fetch_add_relaxed, fs_u32_load_relaxed, fs_u32_store_relaxed, fs_u8_load_acquire,
+    fs_u8_store_relaxed, fs_u8_store_release, fs_uptr_fetch_add_relaxed, fs_uptr_fetch_sub_acq_rel,
+    fs_uptr_store_relaxed,
 )
 from fastsync.raw.c_python cimport PyThreadState, fs_attach, fs_detach
 from fastsync.raw.c_wait cimport (
@@ -51,11 +53,6 @@ cdef enum:
     SLOTS = 1000       # of the time line: more, and two become one
     FIRST_SLOT_NS = 10000000
 
-cdef struct fs_waits_bucket:
-    fs_bucket_lock lock
-    fs_atomic_u32 count       # written under the lock
-    fs_waiting* first
-
 # A wait that was kept and has ended.
 cdef struct fs_waited:
     fs_waiting wait
@@ -63,7 +60,8 @@ cdef struct fs_waited:
     fs_waited* next
 
 cdef fs_waits_bucket table[BUCKETS]
-cdef fs_bucket_lock books     # guards what follows, and all `users` and `done`
+waits_table = table
+cdef fs_bucket_lock books     # guards what follows
 cdef fs_waited* ended = NULL
 cdef size_t ended_count = 0
 cdef bint draining = False
@@ -71,10 +69,6 @@ cdef int64_t rate_ns = 10000
 
 
 # -- waits -------------------------------------------------------------------
-
-cdef inline fs_waits_bucket* bucket_of(uintptr_t key) noexcept:
-    return &table[(<uint64_t>key * <uint64_t>0x9E3779B97F4A7C15u) >> 55]
-
 
 cdef inline void lock_bucket(fs_waits_bucket* bucket) noexcept:
     if fs_bucket_lock_acquire(&bucket.lock, fork_epoch()):
@@ -183,20 +177,20 @@ cdef void keep(fs_waiting* waiting, int64_t duration) noexcept:
 
 cdef void forget_shares(fs_waiting* waiting) noexcept:
     cdef int i
-    if waiting.share_count == 0:
-        return
-    fs_bucket_lock_acquire(&books, fork_epoch())
     for i in range(waiting.share_count):
         drop_user(waiting.shares[i].release)
-    fs_bucket_lock_release(&books, fork_epoch())
     waiting.share_count = 0
 
 
 cdef void drop_user(fs_release* release) noexcept:
-    """Under `books`."""
-    release.users -= 1
-    if release.users == 0:
+    # acq_rel: what each user did with it comes before the last one frees it
+    if fs_uptr_fetch_sub_acq_rel(&release.users, 1) == 1:
         free(release)
+
+
+cdef inline void add_user(fs_release* release) noexcept:
+    # relaxed: the caller is a user
+    fs_uptr_fetch_add_relaxed(&release.users, 1)
 
 
 cdef int contend(object lock, int way, int64_t deadline, fs_take take, void* ctx) noexcept:
@@ -217,8 +211,7 @@ cdef fs_release* contention_release(uintptr_t key) noexcept:
     cdef fs_release* release = NULL
     cdef fs_waiting* waiting
     cdef int64_t now
-    # relaxed: who begins to wait only now does not wait for this section
-    if fs_u32_load_relaxed(&bucket.count) == 0:
+    if not may_be_waited_for(key):
         return NULL
     lock_bucket(bucket)
     now = fs_now()
@@ -229,8 +222,9 @@ cdef fs_release* contention_release(uintptr_t key) noexcept:
                 release = <fs_release*>malloc(sizeof(fs_release))
                 if release == NULL:
                     break
-                release.users = 1
-                release.done = False
+                # relaxed, both: the bucket lock shows it to others
+                fs_uptr_store_relaxed(&release.users, 1)
+                fs_u8_store_relaxed(&release.done, False)
                 release.thread = PyThreadState_GetID(PyThreadState_Get())
                 release.stack = NULL
             add_share(waiting, release, now)
@@ -244,50 +238,44 @@ cdef void add_share(fs_waiting* waiting, fs_release* release, int64_t now) noexc
     cdef int64_t ns = now - waiting.charged
     cdef fs_share* last = &waiting.shares[SHARES - 1]
     waiting.charged = now
-    fs_bucket_lock_acquire(&books, fork_epoch())
     if waiting.share_count < SHARES:
         waiting.shares[waiting.share_count].release = release
         waiting.shares[waiting.share_count].ns = ns
         waiting.share_count += 1
-        release.users += 1
+        add_user(release)
     else:
         # No room: one of the last two stands for both, in proportion to their time.
         if random_share(<uint64_t>now ^ <uintptr_t>waiting) * (last.ns + ns) < ns:
             drop_user(last.release)
             last.release = release
-            release.users += 1
+            add_user(release)
         last.ns += ns
-    fs_bucket_lock_release(&books, fork_epoch())
 
 
 cdef void contention_released(fs_release* release) noexcept:
-    cdef const fs_stack* stack
     cdef PyObject *kind
     cdef PyObject *value
     cdef PyObject *traceback
     cdef bint full
+    release.stack = capture_stack()
+    fs_u8_store_release(&release.done, True)  # release: pairs with the acquire in is_done
+    drop_user(release)
+    fs_bucket_lock_acquire(&books, fork_epoch())
+    full = ended_count >= DRAIN_AT
+    fs_bucket_lock_release(&books, fork_epoch())
     PyErr_Fetch(&kind, &value, &traceback)
     try:
         note_thread()
-        stack = capture_stack()
-        fs_bucket_lock_acquire(&books, fork_epoch())
-        release.stack = stack
-        release.done = True
-        drop_user(release)
-        full = ended_count >= DRAIN_AT
-        fs_bucket_lock_release(&books, fork_epoch())
         if full:
             drain()
     except BaseException:
-        pass  # memory is short: some waits are not in the report
+        pass  # memory is short: some waits are not in the report, or a thread has no name
     PyErr_Restore(kind, value, traceback)
 
 
 cdef void contention_unreleased(fs_release* release) noexcept:
-    fs_bucket_lock_acquire(&books, fork_epoch())
-    release.done = True
+    fs_u8_store_release(&release.done, True)  # release: as in contention_released
     drop_user(release)
-    fs_bucket_lock_release(&books, fork_epoch())
 
 
 # -- adding up ---------------------------------------------------------------
@@ -313,6 +301,11 @@ cdef int note_thread() except -1:
     ident = fs_thread_id()
     known_threads[number] = getattr(_threading._active.get(ident), "_name", None), ident
     return 0
+
+
+cdef inline bint is_done(fs_release* release) noexcept:
+    # acquire: pairs with the release in contention_released and contention_unreleased
+    return fs_u8_load_acquire(&release.done)
 
 
 cdef inline void add(const fs_key* key, double weight, double ns) noexcept:
@@ -375,7 +368,7 @@ cdef void add_shares(fs_key* key, fs_waiting* wait, int64_t duration, double wei
         if i == wait.share_count - 1:
             ns += wait.since + duration - wait.charged
         key.holder = release.thread
-        key.held = release.stack if release.done else NULL
+        key.held = release.stack if is_done(release) else NULL
         add(key, weight, weight * ns)
 
 
@@ -460,10 +453,8 @@ cdef void await_releasers(fs_waiting* wait) noexcept:
     cdef int i, patience
     for patience in range(100):
         done = True
-        fs_bucket_lock_acquire(&books, fork_epoch())
         for i in range(wait.share_count):
-            done = done and wait.shares[i].release.done
-        fs_bucket_lock_release(&books, fork_epoch())
+            done = done and is_done(wait.shares[i].release)
         if done:
             return
         fs_yield()

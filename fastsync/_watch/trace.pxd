@@ -7,17 +7,20 @@ all that they cost while nobody looks:
         return mutex_lock_until(<fs_mutex*>mutex, deadline, FS_SIGNALS)
 
     cdef bint acquire(Lock self, int64_t deadline) except -1:
-        if tracing():
+        if tracing() and (detecting() or not mutex_try_lock(&self.mutex)):
             return trace_lock(self, FS_EXCLUSIVE, deadline, NULL, take_word, &self.mutex)
-        return mutex_lock_until(&self.mutex, deadline, FS_SIGNALS)
+        ...
 
     cdef int release(Lock self) except -1:
         cdef fs_section section
-        if tracing():
+        if tracing() and noting_release(self):
             trace_release(&section, self, FS_EXCLUSIVE, NULL)
             result = mutex_unlock(&self.mutex)
             trace_released(&section)
         ...
+
+The profile notes only what has to wait, so a call that gets its lock at once, or a release
+that no thread waits for, may pass by the hooks when the detector is off.
 
 What is noted is true.  A hold is noted after the lock was taken, and forgotten
 before it is released.  A hold belongs to a guard, where there is one (its address
@@ -29,9 +32,10 @@ attached thread state, and outside of trace_lock, none raises; an exception that
 set stays set.
 """
 from libc.stdint cimport int64_t, uint32_t, uintptr_t
+from cpython.object cimport PyObject
 
 from fastsync.raw.c_atomic cimport fs_atomic_u8, fs_u8_load_relaxed
-from fastsync._watch.contention cimport fs_release, fs_take
+from fastsync._watch.contention cimport fs_release, fs_take, may_be_waited_for
 # How a lock is held, or what a thread waits for; one call that waits.
 from fastsync._watch.holds cimport (
     FS_BLOCK, FS_EXCLUSIVE, FS_ITEM, FS_JOIN, FS_PERMIT, FS_REENTRANT, FS_ROOM, FS_SHARED,
@@ -45,9 +49,18 @@ cdef enum:
 
 
 cdef inline bint tracing() noexcept nogil:
-    """Whether anybody looks."""
+    """Whether the detector or the profile is on."""
     # relaxed: a hook that comes too late or too early looks again under a lock
     return fs_u8_load_relaxed(&trace_flag) != 0
+
+
+cdef inline bint detecting() noexcept nogil:
+    return fs_u8_load_relaxed(&trace_flag) & FS_DETECTING  # relaxed: as tracing()
+
+
+cdef inline bint noting_release(object lock) noexcept:
+    """Whether a release must be noted: a profile notes only those that others wait for."""
+    return detecting() or may_be_waited_for(<uintptr_t><PyObject*>lock)
 
 
 # One release.

@@ -35,10 +35,6 @@ cdef enum:
     LAST_LOOK_NS = 1000000000
 
 
-cdef inline bint detecting() noexcept:
-    return fs_u8_load_relaxed(&trace_flag) & FS_DETECTING  # relaxed: as tracing()
-
-
 cdef inline bint profiling() noexcept:
     return fs_u8_load_relaxed(&trace_flag) & FS_PROFILING  # relaxed: as tracing()
 

@@ -1,7 +1,7 @@
 """Lock, for Cython code that is handed one."""
 from libc.stdint cimport int64_t
 
-from fastsync._watch.trace cimport FS_EXCLUSIVE, trace_lock, tracing
+from fastsync._watch.trace cimport tracing
 from fastsync.objects._extensible cimport checked
 from fastsync.objects._slots cimport fs_call
 from fastsync.raw.c_wait cimport FS_FOREVER
@@ -32,6 +32,7 @@ cdef object reduce_as(object self, type original)
 
 cdef int take_word(void* mutex, int64_t deadline) noexcept
 cdef int word_retake(object lock, fs_mutex* m) except -1
+cdef bint word_acquire_traced(object lock, fs_mutex* m, int64_t deadline, int block) except -1
 cdef int word_release_traced(object lock, fs_mutex* m) except -1
 
 
@@ -39,7 +40,7 @@ cdef int word_release_traced(object lock, fs_mutex* m) except -1
 # a `with` statement, else 0.
 cdef inline bint word_acquire(object lock, fs_mutex* m, int64_t deadline, int block) except -1:
     if tracing():
-        return trace_lock(lock, FS_EXCLUSIVE | block, deadline, NULL, take_word, m)
+        return word_acquire_traced(lock, m, deadline, block)
     return checked(mutex_lock_until(m, deadline, FS_SIGNALS))
 
 

@@ -13,8 +13,8 @@ from libc.stdint cimport int64_t
 from cpython.object cimport PyObject
 
 from fastsync._watch.trace cimport (
-    FS_BLOCK, FS_EXCLUSIVE, fs_section, trace_disowned, trace_made, trace_release, trace_released,
-    trace_relock, tracing,
+    detecting, FS_BLOCK, FS_EXCLUSIVE, fs_section, noting_release, trace_disowned, trace_lock,
+    trace_made, trace_release, trace_released, trace_relock, tracing,
 )
 from fastsync.objects._extensible cimport address, offset, refuse_call, refuse_pickling
 from fastsync.objects._slots cimport (
@@ -24,7 +24,8 @@ from fastsync.objects._timeouts cimport is_false_alone, is_timeout_alone, lock_d
 from fastsync.raw.c_python cimport fs_constant
 from fastsync.raw.c_wait cimport FS_FOREVER
 from fastsync.raw.mutex cimport (
-    fs_mutex, mutex_is_locked, mutex_lock, mutex_lock_until, mutex_reset, mutex_unlock,
+    fs_mutex, mutex_is_locked, mutex_lock, mutex_lock_until, mutex_reset, mutex_try_lock,
+    mutex_unlock,
 )
 from fastsync.raw.parking cimport FS_ACQUIRED, FS_SIGNALS
 
@@ -101,10 +102,19 @@ cdef int word_retake(object lock, fs_mutex* m) except -1:
     return 0
 
 
+cdef bint word_acquire_traced(object lock, fs_mutex* m, int64_t deadline, int block) except -1:
+    if not detecting() and mutex_try_lock(m):
+        return True
+    return trace_lock(lock, FS_EXCLUSIVE | block, deadline, NULL, take_word, m)
+
+
 cdef int word_release_traced(object lock, fs_mutex* m) except -1:
     cdef fs_section section
     cdef int result
-    if mutex_is_locked(m):
+    if not noting_release(lock):
+        if mutex_unlock(m) == 0:
+            return 0
+    elif mutex_is_locked(m):
         trace_release(&section, lock, FS_EXCLUSIVE, NULL)
         result = mutex_unlock(m)
         trace_released(&section)

@@ -42,8 +42,8 @@ from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 
 from fastsync._watch.contention cimport fs_take
 from fastsync._watch.trace cimport (
-    FS_BLOCK, FS_EXCLUSIVE, fs_section, trace_changed, trace_disowned, trace_lock, trace_release,
-    trace_released, trace_relock, tracing,
+    detecting, FS_BLOCK, FS_EXCLUSIVE, fs_section, noting_release, trace_changed, trace_disowned,
+    trace_lock, trace_release, trace_released, trace_relock, tracing,
 )
 from fastsync.objects._slots cimport (
     collect_by, discard, end_in, forbid_instances, fs_traverse, make_context_manager, publish,
@@ -130,6 +130,9 @@ cdef inline void release(_Mutex m, PyObject* guard, bint fair) noexcept:
 
 cdef void release_traced(_Mutex m, PyObject* guard, bint fair) noexcept:
     cdef fs_section section
+    if not noting_release(m):
+        unlock_word(&m.word, fair or m.fair)
+        return
     trace_release(&section, m, FS_EXCLUSIVE, guard)
     unlock_word(&m.word, fair or m.fair)
     trace_released(&section)
@@ -230,8 +233,9 @@ cdef PyObject* first_guard(_Mutex m) except NULL:
 cdef PyObject* enter_block(_Mutex m) except NULL:
     cdef PyObject* guard
     if tracing():
-        return enter_traced(m)
-    if take_word(&m.word, FS_FOREVER) != FS_ACQUIRED:
+        if detecting() or take_word(&m.word, 0) != FS_ACQUIRED:
+            return enter_traced(m)
+    elif take_word(&m.word, FS_FOREVER) != FS_ACQUIRED:
         return NULL  # a signal handler raised
     guard = kept_guard(m)
     if guard == NULL:
@@ -241,7 +245,7 @@ cdef PyObject* enter_block(_Mutex m) except NULL:
 
 
 cdef PyObject* enter_traced(_Mutex m) except NULL:
-    """The same for the detector, which knows the hold by its guard."""
+    """The same for the detector, which knows the hold by its guard, and for a wait."""
     cdef PyObject* guard = new_guard(m)
     try:
         take(m, FS_FOREVER, guard, FS_BLOCK)

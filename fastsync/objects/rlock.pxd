@@ -1,9 +1,7 @@
 """RLock, for Cython code that is handed one."""
 from libc.stdint cimport int64_t, UINT32_MAX, uint32_t
 
-from fastsync._watch.trace cimport (
-    FS_REENTRANT, fs_section, trace_lock, trace_release, trace_released, tracing,
-)
+from fastsync._watch.trace cimport tracing
 from fastsync.objects._extensible cimport checked
 from fastsync.objects._slots cimport fs_call
 from fastsync.raw.c_wait cimport FS_FOREVER
@@ -28,11 +26,15 @@ cdef inline fs_remutex* rlock_word(RLock lock) noexcept nogil:
 
 # -- between the modules of this package; not for others ---------------------
 
+cdef bint remutex_acquire_traced(object lock, fs_remutex* m, int64_t deadline) except -1
+cdef int remutex_release_traced(object lock, fs_remutex* m) noexcept
+
+
 cdef inline bint remutex_acquire(object lock, fs_remutex* m, int64_t deadline) except -1:
     if remutex_count(m) == UINT32_MAX and remutex_is_mine(m):
         raise OverflowError("Internal lock count overflowed")
     if tracing():
-        return trace_lock(lock, FS_REENTRANT, deadline, NULL, take_remutex, m)
+        return remutex_acquire_traced(lock, m, deadline)
     return checked(remutex_lock_until(m, deadline, FS_SIGNALS))
 
 
@@ -46,17 +48,7 @@ cdef inline bint remutex_acquire_within(object lock, fs_remutex* m, int64_t ns) 
 
 
 cdef inline int remutex_release(object lock, fs_remutex* m) except -1:
-    cdef fs_section section
-    cdef int result
-    if not tracing():
-        result = remutex_unlock(m)
-    elif not remutex_is_mine(m):
-        result = -1
-    else:
-        trace_release(&section, lock, FS_REENTRANT, NULL)
-        result = remutex_unlock(m)
-        trace_released(&section)
-    if result < 0:
+    if (remutex_release_traced(lock, m) if tracing() else remutex_unlock(m)) < 0:
         raise RuntimeError("cannot release un-acquired lock")
     return 0
 

@@ -14,8 +14,8 @@ from cpython.number cimport PyNumber_Index
 from cpython.object cimport PyObject
 
 from fastsync._watch.trace cimport (
-    FS_REENTRANT, fs_section, trace_disowned, trace_made, trace_release_all, trace_released,
-    trace_relock, tracing,
+    detecting, FS_REENTRANT, fs_section, noting_release, trace_disowned, trace_lock, trace_made,
+    trace_release, trace_release_all, trace_released, trace_relock, tracing,
 )
 from fastsync.objects._extensible cimport address, offset, refuse_call
 from fastsync.objects._slots cimport (
@@ -30,6 +30,7 @@ from fastsync.raw.mutex cimport mutex_is_locked, mutex_lock, mutex_reset, mutex_
 from fastsync.raw.parking cimport FS_ACQUIRED, FS_SIGNALS
 from fastsync.raw.remutex cimport (
     fs_remutex, remutex_count, remutex_is_mine, remutex_lock_until, remutex_own, remutex_set_count,
+    remutex_try_lock, remutex_unlock,
 )
 
 import _thread
@@ -66,6 +67,27 @@ cdef void remutex_reset(fs_remutex* m) noexcept:
     remutex_set_count(m, 0)
     fs_uptr_store_relaxed(&m.owner, 0)  # relaxed: a fork's child has one thread
     mutex_reset(&m.mutex)
+
+
+cdef bint remutex_acquire_traced(object lock, fs_remutex* m, int64_t deadline) except -1:
+    if not detecting() and remutex_try_lock(m):
+        return True
+    return trace_lock(lock, FS_REENTRANT, deadline, NULL, take_remutex, m)
+
+
+cdef int remutex_release_traced(object lock, fs_remutex* m) noexcept:
+    """As remutex_unlock."""
+    cdef fs_section section
+    cdef int result
+    if not remutex_is_mine(m):
+        return -1
+    # An inner level lets no thread go on: only the detector counts it.
+    if not (noting_release(lock) if remutex_count(m) == 1 else detecting()):
+        return remutex_unlock(m)
+    trace_release(&section, lock, FS_REENTRANT, NULL)
+    result = remutex_unlock(m)
+    trace_released(&section)
+    return result
 
 
 cdef uint32_t remutex_let_go(fs_remutex* m) noexcept nogil:
