@@ -19,10 +19,12 @@ cdef extern from "Python.h":
 
 
 cdef class _Ring:
+    # First, so that a put or a get touches two cache lines: the head of the object, whose
+    # reference count each call changes, and the ring, wherever the allocator has placed it.
+    cdef fs_ring ring
     cdef object __weakref__
     cdef object parts           # of an opened queue; written under the ring's lock
     cdef PyObject* attributes   # the instance's __dict__, NULL until needed
-    cdef fs_ring ring
 
     # Of a ring whose order is its own (FS_RING_SORTED): ring_put() and ring_get(), which may
     # also come to COMPARE or BUSY; what then compares, called under the lock and returning

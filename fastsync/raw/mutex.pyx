@@ -2,7 +2,7 @@
 from libc.stdint cimport int64_t, uint8_t, uintptr_t
 
 from fastsync.raw.c_atomic cimport (
-    fs_u8_cas_acquire, fs_u8_cas_relaxed, fs_u8_cas_release, fs_u8_fetch_and_relaxed,
+    fs_pause, fs_u8_cas_acquire, fs_u8_cas_relaxed, fs_u8_cas_release, fs_u8_fetch_and_relaxed,
     fs_u8_load_relaxed, fs_u8_store_release,
 )
 from fastsync.raw.c_python cimport fs_attach, fs_detach, fs_may_spin, PyThreadState
@@ -49,6 +49,23 @@ cdef void mutex_set_mark(fs_mutex* m, uint8_t held) noexcept nogil:
         pass
 
 
+# How often to look, attached, for a lock that is held for some instructions: about 1 us.
+# To detach, yield and look again after 8 us, as mutex_spin does, would cost two threads that
+# use one queue most of their time.  Longer is of no use: then its owner does not run.
+cdef enum:
+    INNER_LOOKS = 30
+
+
+cdef bint mutex_spin_attached(fs_mutex* m) noexcept nogil:
+    """mutex_spin for an inner lock: see mutex_lock_inner."""
+    cdef int i
+    for i in range(INNER_LOOKS):
+        fs_pause()
+        if not mutex_is_locked(m) and mutex_take(m, FS_MUTEX_LOCKED):
+            return True
+    return False
+
+
 cdef bint mutex_spin(fs_mutex* m, int64_t deadline, int flags) noexcept nogil:
     """Look for a while whether it gets free; whether it is ours now."""
     cdef PyThreadState* state = fs_detach()
@@ -71,8 +88,12 @@ cdef int mutex_lock_slow(fs_mutex* m, int64_t deadline, int flags) noexcept nogi
     cdef int result
     cdef uintptr_t token
     cdef uint8_t held = mutex_held_state(flags)
-    cdef uint8_t seen = fs_u8_load_relaxed(&m.state)  # relaxed: the CAS decides
-    cdef int64_t since = fs_ticks()
+    cdef uint8_t seen
+    cdef int64_t since
+    if flags & TAKE_ATTACHED and mutex_spin_attached(m):
+        return FS_ACQUIRED
+    seen = fs_u8_load_relaxed(&m.state)  # relaxed: the CAS decides
+    since = fs_ticks()
     while True:
         if not seen & FS_MUTEX_LOCKED:
             # Free: take it, even past a queue.
