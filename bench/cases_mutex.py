@@ -13,6 +13,10 @@ def ours(kind, arguments=""):
     return f"from fastsync import {kind}; x = {kind}({arguments})"
 
 
+# The functions get what they use as arguments: 3.13t takes a lock for each use of a variable of
+# an enclosing function, and threads that share one wait for that.
+
+
 def queue_of_threading(slots):
     """put(item) and get() of a bounded queue on threading.Condition."""
     import threading
@@ -21,14 +25,14 @@ def queue_of_threading(slots):
     empty, full = threading.Condition(lock), threading.Condition(lock)
     items = deque()
 
-    def put(item):
+    def put(item, empty=empty, full=full, items=items, slots=slots):
         with full:
             while len(items) == slots:
                 full.wait()
             items.append(item)
             empty.notify()
 
-    def get():
+    def get(empty=empty, full=full, items=items):
         with empty:
             while not items:
                 empty.wait()
@@ -45,7 +49,7 @@ def queue_of_fastsync(slots):
 
     mutex, empty, full = Mutex(deque()), Condvar(), Condvar()
 
-    def put(item):
+    def put(item, mutex=mutex, empty=empty, full=full, slots=slots):
         with mutex as guard:
             items = guard.value
             while len(items) == slots:
@@ -53,7 +57,7 @@ def queue_of_fastsync(slots):
             items.append(item)
             empty.notify_one()
 
-    def get():
+    def get(mutex=mutex, empty=empty, full=full):
         with mutex as guard:
             items = guard.value
             while not items:
@@ -70,19 +74,21 @@ def messages(run, make, producers, consumers, slots):
     import threading
 
     put, get = make(slots)
-    end = time.perf_counter() + (0.02 if run.tiny else run.seconds)
     counts = [0] * consumers
 
-    def produce():
+    def produce(put, end):
         while time.perf_counter() < end:
             put(1)
 
-    def consume(index):
+    def consume(index, get):
+        count = 0
         while get() is not None:
-            counts[index] += 1
+            count += 1
+        counts[index] = count
 
-    makers = [threading.Thread(target=produce) for _ in range(producers)]
-    takers = [threading.Thread(target=consume, args=(i,)) for i in range(consumers)]
+    end = time.perf_counter() + (0.02 if run.tiny else run.seconds)
+    makers = [threading.Thread(target=produce, args=(put, end)) for _ in range(producers)]
+    takers = [threading.Thread(target=consume, args=(i, get)) for i in range(consumers)]
     start = time.perf_counter()
     for thread in makers + takers:
         thread.start()

@@ -54,6 +54,9 @@ def full_heap(setup, form):
 
 
 # -- threads -------------------------------------------------------------------------
+#
+# What the threads use they get as arguments: 3.13t takes a lock for each use of a variable
+# of an enclosing function, and threads that share one wait for that.
 
 
 def made(which, kind, limit):
@@ -102,19 +105,19 @@ def items(run, which, kind, limit, producers, consumers):
     end = time.perf_counter() + (0.02 if run.tiny else run.seconds)
     counts = [0] * consumers
 
-    def produce():
+    def produce(put, end):
         while time.perf_counter() < end:
             for _ in range(100):
                 put(1)
 
-    def consume(index):
+    def consume(index, get):
         count = 0
         while get() is not None:
             count += 1
         counts[index] = count
 
-    makers = [threading.Thread(target=produce) for _ in range(producers)]
-    takers = [threading.Thread(target=consume, args=(i,)) for i in range(consumers)]
+    makers = [threading.Thread(target=produce, args=(put, end)) for _ in range(producers)]
+    takers = [threading.Thread(target=consume, args=(i, get)) for i in range(consumers)]
     start = time.perf_counter()
     for thread in makers + takers:
         thread.start()
@@ -153,17 +156,20 @@ def ping_pong(run, which):
     if which == "queue" and not run.tiny:
         rounds = 4000
 
-    def echo():
+    def echo(get, put):
         for _ in range(rounds):
-            here[0](there[1]())
+            put(get())
 
-    thread = threading.Thread(target=echo)
+    def call_and_answer(put, get):
+        start = time.perf_counter()
+        for _ in range(rounds):
+            put(1)
+            get()
+        return time.perf_counter() - start
+
+    thread = threading.Thread(target=echo, args=(there[1], here[0]))
     thread.start()
-    start = time.perf_counter()
-    for _ in range(rounds):
-        there[0](1)
-        here[1]()
-    seconds = time.perf_counter() - start
+    seconds = call_and_answer(there[0], here[1])
     thread.join()
     return seconds / rounds
 
@@ -177,7 +183,7 @@ def hand_over(run, which):
 
     condition, turn = ours.Condition(), [0]
 
-    def play(mine):
+    def play(mine, condition, turn):
         for _ in range(rounds):
             with condition:
                 while turn[0] != mine:
@@ -185,10 +191,10 @@ def hand_over(run, which):
                 turn[0] = 1 - mine
                 condition.notify()
 
-    thread = threading.Thread(target=play, args=(1,))
+    thread = threading.Thread(target=play, args=(1, condition, turn))
     thread.start()
     start = time.perf_counter()
-    play(0)
+    play(0, condition, turn)
     thread.join()
     return (time.perf_counter() - start) / rounds / 2
 

@@ -4,6 +4,7 @@ import importlib
 import os
 import threading
 import time
+from functools import partial
 
 from harness import Goal, call
 
@@ -48,10 +49,7 @@ def condition_pingpong(run, module):
     types = importlib.import_module(module)
 
     def trial(turns):
-        condition = types.Condition()
-        state = [0]
-
-        def play(me):
+        def play(me, condition, state):
             for _ in range(turns):
                 with condition:
                     while state[0] != me:
@@ -59,7 +57,8 @@ def condition_pingpong(run, module):
                     state[0] = 1 - me
                     condition.notify()
 
-        return run_pinned([lambda: play(0), lambda: play(1)])
+        condition, state = types.Condition(), [0]
+        return run_pinned([partial(play, me, condition, state) for me in (0, 1)])
 
     return repeated(run, trial)
 
@@ -68,19 +67,18 @@ def signal_pingpong(run, make, give, take):
     """Two threads wake each other in turn, each through an object of its own: a round trip."""
 
     def trial(turns):
-        one, two = make(), make()
-
-        def serve():
+        def serve(one, two, give, take):
             for _ in range(turns):
                 give(two)
                 take(one)
 
-        def answer():
+        def answer(one, two, give, take):
             for _ in range(turns):
                 take(two)
                 give(one)
 
-        return run_pinned([serve, answer])
+        one, two = make(), make()
+        return run_pinned([partial(play, one, two, give, take) for play in (serve, answer)])
 
     return repeated(run, trial)
 
@@ -117,13 +115,11 @@ def barrier_rounds(run, module, parties):
     types = importlib.import_module(module)
 
     def trial(turns):
-        barrier = types.Barrier(parties)
-
-        def meet():
+        def meet(barrier):
             for _ in range(turns):
                 barrier.wait()
 
-        return run_pinned([meet] * parties)
+        return run_pinned([partial(meet, types.Barrier(parties))] * parties)
 
     return repeated(run, trial)
 

@@ -49,18 +49,21 @@ cdef void mutex_set_mark(fs_mutex* m, uint8_t held) noexcept nogil:
         pass
 
 
-# How often to look, attached, for a lock that is held for some instructions: about 1 us.
-# To detach, yield and look again after 8 us, as mutex_spin does, would cost two threads that
-# use one queue most of their time.  Longer is of no use: then its owner does not run.
+# How often to look, attached, for a lock that is held for some instructions.  A microsecond
+# between two looks lets its owner use it ten or twenty times, in its own cache.  To detach,
+# yield and look again after 8 us, as mutex_spin does, would cost two threads that use one
+# queue most of their time.  docs/spin-policy.md has the numbers.
 cdef enum:
-    INNER_LOOKS = 30
+    INNER_LOOKS = 5
+    INNER_PAUSES = 40
 
 
 cdef bint mutex_spin_attached(fs_mutex* m) noexcept nogil:
     """mutex_spin for an inner lock: see mutex_lock_inner."""
-    cdef int i
-    for i in range(INNER_LOOKS):
-        fs_pause()
+    cdef int look, i
+    for look in range(INNER_LOOKS):
+        for i in range(INNER_PAUSES):
+            fs_pause()
         if not mutex_is_locked(m) and mutex_take(m, FS_MUTEX_LOCKED):
             return True
     return False
