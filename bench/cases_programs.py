@@ -88,7 +88,7 @@ QUEUES = [
         200_000 if not bound else 100_000,
         pairs,
         bound,
-        limit=1.5,
+        limit=4,
         title=f"queue.Queue({bound or ''}), {pairs} producer{'s' * (pairs > 1)}"
         f" and {pairs} consumer{'s' * (pairs > 1)}: items",
     )
@@ -103,7 +103,7 @@ CASES = [
         counted,
         "pool.py",
         40_000,
-        limit=1.5,
+        limit=3,
         title="ThreadPoolExecutor(4): tasks",
     ),
     program(
@@ -123,6 +123,16 @@ CASES = [
         8,
         limit=0.97,
         title="logging from 8 threads: records",
+    ),
+    program(
+        "logging_queue",
+        counted,
+        "logs.py",
+        50_000,
+        4,
+        "queue",
+        limit=1.5,
+        title="logging from 4 threads through a QueueHandler, until all are written: records",
     ),
     program(
         "http",

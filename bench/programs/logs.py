@@ -1,16 +1,28 @@
-"""Log records a second: RECORDS in all, from THREADS threads through one handler."""
+"""Log records a second: RECORDS in all, from THREADS threads through one handler.
+
+logs.py RECORDS THREADS [queue]: with `queue` through a QueueHandler, and a QueueListener that writes.
+"""
 
 import logging
+import logging.handlers
 import os
+import queue
 import sys
 import threading
 import time
 
-records, count = map(int, sys.argv[1:])
+records, count = map(int, sys.argv[1:3])
 log = logging.getLogger("bench")
 log.propagate = False
 log.setLevel(logging.INFO)
-log.addHandler(logging.StreamHandler(open(os.devnull, "w")))
+handler = logging.StreamHandler(open(os.devnull, "w"))
+listener = None
+if sys.argv[3:] == ["queue"]:
+    waiting = queue.Queue()
+    listener = logging.handlers.QueueListener(waiting, handler)
+    listener.start()
+    handler = logging.handlers.QueueHandler(waiting)
+log.addHandler(handler)
 
 
 def work():
@@ -24,4 +36,6 @@ for thread in threads:
     thread.start()
 for thread in threads:
     thread.join()
+if listener is not None:
+    listener.stop()  # after the last record
 print(records // count * count / (time.perf_counter() - started))
