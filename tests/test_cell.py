@@ -346,8 +346,8 @@ def test_storm_of_loads_and_stores(cls, readers, writers):
     wait_until(only_theirs)
 
 
-SLOTS = pytest.mark.skipif(
-    not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="no slots are needed"
+HAZARDS = pytest.mark.skipif(
+    not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="no hazard pointers are needed"
 )
 
 
@@ -370,10 +370,10 @@ def make_at(address, name):
     return None
 
 
-@SLOTS
+@HAZARDS
 def test_a_load_never_returns_what_another_word_held_at_the_same_address():
     # A reader is preempted after reading the word.  Its object is freed, another one is made at
-    # the address and stored in another word, whose writer finds the reader's slot and grants it a
+    # the address and stored in another word, whose writer finds the reader's hazard and grants it a
     # reference: to an object that the reader's word never held.
     granted = 0
     for other in [AtomicRef() for _ in range(200)]:
@@ -395,10 +395,10 @@ def test_a_load_never_returns_what_another_word_held_at_the_same_address():
         result = reference._preempted_load(one, reuse, take_out)
         assert result is None, f"the reference gave {result[0].name}"
         assert all(ref() is None for ref in alive), "the granted reference was kept"
-    assert granted > 0, "no two words shared slots: the test did not test"
+    assert granted > 0, "no two words shared hazard pointers: the test did not test"
 
 
-@SLOTS
+@HAZARDS
 def test_a_load_returns_what_came_back_to_its_word():
     # The same, but the new object at the old address is in the reader's own word when it looks.
     came_back = 0
@@ -423,7 +423,7 @@ def test_a_load_returns_what_came_back_to_its_word():
     assert came_back > 0
 
 
-@SLOTS
+@HAZARDS
 @pytest.mark.parametrize("times", [1, 2, 3])
 def test_a_load_that_was_granted_counts_once(times):
     # The object leaves the word after the reader's announcement, and comes back.
@@ -443,7 +443,7 @@ def test_a_load_that_was_granted_counts_once(times):
     assert gone() is None
 
 
-@SLOTS
+@HAZARDS
 def test_a_load_whose_word_was_emptied_starts_again():
     one = AtomicRef(Small("value"))
     gone = weakref.ref(one.load())
@@ -451,11 +451,11 @@ def test_a_load_whose_word_was_emptied_starts_again():
     assert gone() is None, "the granted reference was kept"
 
 
-@SLOTS
+@HAZARDS
 def test_a_writer_grants_every_preempted_reader_a_reference():
     r = AtomicRef(Counted(1))
-    granted, slots = reference._granted(r, Counted(2))
-    assert granted == slots > 64
+    granted, hazards = reference._granted(r, Counted(2))
+    assert granted == hazards > 64
     assert r.load().value == 2
     assert Counted.alive.load() == 1
 
@@ -465,9 +465,9 @@ def test_a_writer_grants_every_preempted_reader_a_reference():
     [lambda r, new: r.store(new), lambda r, new: r.compare_exchange(r.load(), new)],
     ids=["store", "compare_exchange"],
 )
-def test_more_readers_than_slots(replace):
-    # More threads under way in one word's loads than its group has slots for: they are preempted
-    # there, also between looking at the word and counting.
+def test_more_readers_than_hazards(replace):
+    # More threads under way in one word's loads than its group has hazard pointers: they are
+    # preempted there, also between looking at the word and counting.
     readers, stores = 100, 20_000
     r = AtomicRef(Counted(1))
     gate = threading.Barrier(readers + 1)
@@ -847,7 +847,7 @@ def test_pinned(cls):
 
 
 def test_thread_starts_and_ends():
-    # a thread's number, which picks its slot, is never given back: that must not matter
+    # a thread's number, which picks its hazard pointer, is never given back: that must not matter
     r = AtomicRef([1])
     for _ in range(300):
         thread = threading.Thread(target=r.load)

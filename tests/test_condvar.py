@@ -440,10 +440,10 @@ def test_block_is_left_rightly_after_a_wait(run_threads, wait_until):
 class Queue:
     """A bounded queue of a mutex and two conditions, as WebKit's lock test has it."""
 
-    def __init__(self, slots, style, timeout):
+    def __init__(self, size, style, timeout):
         self.items = Mutex(deque())
         self.empty, self.full = Condvar(), Condvar()
-        self.slots = slots
+        self.size = size
         self.style = style
         self.timeout = timeout
 
@@ -462,7 +462,7 @@ class Queue:
 
     def put(self, item):
         with self.items as guard:
-            self.wait(self.full, guard, lambda items: len(items) == self.slots)
+            self.wait(self.full, guard, lambda items: len(items) == self.size)
             guard.value.append(item)
         self.notify(self.empty)
 
@@ -474,9 +474,9 @@ class Queue:
         return item
 
 
-def run_queue(run_threads, producers, consumers, slots, messages, style, timeout, limit=30):
+def run_queue(run_threads, producers, consumers, size, messages, style, timeout, limit=30):
     """Every message of every producer arrives once."""
-    queue = Queue(slots, style, timeout)
+    queue = Queue(size, style, timeout)
     received = [[] for _ in range(consumers)]
 
     def produce(index):
@@ -503,7 +503,7 @@ def run_queue(run_threads, producers, consumers, slots, messages, style, timeout
     assert everything == [(p, i) for p in range(producers) for i in range(messages)]
 
 
-# (producers, consumers, slots, messages of each producer) as parking_lot runs them.
+# (producers, consumers, size, messages of each producer) as parking_lot runs them.
 SHAPES = [
     (1, 1, 1, 100_000),
     (1, 1, 100, 1_000_000),
@@ -525,9 +525,9 @@ STYLES = pytest.mark.parametrize("style", ["one", "all"])
 @TIMEOUTS
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_queue(shape, style, timeout, run_threads):
-    producers, consumers, slots, _ = shape
+    producers, consumers, size, _ = shape
     total = 400 if style == "all" and consumers + producers > 10 else 1000
-    run_queue(run_threads, producers, consumers, slots, max(10, total // producers), style, timeout)
+    run_queue(run_threads, producers, consumers, size, max(10, total // producers), style, timeout)
 
 
 @pytest.mark.slow

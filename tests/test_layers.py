@@ -106,7 +106,7 @@ EXTERN = {
     "objects/_bulk.pyx": {"atomic.h"},  # relaxed loads, which raw/c_atomic.pxd leaves out
     "objects/arc.pyx": {"atomic.h"},  # a relaxed store, likewise
     "objects/counter.pyx": {"thread_index.h"},  # the cell of this thread
-    "objects/reference.pyx": {"atomic.h", "thread_index.h"},  # the hazard slots of this thread
+    "objects/reference.pyx": {"atomic.h", "thread_index.h"},  # the hazard pointers of this thread
     "raw/sharded.pyx": {"thread_index.h"},  # the shard of this thread
     "raw/parking.pxd": {"wait.h"},  # whether words can be shared with other processes
     "raw/parking.pyx": {"wait.h"},
@@ -120,7 +120,7 @@ PARKING_OBJECTS = {
     # Waits between processes: the table is of one process.
     "objects/_kinds.pyx": {
         "FS_PARKS_SHARED", "FS_PARK_INTERRUPTED", "park_shared", "unpark_shared"},
-    # A wait for another reference: the word is looked at through a hazard slot.
+    # A wait for another reference: the word is looked at through a hazard pointer.
     "objects/cell.pyx": {
         "FS_PARK_INTERRUPTED", "FS_SPIN", "FS_TOKEN_NORMAL", "park", "unpark_all", "unpark_one"},
     # Sleeps on a word of its own, for a moment, while another thread changes a guard.

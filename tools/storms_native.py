@@ -427,15 +427,15 @@ PARTS = ("once", "lazy", "function", "property", "set")
 @storm
 def beginnings(crowd):
     """Fresh Once, OnceLock, LazyLock, lazy_property, once: they run once, also if that fails."""
-    slot = fs.AtomicRef(Beginning(crowd.random))
+    shared = fs.AtomicRef(Beginning(crowd.random))
     begun = fs.Counter()
 
     def work(chance):
         while crowd.going():
-            current = slot.load()
+            current = shared.load()
             for name in chance.sample(PARTS, len(PARTS)):
                 getattr(current, f"begin_{name}")(chance)
-            if slot.compare_and_set(current, Beginning(chance)):
+            if shared.compare_and_set(current, Beginning(chance)):
                 begun.increment()
 
     crowd.start(work, 5)
@@ -733,7 +733,7 @@ class Treasure:
 @storm
 def arcs(crowd):
     """Arcs cloned, upgraded, dropped, moved out: on_drop runs once, after all of its handles."""
-    slot = fs.AtomicRef(fs.Weak())
+    shared = fs.AtomicRef(fs.Weak())
     made, dropped, moved, reached = (fs.AtomicI64() for _ in range(4))
     wrong = []  # what on_drop raises goes to a hook, not to us
 
@@ -764,7 +764,7 @@ def arcs(crowd):
         while crowd.going():
             arc = fs.Arc(Treasure(), on_drop)
             made.fetch_add(1)
-            slot.store(arc.downgrade())
+            shared.store(arc.downgrade())
             clones = [arc.clone() for _ in range(chance.randrange(3))]
             for handle in (*clones, arc):
                 end(handle, chance)
@@ -772,7 +772,7 @@ def arcs(crowd):
 
     def reach(chance):
         while crowd.going():
-            weak = slot.load()
+            weak = shared.load()
             if chance.random() < 0.3:
                 weak = weak.clone()
             arc = weak.upgrade()
@@ -791,7 +791,7 @@ def arcs(crowd):
     crowd.join()
     assert not wrong, wrong
     collect_until(lambda: made.load() == dropped.load() + moved.load(), "a value was not dropped")
-    assert slot.load().upgrade() is None, "upgraded after the end"
+    assert shared.load().upgrade() is None, "upgraded after the end"
     return made.load()
 
 
@@ -991,7 +991,7 @@ def native_forks(crowd):
     array = ArrayCell(fs.AtomicArray("int64", 1), 0)
     atomics = [fs.AtomicI64(0), fs.AtomicF64(0), fs.AtomicRef(0), fs.AtomicCell(0), array]
     unparker, counter, arc = parker.unparker(), fs.Counter(), fs.Arc("treasure")
-    slot = fs.AtomicRef(fs.Once())
+    shared = fs.AtomicRef(fs.Once())
 
     def work(chance):
         while crowd.going():
@@ -1006,8 +1006,8 @@ def native_forks(crowd):
             atomic.wait(atomic.load(), 1e-5)
             atomic.store(chance.randrange(2))
             atomic.notify_all()
-            slot.load().call_once(int)
-            slot.store(fs.Once())
+            shared.load().call_once(int)
+            shared.store(fs.Once())
             unparker.unpark()
             counter.increment()
             arc.clone().drop()
@@ -1022,7 +1022,7 @@ def native_forks(crowd):
         assert counter.value() and arc.clone().value == "treasure"
         unparker.unpark()
         assert parker.park_timeout(20)
-        once = slot.load()
+        once = shared.load()
         if once.state() is not fs.OnceState.InProgress:
             once.call_once(int)
         use_fresh()

@@ -248,13 +248,13 @@ def collector(crowd):
 @storm
 def weak_references(crowd):
     """Objects dropped while others reach them through weak references only."""
-    slot = [None]
+    shared = [None]
     reached = [0]
 
     def replace(chance):
         while crowd.going():
             thing = chance.choice((fs.Lock, fs.RLock, fs.Condition, fs.Semaphore))()
-            slot[0] = weakref.ref(thing)
+            shared[0] = weakref.ref(thing)
             if isinstance(thing, fs.Condition):
                 thing.me = thing
             time.sleep(chance.random() * 0.0002)
@@ -262,7 +262,7 @@ def weak_references(crowd):
 
     def reach(_):
         while crowd.going():
-            reference = slot[0]
+            reference = shared[0]
             thing = reference and reference()
             if thing is not None:
                 with thing:

@@ -52,7 +52,7 @@ cdef extern from *:
 cdef Py_ssize_t attributes_at = weakrefs_offset(_Extensible) + sizeof(PyObject*)
 
 
-cdef inline PyObject** attribute_slot(_Extensible self) noexcept:
+cdef inline PyObject** attributes_field(_Extensible self) noexcept:
     FS_DICT_IS_BEHIND_WEAKREFS(self)
     return <PyObject**>(<char*><PyObject*>self + attributes_at)
 
@@ -142,10 +142,10 @@ cdef class _Extensible:
     """
 
     def __cinit__(self):
-        # Cython fills the slot with None, which tp_dictoffset would take for a dict.
-        cdef PyObject** slot = attribute_slot(self)
-        cdef PyObject* none = slot[0]
-        slot[0] = NULL
+        # Cython fills the field with None, which tp_dictoffset would take for a dict.
+        cdef PyObject** field = attributes_field(self)
+        cdef PyObject* none = field[0]
+        field[0] = NULL
         Py_XDECREF(none)
         if is_plain_type(Py_TYPE(self)):
             PyObject_GC_UnTrack(<void*>self)

@@ -62,7 +62,7 @@ cdef object to_python(int kind, uint64_t bits)
 cdef int to_bits(int kind, object value, uint64_t* bits) except -1
 cdef int kind_size(int kind) noexcept nogil
 cdef uint64_t fold_float(void* word, int kind, uint64_t v, fs_fold fold, int order) noexcept nogil
-cdef int64_t wait_deadline(object timeout) except? -1
+cdef int64_t word_deadline(object timeout) except? -1
 cdef object raise_or_bool(int result)
 cdef object wait_word(
     void* word, int kind, bint shared, object expected, object timeout, object ordering)

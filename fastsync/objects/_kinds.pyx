@@ -192,7 +192,7 @@ cdef object wait_word(
     cdef int64_t deadline
     cdef int result
     to_bits(kind, expected, &bits)
-    deadline = wait_deadline(timeout)
+    deadline = word_deadline(timeout)
     if shared:
         result = wait_shared(word, kind, bits, order, deadline)
     else:
@@ -200,7 +200,7 @@ cdef object wait_word(
     return raise_or_bool(result)
 
 
-cdef int64_t wait_deadline(object timeout) except? -1:
+cdef int64_t word_deadline(object timeout) except? -1:
     """None and what is too large: for ever; zero and less: 0; NaN is a ValueError."""
     return FS_FOREVER if timeout is None else deadline_for(timeout)
 

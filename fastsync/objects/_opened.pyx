@@ -136,7 +136,7 @@ cdef _Parts opened(_Opening self):
             parts.container = items
         drop_items(&self.ring)
     finally:
-        leave(self, parts, parts.mutex)
+        unlock_parts(self, parts, parts.mutex)
     return parts
 
 
@@ -213,7 +213,7 @@ cdef int close(_Opening self, _Parts parts) except -1:
     return 0
 
 
-cdef object lock_of(_Parts parts, int which):
+cdef object lock_of_part(_Parts parts, int which):
     if which == FS_PART_NOT_EMPTY:
         return parts.not_empty
     if which == FS_PART_NOT_FULL:
@@ -221,12 +221,12 @@ cdef object lock_of(_Parts parts, int which):
     return parts.all_tasks_done if which == FS_PART_ALL_TASKS_DONE else parts.mutex
 
 
-cdef _Parts enter(_Opening self, int which):
+cdef _Parts lock_parts(_Opening self, int which):
     """The parts, with the mutex taken for one of the queue's own calls."""
     cdef _Parts parts
     while True:
         parts = opened(self)
-        lock = lock_of(parts, which)
+        lock = lock_of_part(parts, which)
         lock.__enter__()
         if current_parts(self) is parts:
             set_owner(parts, fs_thread_id())
@@ -234,7 +234,7 @@ cdef _Parts enter(_Opening self, int which):
         lock.__exit__(None, None, None)
 
 
-cdef int leave(_Opening self, _Parts parts, object lock) except -1:
+cdef int unlock_parts(_Opening self, _Parts parts, object lock) except -1:
     try:
         put_deferred(self, parts)
     finally:
@@ -269,7 +269,7 @@ cdef int store(_Opening self, _Parts parts, object item) except -1:
     return 0
 
 
-cdef object take(_Opening self, _Parts parts):
+cdef object take_item(_Opening self, _Parts parts):
     if self.hooked:
         return self._get()
     if self.ring.order == FS_RING_SORTED:
@@ -314,7 +314,7 @@ cdef int open_put(_Opening self, object item, int64_t deadline) except -1:
     if is_inside(parts):
         return put_inside(self, parts, item)
     try:
-        parts = enter(self, FS_PART_NOT_FULL)
+        parts = lock_parts(self, FS_PART_NOT_FULL)
     finally:
         arrived(self, FS_PART_NOT_FULL)
     condition = parts.not_full
@@ -329,7 +329,7 @@ cdef int open_put(_Opening self, object item, int64_t deadline) except -1:
                     raise ShutDown
         store(self, parts, item)
     finally:
-        leave(self, parts, condition)
+        unlock_parts(self, parts, condition)
     return 0
 
 
@@ -348,7 +348,7 @@ cdef object open_get(_Opening self, int64_t deadline):
     if is_inside(parts):
         return get_inside(self, parts)
     try:
-        parts = enter(self, FS_PART_NOT_EMPTY)
+        parts = lock_parts(self, FS_PART_NOT_EMPTY)
     finally:
         arrived(self, FS_PART_NOT_EMPTY)
     condition = parts.not_empty
@@ -358,10 +358,10 @@ cdef object open_get(_Opening self, int64_t deadline):
                 raise ShutDown
             if not wait(self, parts, condition, deadline):
                 raise Empty
-        item = take(self, parts)
+        item = take_item(self, parts)
         parts.not_full.notify()
     finally:
-        leave(self, parts, condition)
+        unlock_parts(self, parts, condition)
     return item
 
 
@@ -374,7 +374,7 @@ cdef list open_get_more(_Opening self, list batch, Py_ssize_t most):
     cdef Py_ssize_t n, done = 1
     if is_inside(parts):
         return batch
-    parts = enter(self, FS_PART_NOT_EMPTY)
+    parts = lock_parts(self, FS_PART_NOT_EMPTY)
     condition = parts.not_empty
     try:
         if self.hooked or type(parts.not_full) is not Condition:
@@ -388,19 +388,19 @@ cdef list open_get_more(_Opening self, list batch, Py_ssize_t most):
             batch = batch + fs_new_list(n - 1)
         try:
             while done < n:
-                batch[done] = take(self, parts)
+                batch[done] = take_item(self, parts)
                 done += 1
         except IndexError:  # code that does not take the mutex was quicker
             Py_SET_SIZE(batch, done)  # needs no memory, which `del` does
         parts.not_full.notify_all()
     finally:
-        leave(self, parts, condition)
+        unlock_parts(self, parts, condition)
     return batch
 
 
 cdef object get_inside(_Opening self, _Parts parts):
     if size(self, parts):
-        return take(self, parts)
+        return take_item(self, parts)
     if parts.deferred:
         add_unfinished(self, 1)
         return parts.deferred.pop(0)
@@ -413,19 +413,19 @@ cdef object open_size(_Opening self):
     cdef _Parts parts = opened(self)
     if is_inside(parts):
         return size(self, parts) + len(parts.deferred)
-    parts = enter(self, FS_PART_MUTEX)
+    parts = lock_parts(self, FS_PART_MUTEX)
     lock = parts.mutex
     try:
         return size(self, parts)
     finally:
-        leave(self, parts, lock)
+        unlock_parts(self, parts, lock)
 
 
 cdef object open_task_done(_Opening self):
     cdef _Parts parts = opened(self)
     cdef bint inside = is_inside(parts)
     if not inside:
-        parts = enter(self, FS_PART_ALL_TASKS_DONE)
+        parts = lock_parts(self, FS_PART_ALL_TASKS_DONE)
     lock = parts.all_tasks_done
     try:
         if self.ring.unfinished <= 1:
@@ -435,7 +435,7 @@ cdef object open_task_done(_Opening self):
         add_unfinished(self, -1)
     finally:
         if not inside:
-            leave(self, parts, lock)
+            unlock_parts(self, parts, lock)
 
 
 cdef object open_join(_Opening self):
@@ -445,7 +445,7 @@ cdef object open_join(_Opening self):
             raise RuntimeError("join() within another call of the same queue would never end")
         return
     try:
-        parts = enter(self, FS_PART_ALL_TASKS_DONE)
+        parts = lock_parts(self, FS_PART_ALL_TASKS_DONE)
     finally:
         arrived(self, FS_PART_ALL_TASKS_DONE)
     condition = parts.all_tasks_done
@@ -453,7 +453,7 @@ cdef object open_join(_Opening self):
         while self.ring.unfinished > 0:
             wait(self, parts, condition, FS_FOREVER)
     finally:
-        leave(self, parts, condition)
+        unlock_parts(self, parts, condition)
 
 
 cdef object open_shutdown(_Opening self, bint immediate):
@@ -461,7 +461,7 @@ cdef object open_shutdown(_Opening self, bint immediate):
     cdef bint inside = is_inside(parts)
     cdef list dropped = []  # let go when nothing is held
     if not inside:
-        parts = enter(self, FS_PART_MUTEX)
+        parts = lock_parts(self, FS_PART_MUTEX)
     lock = parts.mutex
     try:
         ring_lock(&self.ring)
@@ -470,7 +470,7 @@ cdef object open_shutdown(_Opening self, bint immediate):
         if immediate:
             put_deferred(self, parts)
             while size(self, parts):
-                dropped.append(take(self, parts))
+                dropped.append(take_item(self, parts))
                 if self.ring.unfinished > 0:
                     add_unfinished(self, -1)
             parts.all_tasks_done.notify_all()
@@ -478,7 +478,7 @@ cdef object open_shutdown(_Opening self, bint immediate):
         parts.not_full.notify_all()
     finally:
         if not inside:
-            leave(self, parts, lock)
+            unlock_parts(self, parts, lock)
 
 
 # -- the list of an opened PriorityQueue, whose mutex keeps other threads out ----------

@@ -85,7 +85,7 @@ cdef int borrow(_Atomic self, object buffer, Py_ssize_t offset, bint shared) exc
 
 # -- types -------------------------------------------------------------------
 
-cdef inline int set_up(_Atomic self, int kind, object value) except -1:
+cdef inline int initialize(_Atomic self, int kind, object value) except -1:
     cdef uint64_t bits
     self.kind = kind
     to_bits(kind, value, &bits)
@@ -400,7 +400,7 @@ cdef class AtomicBool(_Atomic):
     """An atomic bool, as std::sync::atomic::AtomicBool. It takes True, False, 1 and 0."""
 
     def __cinit__(self, value=False):
-        set_up(self, FS_BOOL, value)
+        initialize(self, FS_BOOL, value)
 
     def fetch_and(self, value, ordering=...):
         """Set `old and value`; return old."""
@@ -461,7 +461,7 @@ cdef class AtomicI8(_AtomicInt):
     """An atomic signed integer of 8 bits, as std::sync::atomic::AtomicI8."""
 
     def __cinit__(self, value=0):
-        set_up(self, FS_I8, value)
+        initialize(self, FS_I8, value)
 
 
 @cython.final
@@ -469,7 +469,7 @@ cdef class AtomicU8(_AtomicInt):
     """An atomic unsigned integer of 8 bits, as std::sync::atomic::AtomicU8."""
 
     def __cinit__(self, value=0):
-        set_up(self, FS_U8, value)
+        initialize(self, FS_U8, value)
 
 
 @cython.final
@@ -477,7 +477,7 @@ cdef class AtomicI16(_AtomicInt):
     """An atomic signed integer of 16 bits, as std::sync::atomic::AtomicI16."""
 
     def __cinit__(self, value=0):
-        set_up(self, FS_I16, value)
+        initialize(self, FS_I16, value)
 
 
 @cython.final
@@ -485,7 +485,7 @@ cdef class AtomicU16(_AtomicInt):
     """An atomic unsigned integer of 16 bits, as std::sync::atomic::AtomicU16."""
 
     def __cinit__(self, value=0):
-        set_up(self, FS_U16, value)
+        initialize(self, FS_U16, value)
 
 
 @cython.final
@@ -493,7 +493,7 @@ cdef class AtomicI32(_AtomicInt):
     """An atomic signed integer of 32 bits, as std::sync::atomic::AtomicI32."""
 
     def __cinit__(self, value=0):
-        set_up(self, FS_I32, value)
+        initialize(self, FS_I32, value)
 
 
 @cython.final
@@ -501,7 +501,7 @@ cdef class AtomicU32(_AtomicInt):
     """An atomic unsigned integer of 32 bits, as std::sync::atomic::AtomicU32."""
 
     def __cinit__(self, value=0):
-        set_up(self, FS_U32, value)
+        initialize(self, FS_U32, value)
 
 
 @cython.final
@@ -509,7 +509,7 @@ cdef class AtomicI64(_AtomicInt):
     """An atomic signed integer of 64 bits, as std::sync::atomic::AtomicI64."""
 
     def __cinit__(self, value=0):
-        set_up(self, FS_I64, value)
+        initialize(self, FS_I64, value)
 
 
 @cython.final
@@ -517,7 +517,7 @@ cdef class AtomicU64(_AtomicInt):
     """An atomic unsigned integer of 64 bits, as std::sync::atomic::AtomicU64."""
 
     def __cinit__(self, value=0):
-        set_up(self, FS_U64, value)
+        initialize(self, FS_U64, value)
 
 
 @cython.final
@@ -525,7 +525,7 @@ cdef class AtomicIsize(_AtomicInt):
     """An atomic signed integer as wide as a pointer, as std::sync::atomic::AtomicIsize."""
 
     def __cinit__(self, value=0):
-        set_up(self, FS_I64 if sizeof(void*) == 8 else FS_I32, value)
+        initialize(self, FS_I64 if sizeof(void*) == 8 else FS_I32, value)
 
 
 @cython.final
@@ -533,7 +533,7 @@ cdef class AtomicUsize(_AtomicInt):
     """An atomic unsigned integer as wide as a pointer, as std::sync::atomic::AtomicUsize."""
 
     def __cinit__(self, value=0):
-        set_up(self, FS_U64 if sizeof(void*) == 8 else FS_U32, value)
+        initialize(self, FS_U64 if sizeof(void*) == 8 else FS_U32, value)
 
 
 @cython.final
@@ -541,7 +541,7 @@ cdef class AtomicF64(_AtomicFloat):
     """An atomic float of 64 bits: Python's own."""
 
     def __cinit__(self, value=0.0):
-        set_up(self, FS_F64, value)
+        initialize(self, FS_F64, value)
 
 
 @cython.final
@@ -549,7 +549,7 @@ cdef class AtomicF32(_AtomicFloat):
     """An atomic float of 32 bits. Values are rounded to it; OverflowError if too large."""
 
     def __cinit__(self, value=0.0):
-        set_up(self, FS_F32, value)
+        initialize(self, FS_F32, value)
 
 
 # -- the shortest way into the hot methods -----------------------------------

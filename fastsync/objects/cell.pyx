@@ -4,7 +4,7 @@ from cpython.object cimport Py_EQ, PyObject, PyObject_RichCompare
 from libc.stdint cimport int64_t, uintptr_t
 
 from fastsync.objects._pin import register_pinnable
-from fastsync.objects._kinds cimport raise_or_bool, wait_deadline
+from fastsync.objects._kinds cimport raise_or_bool, word_deadline
 from fastsync.objects.ordering cimport failure_order, load_order, order_code, store_order
 from fastsync.objects.reference cimport (
     _Ref, clear_to_none, free_ref, load, make_collectable, pointer, ref_load, ref_store, replace,
@@ -154,7 +154,7 @@ cdef class AtomicRef(_Ref):
         """
         load_order(ordering)
         return raise_or_bool(ref_wait(
-            &self.word, <PyObject*>expected, wait_deadline(timeout)))
+            &self.word, <PyObject*>expected, word_deadline(timeout)))
 
     def notify_one(self):
         """Wake one thread that waits on this reference, if there is one."""
@@ -234,7 +234,7 @@ cdef class AtomicCell(_Ref):
 
         As AtomicRef.wait; `==` is asked again whenever the cell holds another object.
         """
-        cdef int64_t deadline = wait_deadline(timeout)
+        cdef int64_t deadline = word_deadline(timeout)
         while True:
             value = load(self)
             if not PyObject_RichCompare(value, expected, Py_EQ):

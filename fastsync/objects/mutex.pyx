@@ -153,11 +153,11 @@ cdef inline PyObject* spare_guard(_Mutex m) noexcept:
     # acquire: pairs with the release in guard_dealloc
     guard = <PyObject*>fs_uptr_exchange_acq_rel(&m.spare, 0)
     if guard != NULL:
-        revive(m, guard)
+        reuse_spare(m, guard)
     return guard
 
 
-cdef inline void revive(_Mutex m, PyObject* guard) noexcept:
+cdef inline void reuse_spare(_Mutex m, PyObject* guard) noexcept:
     reuse(MutexGuard, guard)  # it led to this mutex before: all fields are set
     Py_INCREF(m)
 
@@ -217,7 +217,7 @@ cdef inline PyObject* kept_guard(_Mutex m) noexcept:
         restore(guard)
         Py_INCREF(m)
     else:
-        revive(m, guard)
+        reuse_spare(m, guard)
     return guard
 
 

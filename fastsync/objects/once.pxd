@@ -16,7 +16,7 @@ cdef class Once(_Once):
 
 
 cdef class OnceLock(_Once):
-    cdef list cell             # the value, or EMPTY: see c_slot.pxd
+    cdef list box              # the value, or EMPTY: see c_box.pxd
 
 
 cdef class LazyLock(_Once):

@@ -11,7 +11,7 @@ from fastsync._watch.trace cimport (
 from fastsync.objects._slots cimport fs_call, make_callable, publish
 from fastsync.raw.c_atomic cimport fs_u8_load_acquire, fs_uptr_load_relaxed, fs_uptr_store_relaxed
 from fastsync.raw.c_python cimport fs_make_immortal, fs_new_list
-from fastsync.raw.c_slot cimport fs_slot_get, fs_slot_set
+from fastsync.raw.c_box cimport fs_box_get, fs_box_set
 from fastsync.raw.c_wait cimport FS_FOREVER, fs_thread_id
 from fastsync.raw.once cimport (
     fs_once, FS_ONCE_DONE, FS_ONCE_NEW, FS_ONCE_POISON, FS_ONCE_RUN, FS_ONCE_RUNNING, once_begin,
@@ -334,7 +334,7 @@ cdef object EMPTY = object()
 
 cdef inline object value_or_empty(OnceLock self):
     # Between the two, a take() may have emptied it.
-    return fs_slot_get(self.cell) if once_is_done(&self.once) else EMPTY
+    return fs_box_get(self.box) if once_is_done(&self.once) else EMPTY
 
 
 cdef object get_or_init(OnceLock self, object function):
@@ -344,7 +344,7 @@ cdef object get_or_init(OnceLock self, object function):
         if start(self, False) == FS_ONCE_RUN:
             try:
                 value = function()
-                fs_slot_set(self.cell, value)
+                fs_box_set(self.box, value)
                 outcome = FS_ONCE_DONE
             finally:
                 finish(self, outcome)
@@ -358,7 +358,7 @@ cdef object or_none(object value):
 
 
 @cython.final
-@cython.no_gc_clear  # a cycle ends in the cell
+@cython.no_gc_clear  # a cycle ends in the box
 @cython.trashcan(True)
 cdef class OnceLock(_Once):
     """OnceLock()
@@ -370,8 +370,8 @@ None is a value like any other.  Setting it happens before every call that
 returns it (release / acquire ordering).  As std's OnceLock."""
 
     def __cinit__(self):
-        self.cell = fs_new_list(1)
-        PyList_SET_ITEM(self.cell, 0, Py_NewRef(<PyObject*>EMPTY))
+        self.box = fs_new_list(1)
+        PyList_SET_ITEM(self.box, 0, Py_NewRef(<PyObject*>EMPTY))
 
     def __init__(self):
         pass
@@ -394,7 +394,7 @@ returns it (release / acquire ordering).  As std's OnceLock."""
         if once_is_done(&self.once) or start(self, False) != FS_ONCE_RUN:
             return False
         try:
-            fs_slot_set(self.cell, value)
+            fs_box_set(self.box, value)
             outcome = FS_ONCE_DONE
         finally:
             finish(self, outcome)
@@ -419,8 +419,8 @@ returns it (release / acquire ordering).  As std's OnceLock."""
         if not once_retract(&self.once):
             return None
         try:
-            value = fs_slot_get(self.cell)
-            fs_slot_set(self.cell, EMPTY)
+            value = fs_box_get(self.box)
+            fs_box_set(self.box, EMPTY)
         finally:
             once_end(&self.once, FS_ONCE_NEW)
         return value

@@ -54,7 +54,7 @@ before the get() that takes its item (release / acquire ordering).  Threads that
 wait are served in order.  Any call may be made from a finalizer or a signal
 handler that interrupts another of the same queue."""
     def __init__(self, maxsize=0):
-        start(self, maxsize)
+        initialize(self, maxsize)
 
     # -- adding and taking
 
@@ -403,7 +403,7 @@ cdef int fill_by_hooks(Queue self, object container) except -1:
     return 0
 
 
-cdef int start(Queue self, object maxsize) except -1:
+cdef int initialize(Queue self, object maxsize) except -1:
     """__init__(): also a second one, which empties the queue."""
     cdef fs_ring* r = &self.ring
     cdef fs_items dropped

@@ -24,7 +24,7 @@ ctypedef void (*free_function)(PyObject*) noexcept
 
 cdef enum:
     IMMORTAL = 1   # in a word
-    GRANTED = 1    # in a hazard slot
+    GRANTED = 1    # in a hazard pointer
 
 
 cdef class _Ref:
@@ -34,7 +34,7 @@ cdef class _Ref:
 
 # -- the word: see reference.pyx -------------------------------------------------
 
-# Step 2 of a reader: the hazard slot that now says `target`.
+# Step 2 of a reader: the hazard pointer that now says `target`.
 cdef fs_atomic_uptr* announce(fs_atomic_uptr* word, uintptr_t target) noexcept
 # Sets a new reference to `new` (NULL: empty); gives the word's reference to the caller.
 cdef PyObject* ref_swap(fs_atomic_uptr* word, PyObject* new) noexcept
@@ -47,7 +47,7 @@ cdef inline PyObject* pointer(uintptr_t value) noexcept nogil:
 
 
 cdef inline PyObject* settle(
-    fs_atomic_uptr* word, fs_atomic_uptr* slot, uintptr_t* seen,
+    fs_atomic_uptr* word, fs_atomic_uptr* hazard, uintptr_t* seen,
 ) noexcept:
     """Steps 3 to 6 of a reader that has announced seen[0]: the object, counted; or NULL,
     and seen[0] is what to start again with."""
@@ -55,10 +55,10 @@ cdef inline PyObject* settle(
     cdef uintptr_t again = fs_uptr_load(word)
     if again == seen[0]:
         Py_INCREF(target)
-        if fs_uptr_exchange(slot, 0) & GRANTED:
+        if fs_uptr_exchange(hazard, 0) & GRANTED:
             Py_DECREF(target)  # not the last reference: this thread has two
         return target
-    if fs_uptr_exchange(slot, 0) & GRANTED:
+    if fs_uptr_exchange(hazard, 0) & GRANTED:
         Py_DECREF(target)  # perhaps an object that this word never held
     seen[0] = again
     return NULL

@@ -11,59 +11,59 @@ The word holds a pointer; bit 0 is a tag:
 How a load gets a reference without a lock.  Between reading the pointer and
 counting, another thread may take the object out and drop the last reference.
 On a build with the GIL no other thread runs in between.  On a free-threaded one
-the load announces the pointer first (a hazard pointer, Michael 2004):
+the load announces the pointer first (in a hazard pointer, Michael 2004; `hazard` here):
 
     reader                                    writer
     1 p = word                                1 old = exchange(word, new)
-    2 slot: 0 -> p                            2 for each slot that says old:
+    2 hazard: 0 -> p                          2 for each hazard that says old:
     3 again = word                                count old once more
-      again is p:                                 slot: old -> old | GRANTED
+      again is p:                                 hazard: old -> old | GRANTED
     4     count p                                 (failed: uncount)
-    5     s = exchange(slot, 0)               3 uncount the word's reference
+    5     s = exchange(hazard, 0)             3 uncount the word's reference
           s was GRANTED: uncount p
           return p
       again is not p:
-    6     s = exchange(slot, 0)
+    6     s = exchange(hazard, 0)
           s was GRANTED: uncount p
           start again with p = again
 
-A slot says an address, and words share the slots.  So a grant may come from the
-writer of another word, and be a reference to another object than the one that
+A hazard says an address, and words share the hazards.  So a grant may come from
+the writer of another word, and be a reference to another object than the one that
 the reader has read in 1: that one may have been freed, and its memory given to
 a new object.  What holds all the same:
 
-A. A grant is a counted reference to the object that lives at the slot's address.
+A. A grant is a counted reference to the object that lives at the hazard's address.
    It lives there when the writer counts it, because the writer owns a reference;
    and from then until the reader uncounts it, because the grant is one.
 B. If the reader's 3 reads p, its word owns an object at p at that moment: call
    it X.  X lives until the reader's 5.  For as long as the word owns it, it
    lives.  The writer that takes it out does its 1 after the reader's 3, so after
-   the reader's 2; then it looks at the reader's slot.  It finds p, and counts X
+   the reader's 2; then it looks at the reader's hazard.  It finds p, and counts X
    for the reader while it still owns the word's reference; or it finds GRANTED,
    and that is a reference to X: given before 3, its object lives at 3 (A) at the
    address where X is; given after 3, it was given while X lived there; or it finds
    neither, and the reader has done its 5.
-C. So 4 counts X while it lives, and if the slot is GRANTED at 5, the grant is a
+C. So 4 counts X while it lives, and if the hazard is GRANTED at 5, the grant is a
    second reference to X: one too many, and not the last.
 D. If 3 reads anything else, the reader knows nothing of the object at p: its
    word may never have held it.  A grant is dropped (A: it is a reference to
    whatever lives there) and the load starts again.
 
 So a load returns only what its word held at its 3, during the call.  The same
-holds for a slot that is cleared and claimed again, by a reader of any word,
+holds for a hazard that is cleared and claimed again, by a reader of any word,
 between a writer's look and its 0 -> GRANTED: the writer owns the object at p
 throughout, so the grant is what A says.  tests/models/hazard.pml checks these
 lines, with two words, two writers and memory that is used again.
 
 No thread waits for another: a reader that is preempted between 2 and 5 makes
-writers of the same object write its slot, no more.  A reader starts again only
-when a writer has made progress.  Readers write nothing but their slot, which
+writers of the same object write its hazard, no more.  A reader starts again only
+when a writer has made progress.  Readers write nothing but their hazard, which
 lies on a cache line that their thread has for itself unless threads outnumber
 lines, and the reference count that Python demands; of an immortal object (None,
 small ints, types, functions once threads run) not even these.
 
 Tried instead: counting at once when p's memory says that it belongs to this
-thread, which alone could then free it.  It spares the slot, 3 ns of 25, and
+thread, which alone could then free it.  It spares the hazard, 3 ns of 25, and
 reads memory that may have been freed: right only as long as the interpreter's
 allocator keeps such memory readable.  Returning what was granted in 6, as "the
 word has held p": another object at the same address.  A reference count in the
@@ -116,10 +116,10 @@ cdef extern from "Python.h":
     void Py_ReprLeave(PyObject*) noexcept
 
 
-# -- hazard slots --------------------------------------------------------------
+# -- hazard pointers -----------------------------------------------------------
 #
 # A word's address picks one of GROUPS groups, so that a writer looks at a few
-# slots only.  In a group each thread starts at its own line.  Two slots to a
+# hazards only.  In a group each thread starts at its own line.  Two hazards to a
 # line keep a writer's look short (16 loads, about 10 ns); when more readers than
 # that are under way in one group, threads get preempted there, the group grows by
 # a chunk and keeps it.
@@ -133,7 +133,7 @@ cdef enum:
 
 cdef struct hazard_chunk:
     fs_atomic_ptr next
-    fs_atomic_uptr slots[CHUNK]
+    fs_atomic_uptr hazards[CHUNK]
 
 cdef struct hazard_group:
     fs_atomic_uptr lines[LINES * LINE_WORDS]
@@ -148,28 +148,28 @@ cdef inline hazard_group* group_of(fs_atomic_uptr* word) noexcept:
     return &groups[(<uint64_t><uintptr_t>word * <uint64_t>0x9E3779B97F4A7C15u) >> 60]
 
 
-cdef inline bint claim(fs_atomic_uptr* slot, uintptr_t target) noexcept:
+cdef inline bint take_hazard(fs_atomic_uptr* hazard, uintptr_t target) noexcept:
     cdef uintptr_t free = 0
-    return fs_uptr_load_relaxed(slot) == 0 and fs_uptr_cas(slot, &free, target)
+    return fs_uptr_load_relaxed(hazard) == 0 and fs_uptr_cas(hazard, &free, target)
 
 
 cdef fs_atomic_uptr* announce(fs_atomic_uptr* word, uintptr_t target) noexcept:
-    """Step 2 of a reader: the slot that now says `target`."""
+    """Step 2 of a reader: the hazard that now says `target`."""
     cdef hazard_group* group = group_of(word)
     cdef fs_atomic_uptr* line
     cdef uint32_t first = fs_thread_index()
     cdef int i
     for i in range(LINES):
         line = &group.lines[((first + <uint32_t>i) & (LINES - 1)) * LINE_WORDS]
-        if claim(line, target):
+        if take_hazard(line, target):
             return line
-        if claim(line + 1, target):
+        if take_hazard(line + 1, target):
             return line + 1
     return announce_in_chunk(group, target)
 
 
 cdef fs_atomic_uptr* announce_in_chunk(hazard_group* group, uintptr_t target) noexcept:
-    """All slots of the lines are taken: by threads preempted in a load, nearly always."""
+    """All hazards of the lines are taken: by threads preempted in a load, nearly always."""
     cdef fs_atomic_ptr* link = &group.more
     cdef hazard_chunk* chunk
     cdef void* none
@@ -187,17 +187,17 @@ cdef fs_atomic_uptr* announce_in_chunk(hazard_group* group, uintptr_t target) no
                 PyMem_RawFree(chunk)
                 chunk = <hazard_chunk*>none  # another reader was first
         for i in range(CHUNK):
-            if claim(&chunk.slots[i], target):
-                return &chunk.slots[i]
+            if take_hazard(&chunk.hazards[i], target):
+                return &chunk.hazards[i]
         link = &chunk.next
 
 
-cdef inline void grant(fs_atomic_uptr* slot, PyObject* old) noexcept:
+cdef inline void grant(fs_atomic_uptr* hazard, PyObject* old) noexcept:
     cdef uintptr_t target = <uintptr_t>old
-    if fs_uptr_load(slot) != target:
+    if fs_uptr_load(hazard) != target:
         return
     Py_INCREF(old)
-    if not fs_uptr_cas(slot, &target, target | GRANTED):
+    if not fs_uptr_cas(hazard, &target, target | GRANTED):
         Py_DECREF(old)  # the reader has counted; and we own one more
 
 
@@ -215,13 +215,13 @@ cdef void protect(fs_atomic_uptr* word, PyObject* old) noexcept:
     chunk = <hazard_chunk*>fs_ptr_load(&group.more)
     while chunk != NULL:
         for i in range(CHUNK):
-            grant(&chunk.slots[i], old)
+            grant(&chunk.hazards[i], old)
         chunk = <hazard_chunk*>fs_ptr_load(&chunk.next)
 
 
 cdef void after_fork_in_child() noexcept nogil:
-    # Slots of threads that do not exist here: what they were granted is lost,
-    # but their slots come back.
+    # Hazards of threads that do not exist here: what they were granted is lost,
+    # but their hazards come back.
     cdef hazard_chunk* chunk
     cdef int g, i
     for g in range(GROUPS):
@@ -230,7 +230,7 @@ cdef void after_fork_in_child() noexcept nogil:
         chunk = <hazard_chunk*>fs_ptr_load(&groups[g].more)
         while chunk != NULL:
             for i in range(CHUNK):
-                fs_uptr_store_relaxed(&chunk.slots[i], 0)
+                fs_uptr_store_relaxed(&chunk.hazards[i], 0)
             chunk = <hazard_chunk*>fs_ptr_load(&chunk.next)
 
 
@@ -247,7 +247,7 @@ cdef extern from *:
     void FS_FILLS_CACHE_LINES(hazard_group) noexcept
 
 
-cdef int set_up_slots() except -1:
+cdef int set_up_hazards() except -1:
     global groups
     FS_FILLS_CACHE_LINES(groups[0])
     cdef uintptr_t memory = <uintptr_t>PyMem_RawCalloc(GROUPS + 1, sizeof(hazard_group))
@@ -258,7 +258,7 @@ cdef int set_up_slots() except -1:
     return 0
 
 
-set_up_slots()
+set_up_hazards()
 
 
 # -- the word ------------------------------------------------------------------
@@ -299,17 +299,18 @@ cdef bint ref_cas(fs_atomic_uptr* word, PyObject* expected, PyObject* new) noexc
 
 
 def _granted(_Ref ref, new):
-    """Be a reader preempted in a load, in every slot and a chunk's, while `new` is stored; in how
-    many the writer granted a reference, and of how many: for tests, which cannot be preempted there."""
+    """Be a reader preempted in a load, in every hazard of the lines and a chunk, while `new` is
+    stored; in how many the writer granted a reference, and of how many: for tests, which cannot
+    be preempted there."""
     cdef fs_atomic_uptr* word = &ref.word
     cdef object old = <object>pointer(fs_uptr_load(word))
-    cdef fs_atomic_uptr* slots[LINES * TO_A_LINE + CHUNK]
+    cdef fs_atomic_uptr* hazards[LINES * TO_A_LINE + CHUNK]
     cdef int granted = 0, i
     for i in range(LINES * TO_A_LINE + CHUNK):
-        slots[i] = announce(word, <uintptr_t><PyObject*>old)
+        hazards[i] = announce(word, <uintptr_t><PyObject*>old)
     ref_store(word, <PyObject*>new)
     for i in range(LINES * TO_A_LINE + CHUNK):
-        if fs_uptr_exchange(slots[i], 0) & GRANTED:
+        if fs_uptr_exchange(hazards[i], 0) & GRANTED:
             granted += 1
             Py_DECREF(<PyObject*>old)
     return granted, LINES * TO_A_LINE + CHUNK
@@ -321,12 +322,12 @@ def _preempted_load(_Ref ref, before, after):
     for "start again", else a tuple with the object."""
     cdef fs_atomic_uptr* word = &ref.word
     cdef uintptr_t seen = fs_uptr_load(word)
-    cdef fs_atomic_uptr* slot
+    cdef fs_atomic_uptr* hazard
     cdef PyObject* target
     before()
-    slot = announce(word, seen)
+    hazard = announce(word, seen)
     after()
-    target = settle(word, slot, &seen)
+    target = settle(word, hazard, &seen)
     return (fs_given(target),) if target != NULL else None
 
 

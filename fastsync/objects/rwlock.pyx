@@ -94,7 +94,7 @@ cdef int take_upgrade(void* word, int64_t deadline) noexcept:
     return rwlock_upgrade_until(<fs_rwlock*>word, deadline, FS_SIGNALS)
 
 
-cdef void come_back(_Guard guard) noexcept:
+cdef void return_or_release(_Guard guard) noexcept:
     """AWAY no longer, what it holds being held again."""
     if not return_hold(guard):
         guard.lock.release(guard, False)  # its `with` block was left meanwhile
@@ -114,12 +114,12 @@ cdef WriteGuard upgraded(UpgradableReadGuard self, int64_t deadline):
         else:
             outcome = failed_as_raised(take_upgrade(self.word, deadline))
     except:
-        come_back(self)
+        return_or_release(self)
         raise
     if outcome == FS_ACQUIRED:
         give_to(result, self, FS_EXCLUSIVE)
         return result
-    come_back(self)
+    return_or_release(self)
     return None
 
 
@@ -184,7 +184,7 @@ cdef class UpgradableReadGuard(_Direct):
                 if tracing():
                     trace_changed(self.lock, <PyObject*>guard, <PyObject*>self, FS_UPGRADABLE)
                 rwlock_downgrade_to_upgradable(<fs_rwlock*>self.word)
-                come_back(self)
+                return_or_release(self)
             else:
                 step(guard, GUARD_AWAY, GUARD_DEAD)
                 step(self, GUARD_AWAY, GUARD_DEAD)

@@ -108,7 +108,7 @@ def select(*cases, timeout=None, deadline=None, biased=False):
         arrange(&s, cases)
         return wait(&s, until, biased)
     finally:
-        finish(&s)
+        drop_unsent(&s)
         note_end(&s)
         if s.cases != few:
             PyMem_RawFree(s.cases)
@@ -205,7 +205,7 @@ cdef int describe(fs_looked_at* case, object what) except -1:
     else:
         case.raw.kind = FS_CASE_GET
     if not isinstance(target, _Ring):
-        refuse(what, target)
+        refuse_case(what, target)
     describe_channel(case, <_Ring>target, False)
     return 0
 
@@ -218,7 +218,7 @@ cdef int describe_channel(fs_looked_at* case, _Ring ring, bint closed) except -1
     return 0
 
 
-cdef int refuse(object what, object target) except -1:
+cdef int refuse_case(object what, object target) except -1:
     if isinstance(what, (Event, Semaphore)):
         raise TypeError(f"select() takes no subclass of {type(what).__base__.__name__}, "
                         "whose methods could do anything")
@@ -230,7 +230,7 @@ cdef int refuse(object what, object target) except -1:
                     "fastsync.queue")
 
 
-cdef void finish(fs_select* s) noexcept:
+cdef void drop_unsent(fs_select* s) noexcept:
     """Let the items go that were not sent."""
     cdef size_t i
     for i in range(s.parked):

@@ -166,11 +166,11 @@ cdef inline bint is_as_made(Semaphore self) noexcept:
             and version_tag(BoundedSemaphore) == bounded_semaphore_version)
 
 
-cdef object read_value(object self):
+cdef object read_permits(object self):
     return semaphore_value(&(<Semaphore>self).semaphore)
 
 
-cdef int write_value(object self, object value) except -1:
+cdef int write_permits(object self, object value) except -1:
     semaphore_set_value(&(<Semaphore>self).semaphore, initial_value(value))
     return 0
 
@@ -363,7 +363,7 @@ cdef int set_up() except -1:
     usual_semaphore_acquire = shorten(Semaphore, "acquire", short_semaphore_acquire)
     usual_semaphore_release = shorten(Semaphore, "release", short_semaphore_release)
     usual_bounded_release = shorten(BoundedSemaphore, "release", short_bounded_release)
-    add_private(Semaphore, "_value", read_value, write_value)
+    add_private(Semaphore, "_value", read_permits, write_permits)
     add_private(Semaphore, "_cond", inner_condition, NULL)
     add_private(BoundedSemaphore, "_initial_value", read_initial_value, write_initial_value)
     share_layout(BoundedSemaphore, Semaphore)

@@ -58,7 +58,7 @@ cdef void spin_running(const fs_once* o) noexcept nogil:
     fs_attach(state)
 
 
-cdef inline bint announce(fs_once* o, uint8_t* seen) noexcept nogil:
+cdef inline bint mark_parked(fs_once* o, uint8_t* seen) noexcept nogil:
     """Set PARKED; False when the byte has changed."""
     # relaxed: announces us; park() validates under the bucket lock
     return seen[0] & FS_ONCE_PARKED or fs_u8_cas_relaxed(
@@ -99,7 +99,7 @@ cdef int once_begin(fs_once* o, bint force, int64_t deadline, int flags) noexcep
         if spin and not seen & FS_ONCE_PARKED:
             spin = False
             spin_running(o)
-        elif announce(o, &seen):
+        elif mark_parked(o, &seen):
             result = park(<uintptr_t>o, still_running, NULL, wait_ended, o, 0,
                           deadline, flags, NULL)
             if gives_up(result):
@@ -114,7 +114,7 @@ cdef int once_wait_slow(fs_once* o, int64_t deadline, int flags) noexcept nogil:
     while not seen & (FS_ONCE_DONE | FS_ONCE_POISON):
         if deadline == 0:
             return FS_TIMEOUT
-        if announce(o, &seen):
+        if mark_parked(o, &seen):
             result = park(<uintptr_t>o, still_undone, NULL, wait_ended, o, 0,
                           deadline, flags, NULL)
             if gives_up(result):

@@ -321,20 +321,20 @@ cdef int park_since(
     let go before they run.
     """
     cdef fs_waiter self
-    cdef fs_wait wait
+    cdef park_call call
     cdef fs_bucket* bucket
     cdef int result
-    wait.state = NULL
-    wait.signals = runs_handlers(flags)
-    wait.asks = flags & FS_ASK
-    wait.stays = (flags & FS_KEEP_PLACE) or before_sleep != NULL or validate == NULL
-    wait.key = key
-    wait.validate = validate
-    wait.timed_out = timed_out
-    wait.ctx = ctx
+    call.state = NULL
+    call.signals = runs_handlers(flags)
+    call.asks = flags & FS_ASK
+    call.stays = (flags & FS_KEEP_PLACE) or before_sleep != NULL or validate == NULL
+    call.key = key
+    call.validate = validate
+    call.timed_out = timed_out
+    call.ctx = ctx
     # First without a signal seen: one that came while the caller spun is not
     # going to end a sleep that has not begun.
-    if wait.signals and not (wait.stays or wait.asks) and fs_check_signals() < 0:
+    if call.signals and not (call.stays or call.asks) and fs_check_signals() < 0:
         return FS_PARK_INTERRUPTED
     bucket = lock_bucket(key)
     if validate != NULL and not validate(ctx):
@@ -347,7 +347,7 @@ cdef int park_since(
     self.since = since
     self.overtaken = flags & FS_FIRST
     self.unpark_token = FS_TOKEN_NORMAL
-    self.away = (wait.signals and wait.stays) or (
+    self.away = (call.signals and call.stays) or (
         before_sleep != NULL and not flags & FS_NO_FORK)
     if flags & FS_FIRST:
         enqueue_by_age(bucket, key, &self)
@@ -355,14 +355,14 @@ cdef int park_since(
         enqueue(bucket, key, &self)
     unlock_bucket(bucket)
 
-    if self.away and run_away(&self, &wait, before_sleep, flags) < 0:
+    if self.away and run_away(&self, &call, before_sleep, flags) < 0:
         result = FS_PARK_INTERRUPTED
     elif not self.away and before_sleep != NULL and before_sleep(ctx) != 0:
         result = FS_PARK_INTERRUPTED
     else:
         if self.away:
             come_back(&self)
-        result = sleep(&self, &wait, deadline, flags)
+        result = sleep(&self, &call, deadline, flags)
     if result == LEFT_INTERRUPTED:
         result = FS_PARK_INTERRUPTED
     elif (result != FS_PARK_UNPARKED and result != FS_PARK_INVALID
@@ -373,7 +373,7 @@ cdef int park_since(
     fs_waitword_destroy(&self.word)
     # Only now, with nothing of ours reachable: at interpreter exit this may
     # never return.
-    fs_attach(wait.state)
+    fs_attach(call.state)
     if token != NULL:
         token[0] = self.unpark_token
     return result
@@ -433,7 +433,7 @@ cdef int park_on_any(fs_place* places, size_t n, int64_t deadline, int flags) no
 
 
 # What a parked thread keeps for itself.
-cdef struct fs_wait:
+cdef struct park_call:
     PyThreadState* state  # to attach again; NULL: attached
     bint signals          # this thread runs signal handlers
     bint stays            # queued, while they run
@@ -448,7 +448,7 @@ cdef enum:
     LEFT_INTERRUPTED = -1
 
 
-cdef int sleep(fs_waiter* self, fs_wait* wait, int64_t deadline, int flags) noexcept nogil:
+cdef int sleep(fs_waiter* self, park_call* call, int64_t deadline, int flags) noexcept nogil:
     """UNPARKED or TIMED_OUT, still detached; SIGNALLED, or INTERRUPTED with an
     exception set, attached; or how the queue was left already."""
     cdef int result
@@ -456,12 +456,12 @@ cdef int sleep(fs_waiter* self, fs_wait* wait, int64_t deadline, int flags) noex
     if is_past(deadline):
         return FS_PARK_TIMED_OUT
     while True:
-        wait.state = fs_detach()
+        call.state = fs_detach()
         if poll:
             spin(self, deadline)
         poll = False
-        if wait.signals:
-            result = sleep_and_look(self, deadline, wait.state)
+        if call.signals:
+            result = sleep_and_look(self, deadline, call.state)
         else:
             result = sleep_on(self, deadline)
         if result == FS_WOKEN:
@@ -469,11 +469,11 @@ cdef int sleep(fs_waiter* self, fs_wait* wait, int64_t deadline, int flags) noex
         if result == FS_TIMED_OUT:
             return FS_PARK_TIMED_OUT
         # The main thread, and only it, may attach while its record is queued.
-        fs_attach(wait.state)
-        wait.state = NULL
-        if wait.asks:
+        fs_attach(call.state)
+        call.state = NULL
+        if call.asks:
             return FS_PARK_SIGNALLED
-        result = handlers_in_place(self, wait) if wait.stays else handlers_outside(self, wait)
+        result = handlers_in_place(self, call) if call.stays else handlers_outside(self, call)
         if result != FS_SIGNALLED:
             return result
 
@@ -509,24 +509,24 @@ cdef int sleep_and_look(
         longest = min(2 * longest, FS_LOOK_NS)
 
 
-cdef int handlers_in_place(fs_waiter* self, fs_wait* wait) noexcept nogil:
+cdef int handlers_in_place(fs_waiter* self, park_call* call) noexcept nogil:
     """Run signal handlers, queued: INTERRUPTED, or FS_SIGNALLED to sleep again."""
     cdef fs_bucket* bucket = lock_own_bucket(self)
-    self.away = self.queued and key_of(self) == wait.key
+    self.away = self.queued and key_of(self) == call.key
     unlock_bucket(bucket)
     if not self.away:
         # Woken, or moved to the queue of a mutex, where we may be handed it:
         # what we waited for has come, so the handlers can wait for us.
-        wait.signals = False
+        call.signals = False
         return FS_SIGNALLED
-    if run_away(self, wait, NULL, FS_SIGNALS) < 0:
+    if run_away(self, call, NULL, FS_SIGNALS) < 0:
         return FS_PARK_INTERRUPTED
     come_back(self)
     return FS_SIGNALLED
 
 
 cdef int run_away(
-    fs_waiter* self, fs_wait* wait, fs_before_sleep before_sleep, int flags,
+    fs_waiter* self, park_call* call, fs_before_sleep before_sleep, int flags,
 ) noexcept nogil:
     """before_sleep() and signal handlers, with the record queued and `away`; -1 with an
     exception set.  If they fork, the child's record is queued, too."""
@@ -535,10 +535,10 @@ cdef int run_away(
     self.outer = <fs_waiter*>fs_mine
     fs_mine = self
     if before_sleep != NULL:
-        result = before_sleep(wait.ctx)
+        result = before_sleep(call.ctx)
         # The child of a fork has another main thread.
-        wait.signals = wait.stays and runs_handlers(flags)
-    if result == 0 and wait.signals:
+        call.signals = call.stays and runs_handlers(flags)
+    if result == 0 and call.signals:
         result = fs_check_signals()
     fs_mine = self.outer
     return -1 if result != 0 else 0
@@ -550,7 +550,7 @@ cdef void come_back(fs_waiter* self) noexcept nogil:
     unlock_bucket(bucket)
 
 
-cdef int handlers_outside(fs_waiter* self, fs_wait* wait) noexcept nogil:
+cdef int handlers_outside(fs_waiter* self, park_call* call) noexcept nogil:
     """Leave the queue, run signal handlers, take the first place in it:
     LEFT_INTERRUPTED, UNPARKED, INVALID, or FS_SIGNALLED to sleep again."""
     cdef fs_bucket* bucket = lock_own_bucket(self)
@@ -563,12 +563,12 @@ cdef int handlers_outside(fs_waiter* self, fs_wait* wait) noexcept nogil:
     unlock_bucket(bucket)
     # The word may say "somebody may be parked" meanwhile; an unlock clears that.
     result = LEFT_INTERRUPTED if fs_check_signals() < 0 else FS_SIGNALLED
-    bucket = lock_bucket(wait.key)
+    bucket = lock_bucket(call.key)
     if result == LEFT_INTERRUPTED:
-        if wait.timed_out != NULL:
-            wait.timed_out(wait.ctx, wait.key, find(bucket, wait.key)[0] == NULL)
-    elif wait.validate(wait.ctx):
-        enqueue_first(bucket, wait.key, self)
+        if call.timed_out != NULL:
+            call.timed_out(call.ctx, call.key, find(bucket, call.key)[0] == NULL)
+    elif call.validate(call.ctx):
+        enqueue_first(bucket, call.key, self)
     else:
         result = FS_PARK_INVALID
     unlock_bucket(bucket)

@@ -130,22 +130,22 @@ class Lazy:
         return Made()
 
 
-def slots_of(word):
-    """Which hazard slots a word uses, on a free-threaded build: a hash of its address."""
+def hazards_of(word):
+    """Which hazard pointers a word uses, on a free-threaded build: a hash of its address."""
     header = 32
     return ((id(word) + header) * 0x9E3779B97F4A7C15 & (1 << 64) - 1) >> 60
 
 
-def words_that_share_slots(rng):
+def words_that_share_hazards(rng):
     words = [rng.choice([AtomicRef, AtomicCell])() for _ in range(WORDS * 100)]
-    return [word for word in words if slots_of(word) == slots_of(words[0])][:WORDS]
+    return [word for word in words if hazards_of(word) == hazards_of(words[0])][:WORDS]
 
 
 class Shared:
     """What the threads of one round have in common."""
 
     def __init__(self, rng):
-        self.words = words_that_share_slots(rng)
+        self.words = words_that_share_hazards(rng)
         self.mixed = [rng.choice([AtomicRef, AtomicCell])() for _ in range(WORDS)]
         self.arcs = [Arc(Owned(), on_drop) for _ in range(6)]
         self.weaks = [arc.downgrade() for arc in self.arcs]

@@ -43,7 +43,7 @@ inline wait_ended(key, last) {
 
 inline set_now() {
     state = SET;
-    for (slot : 0 .. N) { was_set[slot] = 1; owed[slot] = parking[slot] }
+    for (at : 0 .. N) { was_set[at] = 1; owed[at] = parking[at] }
 }
 
 inline set() {

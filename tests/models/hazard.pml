@@ -1,24 +1,24 @@
-/* The hazard slots of objects/reference.pyx: two words that share two slots, two readers, each of a word of its
- * own, and two writers, each of which stores in either word, and drops what it takes out.  There
- * are two addresses for objects, and three objects: an address is used again when what lived there
- * has been freed.
+/* The hazard pointers of objects/reference.pyx: two words that share two of them, two readers, each
+ * of a word of its own, and two writers, each of which stores in either word, and drops what it
+ * takes out.  There are two addresses for objects, and three objects: an address is used again when
+ * what lived there has been freed.
  *
- * Left out: immortal objects, more slots than the lines have, the child of a fork.
+ * Left out: immortal objects, more hazard pointers than the lines have, the child of a fork.
  *
  * Asserted: no thread counts an object that does not live; a load returns an object that its
  * reader's word held during the call; in the end each object is counted once for each word that
  * holds it, which is to say that nothing is lost and nothing is freed too early. */
 #define READERS 2
 #define WORDS 2
-#define SLOTS 2
+#define HAZARDS 2
 #define STORES 2          /* of each writer */
 #define LOADS 1
 
 #define NONE 0            /* no address; addresses are 1 and 2 */
-#define GRANTED 4         /* in a slot */
+#define GRANTED 4         /* in a hazard pointer */
 
 byte word[WORDS];         /* an address */
-byte slot[SLOTS];         /* an address, perhaps GRANTED */
+byte hazard[HAZARDS];     /* an address, perhaps GRANTED */
 byte count[3];            /* of the object at an address; 0: no object lives there */
 byte object[3];           /* which object lives, or lived last, at an address */
 byte made;                /* how many objects there have been */
@@ -39,10 +39,10 @@ inline load() {
     :: else ->
         atomic {
             if
-            :: slot[me] == 0 -> mine = me
-            :: slot[1 - me] == 0 -> mine = 1 - me
+            :: hazard[me] == 0 -> mine = me
+            :: hazard[1 - me] == 0 -> mine = 1 - me
             fi;
-            slot[mine] = p                             //! skip
+            hazard[mine] = p                           //! skip
         };
         again = word[me];                              //! again = p;
         if
@@ -53,14 +53,14 @@ inline load() {
                 count[p]++;
                 returned = bit_of(p)
             };
-            atomic { granted = slot[mine] >= GRANTED; slot[mine] = 0 };
+            atomic { granted = hazard[mine] >= GRANTED; hazard[mine] = 0 };
             if
             :: granted -> uncount(p)                   //! :: granted -> skip
             :: else
             fi;
             break
         :: else ->
-            atomic { granted = slot[mine] >= GRANTED; slot[mine] = 0 };
+            atomic { granted = hazard[mine] >= GRANTED; hazard[mine] = 0 };
             if
             :: granted -> uncount(p)                   //! :: granted -> returned = bit_of(p); break
             :: else
@@ -92,12 +92,12 @@ inline store(w) {
     d_step { old = word[w]; word[w] = new; held[w] = held[w] | (held[w] -> bit_of(new) : 0) };
     if
     :: old != NONE ->
-        for (i : 0 .. SLOTS - 1) {                     //! for (i : 1 .. SLOTS - 1) {
+        for (i : 0 .. HAZARDS - 1) {                   //! for (i : 1 .. HAZARDS - 1) {
             if
-            :: slot[i] == old ->                       //! :: false ->
+            :: hazard[i] == old ->                     //! :: false ->
                 recount(old);                          //! skip;
                 if
-                :: atomic { slot[i] == old -> slot[i] = old + GRANTED }
+                :: atomic { hazard[i] == old -> hazard[i] = old + GRANTED }
                 :: else -> uncount(old)                //! :: else -> skip
                 fi
             :: else
@@ -115,7 +115,7 @@ inline finish() {
     for (i : 1 .. 2) {
         assert(count[i] == (word[0] == i -> 1 : 0) + (word[1] == i -> 1 : 0))
     };
-    assert(slot[0] == 0 && slot[1] == 0)
+    assert(hazard[0] == 0 && hazard[1] == 0)
 }
 
 proctype reader(byte me) {

@@ -103,9 +103,9 @@ inline once_wait(timed) {
 inline once_end(outcome) {
     atomic {
         state = outcome;
-        for (slot : 0 .. N) {
-            was_done[slot] = was_done[slot] | (outcome == DONE);
-            was_poisoned[slot] = was_poisoned[slot] | (outcome == POISON)
+        for (at : 0 .. N) {
+            was_done[at] = was_done[at] | (outcome == DONE);
+            was_poisoned[at] = was_poisoned[at] | (outcome == POISON)
         }
         saw = has_parked;                              //! saw = 0;
         has_parked = 0

@@ -115,7 +115,7 @@ inline let_go_and_wake(drop) {
                 readers = readers + sum_reads;         //! skip;
                 upgradable = (sum_upgradable -> 1 : upgradable);  //! skip;
                 writer = (sum_writer -> 1 : writer);   //! skip;
-                for (slot : 0 .. chosen_count - 1) { token[chosen[slot]] = HANDOFF }
+                for (at : 0 .. chosen_count - 1) { token[chosen[at]] = HANDOFF }
             :: else
             fi;
             parked = (length[TURN] > 0)                //! parked = 0

@@ -46,7 +46,7 @@ bit signal = 1;
 byte came[4];             /* how often each item came out */
 byte went[4];             /* 1: its put has succeeded */
 byte finished;
-byte slot, found;         /* scratch, inside d_step only */
+byte at, found;           /* scratch, inside d_step only */
 bit hit;
 
 inline lock_ring(r)   { atomic { !ring[r] -> ring[r] = 1 } }
@@ -64,10 +64,10 @@ inline enqueue(key, t) {
 inline unlink(key, t) {
     d_step {
         hit = 0;
-        for (slot : 0 .. N - 1) {
+        for (at : 0 .. N - 1) {
             if
-            :: hit -> queue[(key) * N + slot - 1] = queue[(key) * N + slot]
-            :: else -> hit = slot < length[key] && queue[(key) * N + slot] == t
+            :: hit -> queue[(key) * N + at - 1] = queue[(key) * N + at]
+            :: else -> hit = at < length[key] && queue[(key) * N + at] == t
             fi
         }
         assert(hit);
@@ -84,12 +84,12 @@ inline unlink(key, t) {
 inline choose(key) {
     d_step {
         found = NOBODY;
-        slot = 0;
+        at = 0;
         do
-        :: slot < length[key] && found == NOBODY ->
+        :: at < length[key] && found == NOBODY ->
             if
-            :: claims(queue[(key) * N + slot]) && chosen != 0 -> slot++  //! :: false -> skip
-            :: else -> found = queue[(key) * N + slot]
+            :: claims(queue[(key) * N + at]) && chosen != 0 -> at++  //! :: false -> skip
+            :: else -> found = queue[(key) * N + at]
             fi
         :: else -> break
         od;
@@ -100,10 +100,10 @@ inline choose(key) {
         if
         :: found != NOBODY ->
             hit = 0;
-            for (slot : 0 .. N - 1) {
+            for (at : 0 .. N - 1) {
                 if
-                :: hit -> queue[(key) * N + slot - 1] = queue[(key) * N + slot]
-                :: else -> hit = queue[(key) * N + slot] == found && slot < length[key]
+                :: hit -> queue[(key) * N + at - 1] = queue[(key) * N + at]
+                :: else -> hit = queue[(key) * N + at] == found && at < length[key]
                 fi
             }
             length[key]--;

@@ -61,8 +61,8 @@ cdef struct shared_state:
     long threads
     long guarded             # by whichever lock the storm is about
     long twin                # equal to it whenever nobody writes
-    long filled              # of the one-slot queue
-    long slot
+    long filled              # of the queue of one item
+    long item
     long upgradable          # changed by writers and upgradable readers
     long board[CELLS]        # one cell a thread, or a round
 
@@ -168,7 +168,7 @@ cdef void own_part(int me, int rounds) noexcept nogil:
 
 
 cdef void condvar_part(int me, int rounds) noexcept nogil:
-    """Even threads put, odd ones take, through one slot."""
+    """Even threads put, odd ones take, through one place."""
     cdef int i
     for i in range(rounds):
         mutex_lock(&state.mutex)
@@ -176,7 +176,7 @@ cdef void condvar_part(int me, int rounds) noexcept nogil:
             while state.filled:
                 condvar_wait(&state.not_full, &state.mutex, FS_FOREVER, FS_PLAIN)
             state.filled = 1
-            state.slot = i
+            state.item = i
             condvar_notify_one(&state.not_empty)
         else:
             while not state.filled:
