@@ -105,9 +105,7 @@ EXTERN = {
     "objects/_c_table.pyx": {"fastsync.h"},  # the table that C users import
     "objects/_bulk.pyx": {"atomic.h"},  # relaxed loads, which raw/c_atomic.pxd leaves out
     "objects/arc.pyx": {"atomic.h"},  # a relaxed store, likewise
-    "objects/counter.pyx": {"thread_index.h"},  # the cell of this thread
-    "objects/reference.pyx": {"atomic.h", "thread_index.h"},  # the hazard pointers of this thread
-    "raw/sharded.pyx": {"thread_index.h"},  # the shard of this thread
+    "objects/reference.pyx": {"atomic.h"},  # relaxed loads and stores, likewise
     "raw/parking.pxd": {"wait.h"},  # whether words can be shared with other processes
     "raw/parking.pyx": {"wait.h"},
 }

@@ -16,7 +16,6 @@ index and, on bins that two threads share, many times that.
 """
 cimport cython
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
-from cpython.object cimport PyObject
 from libc.math cimport NAN
 from libc.stdint cimport (
     INT64_MAX, INT64_MIN, UINT64_MAX,

@@ -40,24 +40,5 @@ cdef int add_private(
 cdef int sign_constructor(type cls) except -1
 
 
-# -- what is common to all types of `threading` ------------------------------
-
-cdef inline bint checked(int outcome) except -1:
-    """FS_ACQUIRED and FS_TIMEOUT as a bool; FS_ERROR: its exception is set."""
-    return outcome
-
-
-cdef inline object kept(PyObject* seen):
-    """What a field had when it was read, once: another thread may be setting it."""
-    return <object>seen
-
-
-cdef inline Py_ssize_t offset(object probe, void* field) noexcept:
-    return <char*>field - <char*><PyObject*>probe
-
-
-cdef int refuse_call(size_t nargs) except -1
-cdef int refuse_pickling(str name) except -1
-cdef str address(object self)
 # Module and name of the runtime class, as the originals' reprs have it.
 cdef str stock_name(object self)

@@ -3,13 +3,13 @@
 # name where only a heap type has room for it.
 """What the types of `threading` share, and how an instance becomes `original`."""
 cimport cython
-from libc.stdint cimport uintptr_t
 from cpython.object cimport PyObject, PyObject_GenericSetAttr, PyTypeObject
 from cpython.ref cimport Py_XDECREF
 
 from fastsync.objects._slots cimport (
     finish_type, forbid_instances, make_lazy_dict, put_unslotted, weakrefs_offset,
 )
+from fastsync.objects._veneer cimport refuse_pickling
 
 import copyreg
 
@@ -20,12 +20,6 @@ cdef extern from "Python.h":
     void PyObject_GC_UnTrack(void*) noexcept
     bint PyObject_GC_IsTracked(PyObject*) noexcept
     PyTypeObject* Py_TYPE(object) noexcept
-
-
-cdef int refuse_call(size_t nargs) except -1:
-    raise TypeError(
-        "a lock is called by `with` only: with no arguments to acquire it, with "
-        f"three to release it, not with {nargs} or with keywords")
 
 
 cdef void track(object self) noexcept:
@@ -122,10 +116,6 @@ cdef int become_original(_Extensible self) except -1:
     if inner is not None:  # a program has it
         (<object>self)._cond = inner
     return 0
-
-
-cdef int refuse_pickling(str name) except -1:
-    raise TypeError(f"cannot pickle '{name}' object")
 
 
 @cython.no_gc_clear  # what it refers to must outlive a waiter; cycles end in the __dict__
@@ -257,10 +247,6 @@ cdef int sign_constructor(type cls) except -1:
     function.__qualname__ = f"{cls.__name__}.__init__"
     function.__objclass__ = cls  # as the slot's own has it: tools tell by it where it is defined
     return put_unslotted(cls, "__init__", function)
-
-
-cdef str address(object self):
-    return f"0x{<uintptr_t><PyObject*>self:x}"
 
 
 cdef str stock_name(object self):

@@ -7,10 +7,9 @@ from cpython.object cimport PyObject
 from fastsync.raw cimport c_version  # so that versions are compared
 from fastsync.raw.c_atomic_float cimport f32_widen, f64_bits, f64_from_bits, fs_fold
 from fastsync.raw.c_atomic_order cimport FS_BOOL, FS_F64, FS_I64, FS_KINDS, FS_U64
-from fastsync.raw.c_python cimport fs_small_int
+from fastsync.raw.c_python cimport fs_small_int, Py_NewRef
 
 cdef extern from "Python.h":
-    PyObject* Py_NewRef(PyObject*) noexcept
     PyObject* Py_True
     PyObject* Py_False
     PyObject* _PyLong_FromLongLong "PyLong_FromLongLong" (int64_t) noexcept
@@ -63,7 +62,6 @@ cdef int to_bits(int kind, object value, uint64_t* bits) except -1
 cdef int kind_size(int kind) noexcept nogil
 cdef uint64_t fold_float(void* word, int kind, uint64_t v, fs_fold fold, int order) noexcept nogil
 cdef int64_t word_deadline(object timeout) except? -1
-cdef object raise_or_bool(int result)
 cdef object wait_word(
     void* word, int kind, bint shared, object expected, object timeout, object ordering)
 cdef int notify_word(void* word, int kind, bint shared, bint all) except -1

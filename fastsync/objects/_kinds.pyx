@@ -21,6 +21,7 @@ from cpython.number cimport PyNumber_Index
 from cpython.object cimport PyObject
 
 from fastsync.objects._timeouts cimport deadline_for
+from fastsync.objects._veneer cimport checked
 from fastsync.objects.ordering cimport failure_order, load_order, order_code
 from fastsync.raw cimport c_version  # so that versions are compared
 from fastsync.raw.c_atomic_float cimport (
@@ -197,23 +198,12 @@ cdef object wait_word(
         result = wait_shared(word, kind, bits, order, deadline)
     else:
         result = word_wait(word, kind, bits, order, deadline, FS_SIGNALS)
-    return raise_or_bool(result)
+    return checked(result)
 
 
 cdef int64_t word_deadline(object timeout) except? -1:
     """None and what is too large: for ever; zero and less: 0; NaN is a ValueError."""
     return FS_FOREVER if timeout is None else deadline_for(timeout)
-
-
-cdef object raise_or_bool(int result):
-    if result == FS_ERROR:
-        raise_current()
-    return result == FS_ACQUIRED
-
-
-cdef int raise_current() except -1:
-    """An exception is set already."""
-    return -1
 
 
 cdef int notify_word(void* word, int kind, bint shared, bint all) except -1:

@@ -16,7 +16,7 @@ from fastsync._watch.trace cimport (
     fs_section, FS_ITEM, FS_ROOM, fs_wait, trace_give, trace_made, trace_not_given, trace_released,
     trace_signalled, trace_work, tracing,
 )
-from fastsync.raw.c_python cimport fs_new_list
+from fastsync.raw.c_python cimport fs_new_list, Py_NewRef
 from fastsync.raw.c_wait cimport FS_FOREVER
 from fastsync.raw.parking cimport FS_FIRST, FS_SIGNALS
 from fastsync.raw.ring cimport *
@@ -29,7 +29,6 @@ from types import GenericAlias
 
 cdef extern from "Python.h":
     PyObject* Py_None
-    PyObject* Py_NewRef(PyObject*) noexcept
     const Py_ssize_t PY_SSIZE_T_MAX
     PyObject* PyList_GET_ITEM(object, Py_ssize_t) noexcept
     void PyList_SET_ITEM(object, Py_ssize_t, PyObject*) noexcept

@@ -28,7 +28,7 @@ from fastsync.objects.reference cimport (
     visit_function, visit_word,
 )
 from fastsync.raw.c_atomic_order cimport fs_i64_cas, fs_i64_fetch_add, fs_i64_load, fs_uptr_load
-from fastsync.raw.c_python cimport fs_free_object, fs_given, fs_keep_exception
+from fastsync.raw.c_python cimport fs_free_object, fs_given, fs_keep_exception, Py_NewRef
 from fastsync.objects._slots cimport publish
 
 cdef extern from "fastsync/atomic.h" nogil:
@@ -38,7 +38,6 @@ cdef extern from "fastsync/atomic.h" nogil:
 cdef extern from "Python.h":
     void Py_DECREF(PyObject*) noexcept
     void Py_XDECREF(PyObject*) noexcept
-    PyObject* Py_NewRef(PyObject*) noexcept
     void PyErr_WriteUnraisable(PyObject*) noexcept
     PyObject* PyObject_CallOneArg(PyObject*, PyObject*) noexcept
 

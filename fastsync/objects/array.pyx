@@ -29,7 +29,6 @@ from fastsync.objects._kinds cimport (
     to_bits, to_python, update_word, wait_word,
 )
 from fastsync.objects.ordering cimport failure_order, load_order, order_code, store_order
-from fastsync.raw.c_atomic cimport fs_atomic_i64, fs_atomic_u64
 from fastsync.raw.c_atomic_order cimport (
     FS_F32, FS_F64, FS_I64, FS_I8, FS_SEQ_CST, FS_U8, fs_word_cas, fs_word_exchange, fs_word_load,
     fs_word_store,

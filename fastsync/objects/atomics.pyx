@@ -45,6 +45,7 @@ from fastsync.raw.c_atomic_order cimport (
     fs_word_fetch_and, fs_word_fetch_max, fs_word_fetch_min, fs_word_fetch_nand, fs_word_fetch_or,
     fs_word_fetch_sub, fs_word_fetch_xor, fs_word_load, fs_word_store,
 )
+from fastsync.raw.c_python cimport Py_NewRef
 
 from fastsync.objects._pin import register_pinnable
 
@@ -54,7 +55,6 @@ cdef extern from "Python.h":
     PyTypeObject* Py_TYPE(PyObject*) noexcept
     void PyObject_GC_Track(PyObject*) noexcept
     void PyObject_GC_UnTrack(PyObject*) noexcept
-    PyObject* Py_NewRef(PyObject*) noexcept
     PyObject* Py_None
     PyObject* Py_True
     PyObject* Py_False

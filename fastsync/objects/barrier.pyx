@@ -15,11 +15,12 @@ from cpython.ref cimport Py_INCREF
 
 from fastsync._watch.trace cimport fs_wait, trace_made, trace_signal, trace_signalled, tracing
 from fastsync.objects._extensible cimport (
-    _Extensible, add_extensible, add_private, address, become_original, checked, is_original, kept,
-    sign_constructor, stock_name, track,
+    _Extensible, add_extensible, add_private, become_original, is_original, sign_constructor,
+    stock_name, track,
 )
 from fastsync.objects._slots cimport finish_type, rename_type
 from fastsync.objects._timeouts cimport wait_deadline
+from fastsync.objects._veneer cimport address, checked, kept
 from fastsync.objects.condition cimport inner_condition
 from fastsync.raw.barrier cimport (
     barrier_abort, barrier_arrive, barrier_init, barrier_is_broken, barrier_open, barrier_reinit,

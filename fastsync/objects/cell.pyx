@@ -3,8 +3,9 @@ cimport cython
 from cpython.object cimport Py_EQ, PyObject, PyObject_RichCompare
 from libc.stdint cimport int64_t, uintptr_t
 
-from fastsync.objects._pin import register_pinnable
-from fastsync.objects._kinds cimport raise_or_bool, word_deadline
+from fastsync.objects._kinds cimport word_deadline
+from fastsync.objects._slots cimport fs_method, publish, shorten
+from fastsync.objects._veneer cimport checked
 from fastsync.objects.ordering cimport failure_order, load_order, order_code, store_order
 from fastsync.objects.reference cimport (
     _Ref, clear_to_none, free_ref, load, make_collectable, pointer, ref_load, ref_store, replace,
@@ -12,15 +13,16 @@ from fastsync.objects.reference cimport (
 )
 from fastsync.raw.c_atomic cimport fs_atomic_uptr
 from fastsync.raw.c_atomic_order cimport fs_uptr_load
+from fastsync.raw.c_python cimport Py_NewRef
 from fastsync.raw.c_wait cimport FS_FOREVER, fs_now
 from fastsync.raw.parking cimport (
     FS_ACQUIRED, FS_ERROR, FS_PARK_INTERRUPTED, FS_SIGNALS, FS_SPIN, FS_TIMEOUT, FS_TOKEN_NORMAL,
     park, unpark_all, unpark_one,
 )
-from fastsync.objects._slots cimport fs_method, publish, shorten
+
+from fastsync.objects._pin import register_pinnable
 
 cdef extern from "Python.h":
-    PyObject* Py_NewRef(PyObject*) noexcept
     PyObject* Py_None
 
 
@@ -153,7 +155,7 @@ cdef class AtomicRef(_Ref):
         wait, NaN is a ValueError. A change must be followed by notify_one or notify_all.
         """
         load_order(ordering)
-        return raise_or_bool(ref_wait(
+        return checked(ref_wait(
             &self.word, <PyObject*>expected, word_deadline(timeout)))
 
     def notify_one(self):
@@ -239,7 +241,7 @@ cdef class AtomicCell(_Ref):
             value = load(self)
             if not PyObject_RichCompare(value, expected, Py_EQ):
                 return True
-            if not raise_or_bool(ref_wait(
+            if not checked(ref_wait(
                     &self.word, <PyObject*>value, deadline)):
                 return False
 

@@ -26,7 +26,7 @@ from fastsync.raw.c_wait cimport FS_FOREVER, fs_now
 from fastsync.raw.mutex cimport mutex_lock_inner, mutex_unlock_inner
 from fastsync.raw.parking cimport FS_SIGNALS, is_past
 from fastsync.raw.ring cimport *
-from fastsync.raw.select cimport FS_SELECT_SIGNALS, fs_case, select_park
+from fastsync.raw.select cimport FS_SELECT_SIGNALS, select_park
 from fastsync.objects._ring cimport (
     _Ring, before_serving, collect_items, free_items, fs_items, get_item, put_item, size_in_memory,
     take_items,

@@ -19,17 +19,19 @@ from fastsync._watch.trace cimport (
     trace_made, trace_notified, trace_released, tracing,
 )
 from fastsync.objects._extensible cimport (
-    _Extensible, add_extensible, add_private, become_original, checked, is_original, kept, offset,
-    refuse_call, refuse_pickling, sign_constructor, threads_waiting, track,
+    _Extensible, add_extensible, add_private, become_original, is_original, sign_constructor,
+    threads_waiting, track,
 )
 from fastsync.objects._slots cimport finish_type, make_context_manager, rename_type
 from fastsync.objects._timeouts cimport lock_deadline, wait_deadline
+from fastsync.objects._veneer cimport checked, kept, offset, refuse_call, refuse_pickling
 from fastsync.objects.lock cimport Lock, word_acquire, word_release, word_retake
 from fastsync.objects.rlock cimport (
     remutex_acquire, remutex_acquire_restore, remutex_let_go, remutex_release,
     remutex_release_save, RLock,
 )
 from fastsync.raw.c_atomic_order cimport fs_fence, FS_SEQ_CST
+from fastsync.raw.c_python cimport Py_NewRef
 from fastsync.raw.c_wait cimport FS_FOREVER, fs_now
 from fastsync.raw.condvar cimport (
     condvar_has_waiters, condvar_notify_some, condvar_reset, condvar_wait, FS_CONDVAR_BAD_MUTEX,
@@ -46,7 +48,6 @@ from fastsync.objects._pin import register_pinnable
 
 cdef extern from "Python.h":
     PyObject* Py_True
-    PyObject* Py_NewRef(PyObject*) noexcept
     size_t PyVectorcall_NARGS(size_t) noexcept
     const Py_ssize_t PY_SSIZE_T_MAX  # not sys.maxsize: `sys` is None in late finalizers
     PyTypeObject* Py_TYPE(object) noexcept

@@ -9,7 +9,8 @@ from fastsync._watch.trace cimport (
 )
 from fastsync.objects._slots cimport publish
 from fastsync.objects._timeouts cimport deadline_for, deadline_until
-from fastsync.objects.guards cimport here, lend, raise_left, read_value, refuse_pickling
+from fastsync.objects._veneer cimport refuse_pickling
+from fastsync.objects.guards cimport here, lend, raise_left, read_value
 from fastsync.objects.mutex cimport Mutex, MutexGuard, hold_again
 from fastsync.raw.c_atomic cimport fs_uptr_store_relaxed
 from fastsync.raw.c_wait cimport FS_FOREVER
@@ -169,7 +170,7 @@ threading.Condition.  Origin: parking_lot's Condvar."""
         return notified
 
     def __reduce__(self):
-        refuse_pickling(self)
+        refuse_pickling(type(self).__name__)
 
     def __repr__(self):
         return f"<Condvar, {parked_count(<uintptr_t>&self.word)} waiting>"

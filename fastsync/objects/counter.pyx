@@ -12,12 +12,10 @@ from fastsync.raw.c_atomic cimport fs_atomic_i64
 from fastsync.raw.c_atomic_order cimport (
     FS_I64, fs_i64_exchange_order, fs_i64_fetch_add_order, fs_i64_load_order, FS_RELAXED,
 )
+from fastsync.raw.c_thread_index cimport fs_thread_index
 
 from fastsync.objects._pin import register_pinnable
 
-
-cdef extern from "fastsync/thread_index.h" nogil:
-    uint32_t fs_thread_index() noexcept
 
 # A power of two of cells, each on a cache line of its own; a thread adds to the
 # cell of its number.  The value is the sum, modulo 2^64.  No cell orders

@@ -15,11 +15,11 @@ from fastsync._watch.trace cimport (
     fs_section, FS_SIGNAL, trace_lock, trace_made, trace_release, trace_released, tracing,
 )
 from fastsync.objects._extensible cimport (
-    _Extensible, add_extensible, add_private, address, checked, is_original,
-    sign_constructor, stock_name,
+    _Extensible, add_extensible, add_private, is_original, sign_constructor, stock_name,
 )
 from fastsync.objects._slots cimport finish_type, rename_type
 from fastsync.objects._timeouts cimport wait_deadline
+from fastsync.objects._veneer cimport address, checked
 from fastsync.objects.condition cimport (
     Condition, enter_inner, has_inner, inner_condition, leave_inner, notify_inner, tell_inner,
     wait_inner,

@@ -8,10 +8,10 @@ from fastsync.raw.c_atomic cimport (
     fs_atomic_u8, fs_u8_cas_acq_rel, fs_u8_load_acquire, fs_u8_load_relaxed, fs_u8_store_relaxed,
     fs_u8_store_release,
 )
+from fastsync.raw.c_python cimport Py_NewRef
 
 cdef extern from "Python.h":
     PyObject* PyType_GenericAlloc(PyTypeObject*, Py_ssize_t) except NULL
-    PyObject* Py_NewRef(PyObject*) noexcept
 
 
 cdef enum:
@@ -163,5 +163,3 @@ cdef inline PyObject* allocate_guard(type cls, _Owner lock) except NULL:
 
 # A guard, or TimeoutError for None.
 cdef object granted(object guard, object timeout)
-cdef int refuse_call(size_t nargs) except -1
-cdef int refuse_pickling(object self) except -1

@@ -55,6 +55,7 @@ from cpython.ref cimport Py_DECREF
 
 from fastsync._watch.trace cimport trace_block, trace_made, tracing
 from fastsync.objects._slots cimport discard, forbid_instances, make_context_manager, retire
+from fastsync.objects._veneer cimport refuse_call, refuse_pickling
 from fastsync.raw.c_atomic cimport (
     fs_atomic_u8, fs_pause, fs_u8_cas_acq_rel, fs_u8_cas_acquire, fs_u8_load_acquire,
     fs_u8_load_relaxed, fs_u8_store_release,
@@ -131,16 +132,6 @@ cdef object granted(object guard, object timeout):
     if guard is None:
         raise TimeoutError(f"the lock was not free within {timeout} seconds")
     return guard
-
-
-cdef int refuse_call(size_t nargs) except -1:
-    raise TypeError(
-        "it is called by `with` only: with no arguments to enter, with three to leave, "
-        f"not with {nargs} or with keywords")
-
-
-cdef int refuse_pickling(object self) except -1:
-    raise TypeError(f"cannot pickle {type(self).__name__!r} object")
 
 
 cdef inline int check_alive(_Guard guard) except -1:
@@ -444,7 +435,7 @@ cdef class _Owner:
         return GenericAlias(cls, item)
 
     def __reduce__(self):
-        refuse_pickling(self)
+        refuse_pickling(type(self).__name__)
 
 
 @cython.no_gc_clear  # its end needs the lock
@@ -498,7 +489,7 @@ cdef class _Guard:
         return GenericAlias(cls, item)
 
     def __reduce__(self):
-        refuse_pickling(self)
+        refuse_pickling(type(self).__name__)
 
     def __repr__(self):
         # Of a ReentrantMutex: as seen from this thread.

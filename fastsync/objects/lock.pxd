@@ -2,8 +2,8 @@
 from libc.stdint cimport int64_t
 
 from fastsync._watch.trace cimport tracing
-from fastsync.objects._extensible cimport checked
 from fastsync.objects._slots cimport fs_call
+from fastsync.objects._veneer cimport checked
 from fastsync.raw.c_wait cimport FS_FOREVER
 from fastsync.raw.mutex cimport fs_mutex, mutex_lock_until, mutex_try_lock, mutex_unlock
 from fastsync.raw.parking cimport deadline_after, FS_SIGNALS

@@ -16,11 +16,11 @@ from fastsync._watch.trace cimport (
     detecting, FS_BLOCK, FS_EXCLUSIVE, fs_section, noting_release, trace_disowned, trace_lock,
     trace_made, trace_release, trace_released, trace_relock, tracing,
 )
-from fastsync.objects._extensible cimport address, offset, refuse_call, refuse_pickling
 from fastsync.objects._slots cimport (
     finish_type, fs_method, make_context_manager, publish, rename_type, set_metaclass, shorten,
 )
 from fastsync.objects._timeouts cimport is_false_alone, is_timeout_alone, lock_deadline, lock_timeout
+from fastsync.objects._veneer cimport address, offset, refuse_call, refuse_pickling
 from fastsync.raw.c_python cimport fs_constant
 from fastsync.raw.c_wait cimport FS_FOREVER
 from fastsync.raw.mutex cimport (

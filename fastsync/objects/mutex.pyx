@@ -50,17 +50,18 @@ from fastsync.objects._slots cimport (
     restore, retire, reuse,
 )
 from fastsync.objects._timeouts cimport deadline_for, deadline_until
+from fastsync.objects._veneer cimport refuse_call
 from fastsync.objects.guards cimport (
     GUARD_AWAY, GUARD_BLOCK, GUARD_BUSY, GUARD_DEAD, GUARD_HELD, _Guard, _Mapped, _Owner,
     allocate_guard, begin, end, finish_guard, granted, here, is_alive, leave_held, raise_dead,
-    refuse_call, return_hold, step, survivor, wait_a_little,
+    return_hold, step, survivor, wait_a_little,
 )
 from fastsync.raw.c_atomic cimport (
     fs_atomic_uptr, fs_u8_cas_acquire, fs_u8_load_acquire, fs_u8_load_relaxed,
     fs_u8_store_relaxed, fs_u8_store_release, fs_uptr_cas_acq_rel, fs_uptr_exchange_acq_rel,
     fs_uptr_load_acquire, fs_uptr_load_relaxed, fs_uptr_store_relaxed, fs_uptr_store_release,
 )
-from fastsync.raw.c_python cimport fs_is_unique
+from fastsync.raw.c_python cimport fs_is_unique, Py_NewRef
 from fastsync.raw.c_wait cimport FS_FOREVER, fs_thread_id
 from fastsync.raw.mutex cimport (
     fs_mutex, FS_MUTEX_LOCKED, FS_MUTEX_MARK, FS_MUTEX_PARKED, mutex_change_mark, mutex_is_locked,
@@ -72,7 +73,6 @@ from fastsync.objects._pin import register_pinnable
 
 cdef extern from "Python.h":
     PyObject* Py_None
-    PyObject* Py_NewRef(PyObject*) noexcept
     size_t PyVectorcall_NARGS(size_t) noexcept
     void PyErr_Restore(PyObject*, PyObject*, PyObject*) noexcept
 

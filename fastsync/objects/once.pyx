@@ -1,6 +1,6 @@
 """One-time initialization: Once, OnceLock, LazyLock, @once."""
 cimport cython
-from libc.stdint cimport int64_t, uint8_t, uintptr_t
+from libc.stdint cimport int64_t, uint8_t
 from cpython.object cimport PyObject, PyObject_Call, PyTypeObject
 from cpython.type cimport PyType_Modified
 
@@ -9,9 +9,10 @@ from fastsync._watch.trace cimport (
     tracing,
 )
 from fastsync.objects._slots cimport fs_call, make_callable, publish
+from fastsync.objects._veneer cimport address
 from fastsync.raw.c_atomic cimport fs_u8_load_acquire, fs_uptr_load_relaxed, fs_uptr_store_relaxed
-from fastsync.raw.c_python cimport fs_make_immortal, fs_new_list
 from fastsync.raw.c_box cimport fs_box_get, fs_box_set
+from fastsync.raw.c_python cimport fs_make_immortal, fs_new_list, Py_NewRef
 from fastsync.raw.c_wait cimport FS_FOREVER, fs_thread_id
 from fastsync.raw.once cimport (
     fs_once, FS_ONCE_DONE, FS_ONCE_NEW, FS_ONCE_POISON, FS_ONCE_RUN, FS_ONCE_RUNNING, once_begin,
@@ -19,10 +20,11 @@ from fastsync.raw.once cimport (
 )
 from fastsync.raw.parking cimport FS_ACQUIRED, FS_SIGNALS, FS_TIMEOUT
 
+from types import GenericAlias
+
 from fastsync.objects._pin import register_pinnable
 
 cdef extern from "Python.h":
-    PyObject* Py_NewRef(PyObject*) noexcept
     size_t PyVectorcall_NARGS(size_t) noexcept
     object PyObject_Vectorcall(object, PyObject**, size_t, PyObject*)
     void PyErr_Restore(PyObject*, PyObject*, PyObject*) noexcept
@@ -110,11 +112,6 @@ cdef int wait_done(_Once self) except -1:
     return once_wait(&self.once, FS_FOREVER, FS_SIGNALS)
 
 
-cdef object alias(object cls, object item):
-    from types import GenericAlias
-    return GenericAlias(cls, item)
-
-
 # -- exceptions that are kept
 #
 # Raising an exception writes its traceback, without a lock; reading it is not safe meanwhile.  So
@@ -166,10 +163,6 @@ cdef object kept_copy(object error):
         return None
     except Exception:
         return RuntimeError(f"{type(error).__name__}, which cannot be raised again")
-
-
-cdef str address(object self):
-    return f"0x{<uintptr_t><PyObject*>self:x}"
 
 
 cdef bint is_lost(_Once self) noexcept:
@@ -378,7 +371,7 @@ returns it (release / acquire ordering).  As std's OnceLock."""
 
     @classmethod
     def __class_getitem__(cls, item, /):
-        return alias(cls, item)
+        return GenericAlias(cls, item)
 
     def get(self):
         """The value, or None while there is none."""
@@ -489,7 +482,7 @@ function is dropped when it has run.  Ordering as OnceLock's; as std's LazyLock.
 
     @classmethod
     def __class_getitem__(cls, item, /):
-        return alias(cls, item)
+        return GenericAlias(cls, item)
 
     def force(self):
         """The value, made now if need be.
@@ -544,7 +537,7 @@ function."""
 
     @classmethod
     def __class_getitem__(cls, item, /):
-        return alias(cls, item)
+        return GenericAlias(cls, item)
 
     @property
     def __wrapped__(self):

@@ -4,17 +4,14 @@ from libc.stdint cimport int64_t, uint8_t, uintptr_t
 
 from fastsync.objects._slots cimport forbid_instances, publish
 from fastsync.objects._timeouts cimport deadline_for, deadline_until
+from fastsync.objects._veneer cimport checked, refuse_pickling
 from fastsync.raw.c_atomic cimport (
     fs_u8_cas_acq_rel, fs_u8_cas_acquire, fs_u8_load_relaxed, fs_u8_store_relaxed,
     fs_uptr_cas_relaxed, fs_uptr_fetch_sub_acq_rel, fs_uptr_load_relaxed, fs_uptr_store_relaxed,
 )
 from fastsync.raw.c_wait cimport FS_FOREVER
-from fastsync.raw.event cimport event_is_set, event_set, event_wait_until, FS_EVENT_SET
+from fastsync.raw.event cimport event_set, event_wait_until, FS_EVENT_SET
 from fastsync.raw.parking cimport FS_ERROR, FS_SIGNALS, FS_TIMEOUT
-
-
-cdef int refuse_pickling(object self) except -1:
-    raise TypeError(f"cannot pickle {type(self).__name__!r} object")
 
 
 # -- Parker ------------------------------------------------------------------
@@ -76,7 +73,7 @@ crossbeam's Parker."""
         return new_unparker(self)
 
     def __reduce__(self):
-        refuse_pickling(self)
+        refuse_pickling(type(self).__name__)
 
 
 cdef object new_unparker(Parker parker):
@@ -99,7 +96,7 @@ cdef class Unparker:
         return new_unparker(self.parker)
 
     def __reduce__(self):
-        refuse_pickling(self)
+        refuse_pickling(type(self).__name__)
 
 
 # -- WaitGroup ---------------------------------------------------------------
@@ -208,7 +205,7 @@ use of a handle that has ended.  Origin: crossbeam's WaitGroup."""
             raise_done()
         if event_wait_until(&self.group.empty, FS_FOREVER, FS_SIGNALS) == FS_ERROR:
             fs_u8_store_relaxed(&self.state, BROKEN_OFF)  # relaxed: orders nothing
-            raise_set()
+            checked(FS_ERROR)
         fs_u8_store_relaxed(&self.state, DONE)  # relaxed: as above
 
     def __enter__(self):
@@ -221,16 +218,11 @@ use of a handle that has ended.  Origin: crossbeam's WaitGroup."""
             leave_group(self.group)
 
     def __reduce__(self):
-        refuse_pickling(self)
+        refuse_pickling(type(self).__name__)
 
     def __repr__(self):
         handles = 0 if self.group is None else fs_uptr_load_relaxed(&self.group.handles)
         return f"<WaitGroup, {handles} handles>"
-
-
-cdef int raise_set() except -1:
-    """An exception is set: pass it on."""
-    return -1
 
 
 forbid_instances(Unparker)  # only a Parker makes one

@@ -13,7 +13,7 @@ from fastsync.raw.c_python cimport fs_small_int
 from fastsync.raw.c_wait cimport fs_thread_id
 from fastsync.raw.parking cimport fork_epoch
 from fastsync.raw.ring cimport *
-from fastsync.objects._opened cimport above, fs_path, list_get, list_put, opened
+from fastsync.objects._opened cimport above, fs_path, list_get, list_put
 from fastsync.objects._ring cimport Py_INCREF_of
 from fastsync.objects.queue cimport fill_by_hooks, finish_queue, Queue
 

@@ -7,7 +7,6 @@ from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
 from cpython.long cimport PyLong_Check
 from cpython.number cimport PyIndex_Check
 from cpython.object cimport PyObject, PyObject_GenericSetAttr, PyTypeObject
-from cpython.ref cimport Py_XDECREF
 
 from fastsync._watch.trace cimport (
     fs_section, FS_TASKS, fs_wait, trace_released, trace_signalled, trace_work, tracing,
@@ -17,7 +16,7 @@ from fastsync.raw.parking cimport FS_SIGNALS
 from fastsync.raw.ring cimport *
 from fastsync.objects._extensible cimport sign_constructor
 from fastsync.objects._opened cimport (
-    _Opening, _Parts, open_join, open_shutdown, open_size, open_task_done, opened,
+    _Opening, open_join, open_shutdown, open_size, open_task_done, opened,
 )
 from fastsync.objects._ring cimport (
     _Ring, before_serving, collect_items, free_items, fs_items, get_batch, get_item, put_batch,
@@ -26,6 +25,7 @@ from fastsync.objects._ring cimport (
 from fastsync.objects._slots cimport (
     finish_type, fs_method, make_lazy_dict, rename_type, shorten, version_tag,
 )
+from fastsync.raw.c_python cimport Py_NewRef
 
 from collections import deque
 
@@ -34,7 +34,6 @@ from fastsync.objects._ring import ShutDown
 
 cdef extern from "Python.h":
     PyObject* Py_None
-    PyObject* Py_NewRef(PyObject*) noexcept
     PyTypeObject* Py_TYPE(PyObject*) noexcept
     const Py_ssize_t PY_SSIZE_T_MAX
     object PyObject_GenericGetDict(object, void*)

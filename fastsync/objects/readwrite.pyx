@@ -17,16 +17,17 @@ from fastsync.objects._slots cimport (
     collect_by, end_in, forbid_instances, fs_traverse, make_context_manager, publish,
 )
 from fastsync.objects._timeouts cimport deadline_for, deadline_until, lock_deadline
+from fastsync.objects._veneer cimport refuse_call, refuse_pickling
 from fastsync.objects.guards cimport (
     GUARD_DEAD, GUARD_HELD, _Direct, _Guard, _Mapped, _MappedWriting, _Owner, _Writing,
-    allocate_guard, dealloc_guard, finish_guard, granted, is_alive, raise_dead, refuse_call,
-    refuse_pickling, return_hold,
+    allocate_guard, dealloc_guard, finish_guard, granted, is_alive, raise_dead, return_hold,
 )
 from fastsync.raw.c_atomic cimport (
     fs_atomic_uptr, fs_u32_load_relaxed, fs_u32_store_relaxed, fs_u8_load_relaxed,
     fs_u8_store_release, fs_uptr_cas_acq_rel, fs_uptr_exchange_acq_rel, fs_uptr_load_acquire,
     fs_uptr_load_relaxed, fs_uptr_store_relaxed,
 )
+from fastsync.raw.c_python cimport Py_NewRef
 from fastsync.raw.c_wait cimport FS_FOREVER
 from fastsync.raw.parking cimport FS_ACQUIRED, FS_SIGNALS
 from fastsync.raw.rwlock cimport (
@@ -41,7 +42,6 @@ from fastsync.objects._pin import register_pinnable
 cdef extern from "Python.h":
     PyObject* Py_True
     PyObject* Py_None
-    PyObject* Py_NewRef(PyObject*) noexcept
     size_t PyVectorcall_NARGS(size_t) noexcept
 
 
@@ -344,7 +344,7 @@ cdef class LockView:
         self.lock._at_fork_reinit()
 
     def __reduce__(self):
-        refuse_pickling(self)
+        refuse_pickling(type(self).__name__)
 
     def __repr__(self):
         side = "reader" if self.way == FS_SHARED else "writer"

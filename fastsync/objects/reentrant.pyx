@@ -17,7 +17,7 @@ it does not matter in which order they end; it is HELD|BLOCK until the last one 
 while one had lent its only level: a list by `outer`.)
 """
 cimport cython
-from libc.stdint cimport UINT32_MAX, int64_t, uint32_t, uintptr_t
+from libc.stdint cimport UINT32_MAX, int64_t, uint32_t
 from cpython.exc cimport PyErr_SetString
 from cpython.object cimport PyObject, visitproc
 from cpython.ref cimport Py_DECREF
@@ -28,10 +28,11 @@ from fastsync._watch.trace cimport (
 )
 from fastsync.objects._slots cimport collect_by, end_in, fs_traverse, make_context_manager, publish
 from fastsync.objects._timeouts cimport deadline_for, deadline_until
+from fastsync.objects._veneer cimport refuse_call
 from fastsync.objects.guards cimport (
     GUARD_AWAY, GUARD_BLOCK, GUARD_DEAD, GUARD_HELD, _Guard, _Mapped, allocate_guard, dealloc_guard,
-    end, finish_guard, granted, here, is_alive, raise_dead, refuse_call, return_hold, step,
-    survivor, wait_a_little,
+    end, finish_guard, granted, here, is_alive, raise_dead, return_hold, step, survivor,
+    wait_a_little,
 )
 from fastsync.objects.mutex cimport (
     MappedMutexGuard, fs_levels, new_mapped_guard, take_over, take_surely, take_word, unlock_word,
@@ -40,6 +41,7 @@ from fastsync.raw.c_atomic cimport (
     fs_u32_exchange_acquire, fs_u32_fetch_add_release, fs_u32_load_relaxed, fs_u8_load_relaxed,
     fs_u8_store_release, fs_uptr_store_relaxed,
 )
+from fastsync.raw.c_python cimport Py_NewRef
 from fastsync.raw.c_wait cimport FS_FOREVER, fs_thread_id
 from fastsync.raw.mutex cimport (
     FS_MUTEX_MARK, FS_MUTEX_PARKED, mutex_change_mark, mutex_is_locked, mutex_lock_until,
@@ -54,7 +56,6 @@ from fastsync.objects._pin import register_pinnable
 
 cdef extern from "Python.h":
     PyObject* Py_None
-    PyObject* Py_NewRef(PyObject*) noexcept
     size_t PyVectorcall_NARGS(size_t) noexcept
 
 

@@ -9,13 +9,12 @@ from cpython.object cimport PyObject
 
 from fastsync.raw.c_atomic cimport fs_atomic_uptr
 from fastsync.raw.c_atomic_order cimport fs_uptr_exchange, fs_uptr_load
-from fastsync.raw.c_python cimport FS_FREE_THREADED, fs_given
+from fastsync.raw.c_python cimport FS_FREE_THREADED, fs_given, Py_NewRef
 
 cdef extern from "Python.h":
     void Py_INCREF(PyObject*) noexcept
     void Py_DECREF(PyObject*) noexcept
     void Py_XDECREF(PyObject*) noexcept
-    PyObject* Py_NewRef(PyObject*) noexcept
 
 ctypedef int (*visit_function)(PyObject*, void*) noexcept
 ctypedef int (*traverse_function)(PyObject*, visit_function, void*) noexcept

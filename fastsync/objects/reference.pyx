@@ -88,12 +88,10 @@ from fastsync.raw.c_atomic_order cimport (
     fs_atomic_ptr, fs_ptr_cas, fs_ptr_load, fs_uptr_cas, fs_uptr_exchange, fs_uptr_load,
 )
 from fastsync.raw.c_python cimport fs_free_object, FS_FREE_THREADED, fs_given, fs_is_immortal
+from fastsync.raw.c_thread_index cimport fs_thread_index
 from fastsync.raw.c_wait cimport fs_at_fork, fs_yield
 
 from types import GenericAlias
-
-cdef extern from "fastsync/thread_index.h" nogil:
-    uint32_t fs_thread_index() noexcept
 
 cdef extern from "fastsync/atomic.h" nogil:
     # relaxed: for words that no other thread can see or change now

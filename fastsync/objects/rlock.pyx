@@ -17,14 +17,14 @@ from fastsync._watch.trace cimport (
     detecting, FS_REENTRANT, fs_section, noting_release, trace_disowned, trace_lock, trace_made,
     trace_release, trace_release_all, trace_released, trace_relock, tracing,
 )
-from fastsync.objects._extensible cimport address, offset, refuse_call
 from fastsync.objects._slots cimport (
     finish_type, fs_method, make_constructor, make_context_manager, rename_type, shorten,
 )
 from fastsync.objects._timeouts cimport is_false_alone, is_timeout_alone, lock_deadline, lock_timeout
+from fastsync.objects._veneer cimport address, offset, refuse_call
 from fastsync.objects.lock cimport add_twin, reduce_as
 from fastsync.raw.c_atomic cimport fs_uptr_load_relaxed, fs_uptr_store_relaxed
-from fastsync.raw.c_python cimport fs_constant
+from fastsync.raw.c_python cimport fs_constant, Py_NewRef
 from fastsync.raw.c_wait cimport FS_FOREVER, fs_thread_id
 from fastsync.raw.mutex cimport mutex_is_locked, mutex_lock, mutex_reset, mutex_unlock
 from fastsync.raw.parking cimport FS_ACQUIRED, FS_SIGNALS
@@ -42,7 +42,6 @@ cdef extern from "Python.h":
     PyObject* Py_True
     PyObject* Py_False
     PyObject* Py_None
-    PyObject* Py_NewRef(PyObject*) noexcept
     size_t PyVectorcall_NARGS(size_t) noexcept
 
 

@@ -13,6 +13,7 @@ from fastsync._watch.trace cimport (
     FS_ITEM, FS_PERMIT, FS_ROOM, FS_SIGNAL, fs_wait, trace_other, trace_signalled, trace_work,
     tracing,
 )
+from fastsync.raw.c_python cimport Py_NewRef
 from fastsync.raw.c_wait cimport FS_FOREVER, fs_ticks
 from fastsync.raw.event cimport event_is_set, event_is_set_or_place
 from fastsync.raw.parking cimport FS_SIGNALS, fs_place, is_past
@@ -34,7 +35,6 @@ cdef extern from "Python.h":
     void* PyMem_RawMalloc(size_t) noexcept
     void PyMem_RawFree(void*) noexcept
     PyObject* PyTuple_GET_ITEM(object, Py_ssize_t) noexcept
-    PyObject* Py_NewRef(PyObject*) noexcept
 
 # How many cases need no allocation.
 cdef enum:

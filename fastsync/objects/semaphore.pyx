@@ -16,18 +16,18 @@ from fastsync._watch.trace cimport (
     FS_PERMIT, fs_section, trace_lock, trace_made, trace_release, trace_released, tracing,
 )
 from fastsync.objects._extensible cimport (
-    _Extensible, add_extensible, add_private, address, checked, is_original, offset, refuse_call,
-    sign_constructor, stock_name,
+    _Extensible, add_extensible, add_private, is_original, sign_constructor, stock_name,
 )
 from fastsync.objects._slots cimport (
     finish_type, fs_method, make_context_manager, rename_type, share_layout, shorten, version_tag,
 )
 from fastsync.objects._timeouts cimport wait_deadline
+from fastsync.objects._veneer cimport address, checked, offset, refuse_call
 from fastsync.objects.condition cimport (
     Condition, enter_inner, has_inner, inner_condition, leave_inner, notify_inner, tell_inner,
     wait_inner,
 )
-from fastsync.raw.c_python cimport fs_small_int
+from fastsync.raw.c_python cimport fs_small_int, Py_NewRef
 from fastsync.raw.c_wait cimport FS_FOREVER, fs_now
 from fastsync.raw.parking cimport FS_SIGNALS, parked_count
 from fastsync.raw.semaphore cimport (
@@ -42,7 +42,6 @@ from fastsync.objects._pin import register_pinnable
 cdef extern from "Python.h":
     PyObject* Py_True
     PyObject* Py_None
-    PyObject* Py_NewRef(PyObject*) noexcept
     size_t PyVectorcall_NARGS(size_t) noexcept
     const Py_ssize_t PY_SSIZE_T_MAX  # not sys.maxsize: `sys` is None in late finalizers
 

@@ -10,12 +10,12 @@ from fastsync.objects._ring cimport (
     _Ring, collect_items, get_batch, get_item, put_batch, put_item, size_in_memory, wait_limit,
 )
 from fastsync.objects._slots cimport finish_type, fs_method, rename_type, shorten
+from fastsync.raw.c_python cimport Py_NewRef
 
 from fastsync.objects._pin import register_pinnable
 
 cdef extern from "Python.h":
     PyObject* Py_None
-    PyObject* Py_NewRef(PyObject*) noexcept
 
 
 @cython.no_gc_clear

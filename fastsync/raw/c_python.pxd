@@ -19,6 +19,7 @@ cdef extern from "fastsync/python.h" nogil:
     # Runs Python signal handlers: only with the thread state attached.
     int PyErr_CheckSignals() noexcept
     # These only with the thread state attached.
+    PyObject* Py_NewRef(PyObject*) noexcept
     bint fs_is_immortal(PyObject*) noexcept
     int fs_make_immortal(PyObject*) noexcept
     bint fs_is_unique(PyObject*) noexcept

@@ -2,15 +2,12 @@
 from libc.stdint cimport int64_t
 
 from fastsync.raw.c_python cimport fs_check_signals
+from fastsync.raw.c_thread_index cimport fs_thread_index
 from fastsync.raw.parking cimport FS_ACQUIRED, FS_ASK, FS_ERROR, runs_handlers
 from fastsync.raw.rwlock cimport (
     DUE, fs_rwlock, rwlock_is_locked_exclusive, rwlock_readers, rwlock_unlock_read,
     rwlock_unlock_write, rwlock_unlock_write_fair, rwlock_write_until,
 )
-
-
-cdef extern from "fastsync/thread_index.h":
-    unsigned int fs_thread_index() noexcept nogil
 
 
 # -- sharded -----------------------------------------------------------------
