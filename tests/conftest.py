@@ -92,6 +92,27 @@ def run_python(*arguments, timeout=60, check=True, **options):
     return SimpleNamespace(returncode=done.returncode, stdout=done.stdout, stderr=done.stderr)
 
 
+# For programs that run_python() runs: what they say before their own text.
+IN_CHILD = """
+import os, sys, traceback
+
+def in_child(function):
+    '''Call it in the child of a fork; the exit code of the child: 0 if it returns.'''
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            function()
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+"""
+
+
 def run_build(*arguments, cwd=None, **environment):
     """Run this Python with arguments, for up to ten minutes; return what it printed.
 
@@ -160,10 +181,10 @@ class Interrupted(BaseException):
     """What the signal handler of interrupted() raises."""
 
 
-def interrupted(call):
+def interrupted(call, first=lambda: None):
     """Call something that waits for ever in the main thread, until a signal handler raises in it.
 
-    The handler raises once, and not before the call has begun.
+    The handler calls first() and raises, once, and not before the call has begun.
     """
     armed = False
 
@@ -171,6 +192,7 @@ def interrupted(call):
         nonlocal armed
         was_armed, armed = armed, False
         if was_armed:
+            first()
             raise Interrupted
 
     before = signal.signal(signal.SIGALRM, handle)

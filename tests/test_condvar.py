@@ -1,13 +1,13 @@
 """Condvar: whom a notification reaches, what a wait answers, and what it refuses."""
 
 import os
-import signal
 import sys
 import threading
 import time
 from collections import deque
 
 import pytest
+from conftest import interrupted
 
 from fastsync import Condvar, FairMutex, Mutex, ReentrantMutex, waiters
 
@@ -635,19 +635,7 @@ def test_a_handler_that_ends_the_guard_and_raises_in_a_wait():
     """Its exception comes out, and the mutex is free: the guard's `with` has ended."""
     m, c = Mutex(0), Condvar()
     guard = m.lock()
-
-    def handle(*_):
-        guard.__exit__(None, None, None)
-        raise KeyError
-
-    before = signal.signal(signal.SIGALRM, handle)
-    signal.setitimer(signal.ITIMER_REAL, 0.02)
-    try:
-        with pytest.raises(KeyError):
-            c.wait(guard)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+    interrupted(lambda: c.wait(guard), first=lambda: guard.__exit__(None, None, None))
     assert not m.is_locked()
     with pytest.raises(RuntimeError):
         guard.value  # noqa: B018

@@ -4,7 +4,7 @@ import os
 import struct
 
 import pytest
-from conftest import run_python, run_threads, wait_until
+from conftest import IN_CHILD, run_python, run_threads, wait_until
 
 import fastsync as f
 import fastsync.threading as fs
@@ -165,7 +165,7 @@ def test_the_with_of_a_guard_ends_while_it_waits_to_have_its_lock_back(name, len
 
 
 LENT_AND_FORKED = """
-import os, sys, threading, warnings
+import threading, warnings
 import fastsync as f
 warnings.simplefilter("ignore")
 name, way = sys.argv[1:3]
@@ -173,26 +173,16 @@ lock = getattr(f, name)([5])
 guard = getattr(lock, way)()
 
 def fork_and_look(leave):
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            leave()
-            assert guard.value == [5] and lock.is_locked()
-            with guard.unlocked():
-                assert not lock.is_locked()
-            assert guard.value == [5]
-            assert name == "ReentrantMutex" or lock.is_locked()
-            guard.unlock()
+    def look():
+        leave()
+        assert guard.value == [5] and lock.is_locked()
+        with guard.unlocked():
             assert not lock.is_locked()
-            status = 0
-        except BaseException:
-            import traceback
-            traceback.print_exc()
-        finally:
-            sys.stderr.flush()
-            os._exit(status)
-    assert os.waitpid(child, 0)[1] == 0
+        assert guard.value == [5]
+        assert name == "ReentrantMutex" or lock.is_locked()
+        guard.unlock()
+        assert not lock.is_locked()
+    assert in_child(look) == 0
 
 # Forked while it has lent its hold: the child takes that back, or a thread of the child.
 block = guard.unlocked()
@@ -236,7 +226,7 @@ assert not failed and not lock.is_locked(), failed
     ],
 )
 def test_a_hold_that_was_lent_is_had_back_by_whoever_forks(name, way):
-    run_python("-c", LENT_AND_FORKED, name, way)
+    run_python("-c", IN_CHILD + LENT_AND_FORKED, name, way)
 
 
 ENDED_BY = {

@@ -10,30 +10,10 @@ import threading
 import time
 
 import pytest
+from profiles import JOIN, named, run_all, stopped  # noqa: F401
 
 import fastsync.threading as drop_in
-from fastsync import FairMutex, LazyLock, Mutex, ReentrantMutex, RwLock, profile
-
-JOIN = 30.0
-
-
-@pytest.fixture(autouse=True)
-def stopped():
-    yield
-    if profile.running():
-        profile.stop()
-
-
-def run_all(*threads):
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(JOIN)
-        assert not thread.is_alive()
-
-
-def named(target, name, *args):
-    return threading.Thread(target=target, name=name, args=args)
+from fastsync import FairMutex, LazyLock, Mutex, ReentrantMutex, RwLock, profile, waiters
 
 
 def wait_until_waited_for(kind):
@@ -142,25 +122,22 @@ def test_initialization_is_waited_for():
     assert rows[0]["holding"][0][1] == ["maker"]
 
 
-def test_work_is_told_apart():
+def test_work_is_told_apart(wait_until):
     with profile.record() as recording:
         event, condition, permits = drop_in.Event(), drop_in.Condition(), drop_in.Semaphore(0)
-        waiting = []
 
         def consume():
             event.wait()
             permits.acquire()
             with condition:
-                waiting.append(1)
                 condition.wait()
 
         def produce():
-            time.sleep(0.01)
+            wait_until(lambda: waiters(event))
             event.set()
-            time.sleep(0.01)
+            wait_until(lambda: waiters(permits))
             permits.release()
-            while not waiting:
-                time.sleep(0.001)
+            wait_until(lambda: waiters(condition))
             with condition:
                 condition.notify()
 

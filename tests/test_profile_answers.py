@@ -10,28 +10,12 @@ import threading
 import time
 
 import pytest
+from profiles import run_all, stopped  # noqa: F401
 
 import fastsync.threading as drop_in
 from fastsync import Mutex, RwLock, profile
 
-JOIN = 60.0
 PATIENCE = 4.0
-
-
-@pytest.fixture(autouse=True)
-def stopped():
-    yield
-    if profile.running():
-        profile.stop()
-
-
-def run_all(*threads):
-    for thread in threads:
-        thread.daemon = True
-        thread.start()
-    for thread in threads:
-        thread.join(JOIN)
-        assert not thread.is_alive()
 
 
 class Planned:

@@ -7,34 +7,14 @@ import threading
 import time
 
 import pytest
+from profiles import JOIN, named, run_all, stopped  # noqa: F401
 
 import fastsync.channel
 import fastsync.queue
 import fastsync.threading as drop_in
 from fastsync import Condvar, Mutex, profile
 
-JOIN = 60.0
 PATIENCE = 2.0
-
-
-@pytest.fixture(autouse=True)
-def stopped():
-    yield
-    if profile.running():
-        profile.stop()
-
-
-def run_all(*threads):
-    for thread in threads:
-        thread.daemon = True
-        thread.start()
-    for thread in threads:
-        thread.join(JOIN)
-        assert not thread.is_alive()
-
-
-def named(target, name, *args):
-    return threading.Thread(target=target, name=name, args=args)
 
 
 # -- what is waited for -----------------------------------------------------------
@@ -447,16 +427,20 @@ def test_the_first_line_names_a_slow_producer(size):
     assert row["pairs"][0][:2] == ("slow", "idle")
 
 
-def test_the_first_line_names_the_slowest_of_a_pipeline():
-    """Those before it are full as well, but make nobody wait of their own."""
-    queues = [profile.name(fastsync.queue.Queue(2), f"stage {i}") for i in range(3)]
-    recording = recorded_together(
+def recorded_pipeline(queues):
+    """Three stages, of which the last is the slowest."""
+    return recorded_together(
         ("source", sent, queues[0], 60),
         ("first", passed_on, queues[0], queues[1]),
         ("second", passed_on, queues[1], queues[2]),
         ("sink", received, queues[2], 0.005),
     )
-    first = recording.report().splitlines()[0]
+
+
+def test_the_first_line_names_the_slowest_of_a_pipeline():
+    """Those before it are full as well, but make nobody wait of their own."""
+    queues = [profile.name(fastsync.queue.Queue(2), f"stage {i}") for i in range(3)]
+    first = recorded_pipeline(queues).report().splitlines()[0]
     assert "Queue 'stage 2', for room: given at " in first
     assert " in received (" in first
     assert " in passed_on: " in first
@@ -465,13 +449,7 @@ def test_the_first_line_names_the_slowest_of_a_pipeline():
 def test_the_slowest_among_queues_that_one_line_made():
     with profile.record():  # so that it is known where they are made
         queues = [fastsync.queue.Queue(2) for i in range(3)]
-    recording = recorded_together(
-        ("source", sent, queues[0], 60),
-        ("first", passed_on, queues[0], queues[1]),
-        ("second", passed_on, queues[1], queues[2]),
-        ("sink", received, queues[2], 0.005),
-    )
-    first = recording.report().splitlines()[0]
+    first = recorded_pipeline(queues).report().splitlines()[0]
     assert "(3 of them), for room: given at " in first
     assert " in received (" in first
     assert " in passed_on: " in first

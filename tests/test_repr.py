@@ -8,7 +8,7 @@ import os
 import textwrap
 
 import pytest
-from conftest import run_python, run_threads
+from conftest import IN_CHILD, run_python, run_threads
 
 import fastsync
 from fastsync import FairMutex, Mutex, ReentrantMutex, RwLock, ShardedLock
@@ -206,7 +206,7 @@ def test_a_lock_and_an_rlock():
 # -- in the child of a fork ----------------------------------------------------------
 
 CHILD = """
-import os, sys, threading, warnings
+import threading, warnings
 from fastsync import *
 warnings.simplefilter("ignore")
 
@@ -239,38 +239,29 @@ held.wait(50)
 guards = [m.lock() for m in mine]
 for m in mine_leaked:
     m.lock().leak()
-pid = os.fork()
-if pid == 0:
-    status = 1
-    try:
-        for m in lost + leaked:
-            shows(m, "<locked>")
-            m.force_unlock()
-            shows(m, "'v'")
-            with m:
-                held_shows(m)
-            shows(m, "'v'")
-        for guard, m in zip(guards, mine):
+def look():
+    for m in lost + leaked:
+        shows(m, "<locked>")
+        m.force_unlock()
+        shows(m, "'v'")
+        with m:
             held_shows(m)
-            guard.unlock()
-            shows(m, "'v'")
-        for m in mine_leaked:
-            held_shows(m)
-            m.force_unlock()
-            shows(m, "'v'")
-        for rw in shared:
-            assert repr(rw).startswith("<write-locked "), rw
-            assert repr(rw.writer).startswith("<writer of <write-locked "), rw.writer
-        for guard in kept[:3]:
-            assert repr(guard).endswith(", dead>"), guard
-        status = 0
-    except BaseException:
-        import traceback
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(status)
-code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        shows(m, "'v'")
+    for guard, m in zip(guards, mine):
+        held_shows(m)
+        guard.unlock()
+        shows(m, "'v'")
+    for m in mine_leaked:
+        held_shows(m)
+        m.force_unlock()
+        shows(m, "'v'")
+    for rw in shared:
+        assert repr(rw).startswith("<write-locked "), rw
+        assert repr(rw.writer).startswith("<writer of <write-locked "), rw.writer
+    for guard in kept[:3]:
+        assert repr(guard).endswith(", dead>"), guard
+
+code = in_child(look)
 end.set()
 thread.join(50)
 for m in mine + leaked:
@@ -281,7 +272,7 @@ sys.exit(code)
 
 @FORK
 def test_in_the_child_of_a_fork():
-    run_python("-c", CHILD)
+    run_python("-c", IN_CHILD + CHILD)
 
 
 # -- while other threads replace the value -------------------------------------------

@@ -12,7 +12,7 @@ import weakref
 from contextlib import ExitStack, contextmanager
 
 import pytest
-from conftest import DEADLINE, background, interrupted, wait_until
+from conftest import DEADLINE, IN_CHILD, background, interrupted, wait_until
 
 import fastsync.threading
 from fastsync.objects.readwrite import LockView, MappedReadGuard, MappedWriteGuard, ReadGuard
@@ -511,20 +511,8 @@ def test_a_guard_whose_block_ends_while_it_is_unlocked_stays_dead():
 def test_a_guard_whose_block_ends_during_an_upgrade_keeps_nothing():
     lock = RwLock(1)
     guard, reader = lock.upgradable_read(), lock.read()
-
     # By a handler in the middle of the wait, which then raises.
-    def handle(*_):
-        guard.__exit__(None, None, None)
-        raise KeyError
-
-    before = signal.signal(signal.SIGALRM, handle)
-    signal.setitimer(signal.ITIMER_REAL, 0.02)
-    try:
-        with pytest.raises(KeyError):
-            guard.upgrade()
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+    interrupted(guard.upgrade, first=lambda: guard.__exit__(None, None, None))
     reader.unlock()
     assert not lock.is_locked()
     with pytest.raises(RuntimeError, match="holds no lock"):
@@ -1655,8 +1643,8 @@ def test_a_guard_of_before_a_reset_ends_no_hold_of_after(cls, hold):
 def test_a_reset_in_the_child_of_a_fork_ends_the_guards_of_all_threads(cls, run_python):
     run_python(
         "-W", "ignore", "-c",
-        f"""
-import os, sys, threading
+        IN_CHILD + f"""
+import threading
 import fastsync
 locks = [fastsync.{cls}(0) for _ in range(5)]
 kept, held, end = [], threading.Event(), threading.Event()
@@ -1674,60 +1662,51 @@ thread = threading.Thread(target=hold)
 thread.start()
 held.wait(50)
 kept.append(locks[2].read())  # this thread's, beside the other's
-pid = os.fork()
-if pid == 0:
-    status = 1
-    try:
-        assert [lock.is_locked() for lock in locks] == [True] * 5
-        assert kept[3].value == 0  # until the reset this thread holds what it held
-        fastsync.reset_after_fork(*locks)
-        guards = [lock.write() for lock in locks]
-        for old in kept:
-            for use in (lambda: old.value, old.unlock, old.bump):
-                try:
-                    use()
-                except RuntimeError:
-                    pass
-                else:
-                    raise AssertionError(old)
-        kept.clear()
-        guards.pop().unlock()
-        guards.append(locks[4].read())
-        for view in (locks[3].writer, locks[4].reader):
-            assert view.locked() and not view._is_owned()
+def look():
+    assert [lock.is_locked() for lock in locks] == [True] * 5
+    assert kept[3].value == 0  # until the reset this thread holds what it held
+    fastsync.reset_after_fork(*locks)
+    guards = [lock.write() for lock in locks]
+    for old in kept:
+        for use in (lambda: old.value, old.unlock, old.bump):
             try:
-                view.release()
+                use()
             except RuntimeError:
                 pass
             else:
-                raise AssertionError(view)
-        guards.pop().unlock()
-        guards.append(locks[4].write())
-        for lock, guard in zip(locks, guards):
-            assert lock.try_read() is None and lock.is_locked_exclusive()
-            guard.value += 1
-            guard.unlock()
-            assert not lock.is_locked()
-        # The same in the next child: those guards are as old there.
-        guard, old = locks[0].read(), locks[1].read()
-        fastsync.reset_after_fork(locks[1])
-        grandchild = os.fork()
-        if grandchild == 0:
-            guard.unlock()
-            with locks[1].write():
-                try:
-                    old.unlock()
-                except RuntimeError:
-                    os._exit(0)
-            os._exit(1)
-        status = os.waitstatus_to_exitcode(os.waitpid(grandchild, 0)[1])
-    except BaseException:
-        import traceback
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(status)
-code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+                raise AssertionError(old)
+    kept.clear()
+    guards.pop().unlock()
+    guards.append(locks[4].read())
+    for view in (locks[3].writer, locks[4].reader):
+        assert view.locked() and not view._is_owned()
+        try:
+            view.release()
+        except RuntimeError:
+            pass
+        else:
+            raise AssertionError(view)
+    guards.pop().unlock()
+    guards.append(locks[4].write())
+    for lock, guard in zip(locks, guards):
+        assert lock.try_read() is None and lock.is_locked_exclusive()
+        guard.value += 1
+        guard.unlock()
+        assert not lock.is_locked()
+    # The same in the next child: those guards are as old there.
+    guard, old = locks[0].read(), locks[1].read()
+    fastsync.reset_after_fork(locks[1])
+    def look_again():
+        guard.unlock()
+        with locks[1].write():
+            try:
+                old.unlock()
+            except RuntimeError:
+                return
+        raise AssertionError(old)
+    assert in_child(look_again) == 0
+
+code = in_child(look)
 end.set()
 thread.join(50)
 kept[3].unlock()

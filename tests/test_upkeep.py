@@ -8,6 +8,7 @@ import threading
 import time
 
 import pytest
+from conftest import IN_CHILD
 
 import fastsync
 import fastsync.threading as ours
@@ -168,7 +169,7 @@ def test_what_is_no_lock_of_ours_is_refused():
 def test_all_is_whole_again_after_a_fork(run_python):
     """Another thread holds, or is in the middle of, everything when the process forks."""
     code = """
-    import os, sys, threading, time, warnings
+    import threading, time, warnings
     import fastsync, fastsync.threading as t
     warnings.simplefilter("ignore")
 
@@ -232,38 +233,29 @@ def test_all_is_whole_again_after_a_fork(run_python):
 
     everything = [lock, rlock, condition, semaphore, bounded, derived, barrier, event, mutex, fair,
                   reentrant, rwlock, sharded, once, onces, decorated, Thing.lazy]
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            fastsync.reset_after_fork(*everything)
-            for one in (lock, rlock, condition, semaphore, bounded, bounded, derived):
-                assert one.acquire(timeout=0), one
-            assert not semaphore.acquire(timeout=0) and not bounded.acquire(timeout=0)
-            assert barrier.n_waiting == 0 and not barrier.broken
-            other = threading.Thread(target=barrier.wait)
-            other.start()
-            barrier.wait(60)
-            other.join()
-            for one, way, value in [(mutex, "lock", 1), (fair, "lock", 2), (reentrant, "lock", 3),
-                                    (rwlock, "write", 4), (sharded, "write", 5)]:
-                with getattr(one, way)() as guard:
-                    assert guard.value == value
-            once.call_once(lambda: None)
-            assert once.is_completed() and onces.get_or_init(lambda: 8) == 8
-            assert decorated() == 6 and thing.lazy == 7
-            status = 0
-        except BaseException:
-            import traceback
-            traceback.print_exc()
-        finally:
-            sys.stderr.flush()
-            os._exit(status)
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    def look():
+        fastsync.reset_after_fork(*everything)
+        for one in (lock, rlock, condition, semaphore, bounded, bounded, derived):
+            assert one.acquire(timeout=0), one
+        assert not semaphore.acquire(timeout=0) and not bounded.acquire(timeout=0)
+        assert barrier.n_waiting == 0 and not barrier.broken
+        other = threading.Thread(target=barrier.wait)
+        other.start()
+        barrier.wait(60)
+        other.join()
+        for one, way, value in [(mutex, "lock", 1), (fair, "lock", 2), (reentrant, "lock", 3),
+                                (rwlock, "write", 4), (sharded, "write", 5)]:
+            with getattr(one, way)() as guard:
+                assert guard.value == value
+        once.call_once(lambda: None)
+        assert once.is_completed() and onces.get_or_init(lambda: 8) == 8
+        assert decorated() == 6 and thing.lazy == 7
+
+    code = in_child(look)
     end.set()
     os._exit(code)
     """
-    run_python("-c", textwrap.dedent(code))
+    run_python("-c", IN_CHILD + textwrap.dedent(code))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")

@@ -203,32 +203,28 @@ cdef void before_serving(_Ring self, uint32_t bit, fs_section* section) noexcept
             ring_putters(r) if bit == FS_RING_PUTTERS else ring_joiners(r)))
 
 
-cdef int put_serving(_Ring self, PyObject* item) noexcept:
-    """Under the lock: put it, also to one that waits.  DONE without the lock, else with it."""
-    cdef fs_section section
-    cdef int outcome
-    before_serving(self, FS_RING_GETTERS, &section)
-    outcome = try_put(self, item, True)
+cdef int after_serving(_Ring self, int outcome, fs_section* section) noexcept:
+    """The outcome: FS_RING_DONE without the lock, any other with it."""
     if outcome == FS_RING_DONE:
         ring_unlock(&self.ring)
-        trace_released(&section)
+        trace_released(section)
     else:
-        trace_not_given(&section)
+        trace_not_given(section)
     return outcome
+
+
+cdef int put_serving(_Ring self, PyObject* item) noexcept:
+    """Under the lock: put it, also to a thread that waits.  As after_serving()."""
+    cdef fs_section section
+    before_serving(self, FS_RING_GETTERS, &section)
+    return after_serving(self, try_put(self, item, True), &section)
 
 
 cdef int get_serving(_Ring self, void** item) noexcept:
-    """As put_serving()."""
+    """Under the lock: get one, also from a thread that waits.  As after_serving()."""
     cdef fs_section section
-    cdef int outcome
     before_serving(self, FS_RING_PUTTERS, &section)
-    outcome = try_get(self, item, True)
-    if outcome == FS_RING_DONE:
-        ring_unlock(&self.ring)
-        trace_released(&section)
-    else:
-        trace_not_given(&section)
-    return outcome
+    return after_serving(self, try_get(self, item, True), &section)
 
 
 cdef int get_comparing(_Ring self, void** item) except -1:
