@@ -567,6 +567,46 @@ def test_opened_while_others_use_it(name):
         queue.join()
 
 
+@pytest.mark.parametrize("when", [0, 8, 100])
+@pytest.mark.parametrize("open_it", ["mutex", "queue"])
+def test_opened_among_puts_and_gets(name, open_it, when):
+    """Each item comes once, whether the ring gives it or the container."""
+    queue = getattr(fs, name)(8)
+    got, opened = [], []
+
+    def put(first):
+        for i in range(first, first + 500):
+            queue.put(i)
+
+    def get():
+        got.extend([queue.get() for _ in range(500)])
+
+    def open_it_then():
+        while queue.unfinished_tasks < when:
+            pass
+        opened.append(getattr(queue, open_it))
+
+    run_threads([lambda: put(0), lambda: put(500), get, get, open_it_then])
+    assert sorted(got) == list(range(1000))
+    assert opened[0] is getattr(queue, open_it) and not queue.queue and not queue.mutex.locked()
+    assert queue.unfinished_tasks == 1000
+
+
+def test_who_looks_while_it_is_opened_sees_all_items(name):
+    for _ in range(30):
+        queues = [getattr(fs, name)() for _ in range(20)]
+        for queue in queues:
+            queue.put_many(range(100))
+        barrier = threading.Barrier(3)
+
+        def look(queues=queues, barrier=barrier):
+            barrier.wait(30)
+            for queue in queues:
+                assert len(queue.queue) == 100
+
+        run_threads([look] * 3)
+
+
 def test_reading_the_counts_does_not_open():
     queue = fs.Queue(3)
     before = sys.getsizeof(queue)

@@ -21,6 +21,7 @@ cdef class _Parts:
     cdef list deferred
     cdef fs_atomic_uptr owner
     cdef uint32_t born  # the fork epoch
+    cdef bint whole     # all items are in the container; guarded by the ring's lock
     # Threads that waited when the queue was opened and have not come back yet, by FS_PART_;
     # guarded by the ring's lock.
     cdef size_t[4] moving
@@ -36,6 +37,8 @@ cdef enum:
 
 # The parts of the queue, which is opened if it was not.
 cdef _Parts opened(_Opening self)
+# The same, when all its items have been moved.
+cdef _Parts opened_whole(_Opening self)
 # What the calls of a queue do once it is.
 cdef object open_size(_Opening self)
 cdef object open_task_done(_Opening self)

@@ -96,6 +96,7 @@ cdef _Parts current_parts(_Opening self):
 cdef void forget_others(_Parts parts) noexcept:
     """The child of a fork, under the ring's lock: who had the mutex does not exist here."""
     parts.born = fork_epoch()
+    parts.whole = True  # should its opening thread have been in between
     memset(parts.moving, 0, sizeof(parts.moving))
     if is_inside(parts):
         return
@@ -108,12 +109,19 @@ cdef void forget_others(_Parts parts) noexcept:
 
 
 cdef _Parts opened(_Opening self):
-    """The parts of the queue, which is opened if it was not."""
+    """The parts of the queue, which is opened if it was not.
+
+    Other threads find the parts from copy_items() on, when they can no longer use the ring: what
+    they do then begins with the mutex, which this thread holds until all items have been moved.
+    Who looks without the mutex calls opened_whole()."""
     cdef _Parts parts = current_parts(self)
     cdef list items
+    cdef object container = None
     if parts is not None:
         return parts
     parts = _Parts()
+    if self.ring.order == FS_RING_FIFO:
+        parts.container = container = deque()
     if tracing():
         trace_part(parts.mutex, self, "mutex")
         trace_part(parts.not_empty, self, "not_empty")
@@ -126,17 +134,42 @@ cdef _Parts opened(_Opening self):
         items = copy_items(self, parts)
         if items is None:
             return current_parts(self)
-        if self.ring.order == FS_RING_FIFO:
+        if container is not None:
             try:
-                parts.container = deque(items)
+                container.extend(items)
             except:
                 close(self, parts)
                 raise
-        else:
-            parts.container = items
+        become_whole(self, parts)
         drop_items(&self.ring)
     finally:
         unlock_parts(self, parts, parts.mutex)
+    return parts
+
+
+cdef void become_whole(_Opening self, _Parts parts) noexcept:
+    ring_lock(&self.ring)
+    parts.whole = True
+    ring_unlock(&self.ring)
+
+
+cdef bint is_whole(_Opening self, _Parts parts) noexcept:
+    cdef bint whole
+    ring_lock(&self.ring)
+    whole = parts.whole
+    ring_unlock(&self.ring)
+    return whole
+
+
+cdef _Parts opened_whole(_Opening self):
+    """The parts of the queue with all its items, to be looked at without the mutex.
+
+    No deadlock: while they are not whole it is the opening thread that holds the mutex, so this
+    one does not; and in a finalizer that runs in the opening thread it does not wait."""
+    cdef _Parts parts = opened(self)
+    if not is_whole(self, parts) and not is_inside(parts):
+        parts = enter(self, FS_PART_MUTEX)
+        leave(self, parts, parts.mutex)
     return parts
 
 
@@ -191,6 +224,8 @@ cdef list copy_items(_Opening self, _Parts parts):
         item = <PyObject*>r.items[(r.head + i) & (r.capacity - 1)]
         Py_INCREF_of(item)
         PyList_SET_ITEM(items, i, item)
+    if r.order != FS_RING_FIFO:
+        parts.container = items  # whole already; of a Queue it is a deque, which is filled later
     self.parts = parts
     ring_mark(r, FS_RING_AWAY)
     self.version += 1
