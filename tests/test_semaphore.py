@@ -302,12 +302,19 @@ def test_second_init_with_waiters_serves_as_many_as_it_can():
 
 def test_value_past_the_largest_is_refused():
     semaphore = fs.Semaphore(1)
-    for n in (sys.maxsize, 10**30):
+    for n in (2**63 - 1, 2**63, 10**30):
         with pytest.raises(OverflowError):
             semaphore.release(n)
     with pytest.raises(OverflowError):
         fs.Semaphore(10**30)
     assert semaphore._value == 1
+    empty = fs.Semaphore(0)
+    for n in (2**63, 2**64, 10**30):
+        with pytest.raises(OverflowError):
+            empty.release(n)
+    assert empty._value == 0
+    empty.release(2**63 - 1)
+    assert empty._value == 2**63 - 1
 
 
 def test_semaphore_is_not_copied():

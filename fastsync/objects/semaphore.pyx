@@ -60,7 +60,7 @@ cdef uint64_t permits(object n) except 0:
     n = PyNumber_Index(n)
     if n < 1:
         raise ValueError("n must be one or more")
-    return min(n, PY_SSIZE_T_MAX)  # which is past every limit
+    return min(n, semaphore_max() + 1)  # which is past every limit
 
 
 cdef inline uint64_t semaphore_limit(Semaphore self) noexcept:
