@@ -5,7 +5,7 @@ from fastsync.raw.c_atomic cimport (
     fs_pause, fs_u64_cas_acquire, fs_u64_cas_relaxed, fs_u64_cas_release, fs_u64_fetch_and_relaxed,
     fs_u64_load_relaxed,
 )
-from fastsync.raw.c_python cimport fs_may_spin
+from fastsync.raw.c_python cimport PyThreadState, fs_attach, fs_detach, fs_may_spin
 from fastsync.raw.c_wait cimport fs_ticks
 from fastsync.raw.condvar cimport limited_call, limited_filter
 from fastsync.raw.parking cimport (
@@ -16,9 +16,10 @@ from fastsync.raw.parking cimport (
 
 
 # How long a thread that waits for a permit looks for it before it parks:
-# WAIT_ROUNDS looks, WAIT_PAUSES pause instructions apart.  For a Semaphore that is
-# used as a lock: without them two threads get half as far.  The rest of the
-# polling is done detached, after queueing (FS_SPIN).  A mutex has spin_round().
+# WAIT_ROUNDS looks, WAIT_PAUSES pause instructions apart, some 30 us.  For a Semaphore
+# that is used as a lock: without them two threads get half as far.  It is detached
+# meanwhile: a collection need not wait for it.  The rest of the polling is done after
+# queueing (FS_SPIN).  A mutex has spin_round().
 cdef enum:
     WAIT_ROUNDS = 10
     WAIT_PAUSES = 100
@@ -41,10 +42,26 @@ cdef void semaphore_wait_ended(void* ctx, uintptr_t key, bint was_last) noexcept
         semaphore_clear_parked(<fs_semaphore*>ctx)
 
 
+cdef bint semaphore_spin(fs_semaphore* s, int64_t deadline) noexcept nogil:
+    """Look for a while whether there is a permit; whether one is ours now."""
+    cdef PyThreadState* state = fs_detach()
+    cdef bint taken = False
+    cdef int rounds = 0
+    cdef int i
+    # relaxed: the CAS in semaphore_try_acquire decides
+    while (not taken and rounds < WAIT_ROUNDS and not is_past(deadline)
+            and fs_u64_load_relaxed(&s.state) != FS_SEMAPHORE_PARKED):
+        rounds += 1
+        for i in range(WAIT_PAUSES):
+            fs_pause()
+        taken = semaphore_try_acquire(s)
+    fs_attach(state)
+    return taken
+
+
 cdef int semaphore_acquire_slow(fs_semaphore* s, int64_t deadline, int flags) noexcept nogil:
-    cdef int rounds = WAIT_ROUNDS if fs_may_spin() else 0
-    cdef int spun = 0
-    cdef int result, i
+    cdef bint spin = fs_may_spin()
+    cdef int result
     cdef uintptr_t token
     cdef uint64_t seen
     cdef int64_t since = fs_ticks()
@@ -57,10 +74,10 @@ cdef int semaphore_acquire_slow(fs_semaphore* s, int64_t deadline, int flags) no
         if seen >= FS_SEMAPHORE_ONE:
             continue
         if not seen & FS_SEMAPHORE_PARKED:
-            if spun < rounds:
-                spun += 1
-                for i in range(WAIT_PAUSES):
-                    fs_pause()
+            if spin:
+                spin = False
+                if semaphore_spin(s, deadline):
+                    return FS_ACQUIRED
                 continue
             # relaxed: announces us; park() validates under the bucket lock
             if not fs_u64_cas_relaxed(&s.state, &seen, seen | FS_SEMAPHORE_PARKED):
@@ -75,7 +92,7 @@ cdef int semaphore_acquire_slow(fs_semaphore* s, int64_t deadline, int flags) no
             return FS_TIMEOUT
         elif result == FS_PARK_INTERRUPTED:
             return FS_ERROR
-        spun = 0
+        spin = fs_may_spin()
 
 
 cdef bint semaphore_acquired_or_place(fs_semaphore* s, fs_place* place) noexcept nogil:
