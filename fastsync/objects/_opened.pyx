@@ -168,8 +168,8 @@ cdef _Parts opened_whole(_Opening self):
     one does not; and in a finalizer that runs in the opening thread it does not wait."""
     cdef _Parts parts = opened(self)
     if not is_whole(self, parts) and not is_inside(parts):
-        parts = enter(self, FS_PART_MUTEX)
-        leave(self, parts, parts.mutex)
+        parts = lock_parts(self, FS_PART_MUTEX)
+        unlock_parts(self, parts, parts.mutex)
     return parts
 
 

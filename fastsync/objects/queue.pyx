@@ -16,7 +16,7 @@ from fastsync.raw.parking cimport FS_SIGNALS
 from fastsync.raw.ring cimport *
 from fastsync.objects._extensible cimport sign_constructor
 from fastsync.objects._opened cimport (
-    _Opening, _Parts, open_join, open_shutdown, open_size, open_task_done, opened, opened_whole,
+    _Opening, open_join, open_shutdown, open_size, open_task_done, opened, opened_whole,
 )
 from fastsync.objects._ring cimport (
     _Ring, before_serving, collect_items, free_items, fs_items, get_batch, get_item, put_batch,
