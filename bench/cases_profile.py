@@ -50,9 +50,7 @@ def sections(run, threads, inside, outside, shared):
                     work(inside)
                 work(outside)
 
-        crew = [
-            Thread(target=turns, args=(lock if shared else Lock(),)) for _ in range(threads)
-        ]
+        crew = [Thread(target=turns, args=(lock if shared else Lock(),)) for _ in range(threads)]
         for thread in crew:
             thread.start()
         barrier.wait()
@@ -70,7 +68,9 @@ def sections(run, threads, inside, outside, shared):
 
     times = 1 if run.tiny else 12
     # On two cores `threads` take turns, or wait for one lock.
-    rounds = 8 if run.tiny else int(run.seconds / times / ((inside + outside) * 15e-9 * threads / 2))
+    rounds = (
+        8 if run.tiny else int(run.seconds / times / ((inside + outside) * 15e-9 * threads / 2))
+    )
     seconds(rounds)
     off, on = [], []
     for _ in range(times):
