@@ -114,7 +114,7 @@ def test_release_in_an_exception():
     assert dropped == [1]
 
 
-def test_value_is_let_go_at_once():
+def test_value_is_released_at_once():
     class Value:
         pass
 
@@ -264,7 +264,7 @@ def test_make_mut():
     assert dropped == [[1], [1, 2]]
 
 
-def test_make_mut_lets_go_what_the_others_dropped_while_it_copied():
+def test_make_mut_releases_what_the_others_dropped_while_it_copied():
     class Value:
         def __copy__(self):
             others.drop()

@@ -944,7 +944,7 @@ def test_zeros_are_added_alike_in_every_way(name, start, value):
                 assert math.copysign(1, a[1]) == math.copysign(1, start)
 
 
-def test_buffers_are_let_go():
+def test_buffers_are_released():
     """Of operations that have ended, also in an error; a buffer in use cannot grow."""
     a = AtomicArray("int64", 3)
     at, values, out = array.array("q", [0, 1]), array.array("q", [5, 6]), array.array("q", [0] * 3)

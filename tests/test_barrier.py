@@ -35,7 +35,7 @@ def test_one_party_never_waits(impl):
     assert barrier.wait(0) == 0 and barrier.wait(-5) == 0
 
 
-def test_nobody_passes_before_all_have_come(impl):
+def test_no_thread_passes_before_all_have_come(impl):
     barrier, counts = impl.Barrier(4), [0] * 4
 
     def work(i):
@@ -57,7 +57,7 @@ def test_n_waiting_counts(impl):
     assert barrier.n_waiting == 0
 
 
-def test_action_runs_once_a_round_before_anybody_leaves(impl):
+def test_action_runs_once_a_round_before_any_thread_leaves(impl):
     calls = []
     barrier = impl.Barrier(3, lambda: calls.append(threading.current_thread()))
 
@@ -112,7 +112,7 @@ def test_exception_of_the_action_breaks_the_barrier(impl):
     assert not barrier.broken
 
 
-def test_timeout_breaks_it_for_everybody(impl):
+def test_timeout_breaks_it_for_all_threads(impl):
     barrier = impl.Barrier(3)
     with background(lambda: ended_broken(lambda: barrier.wait(20))):
         wait_until(lambda: barrier.n_waiting == 1)
@@ -152,7 +152,7 @@ def test_default_timeout_is_the_constructor_s(impl):
     ended_broken(lambda: barrier.wait(timeout=None))
 
 
-def test_bad_timeout_is_refused_and_counts_nobody(impl):
+def test_bad_timeout_is_refused_and_counts_no_thread(impl):
     barrier = impl.Barrier(2)
     for timeout, error in (("1", TypeError), (1e100, OverflowError), (float("inf"), OverflowError)):
         with pytest.raises(error):
@@ -163,7 +163,7 @@ def test_bad_timeout_is_refused_and_counts_nobody(impl):
     assert not barrier.broken
 
 
-def test_abort_breaks_it_for_everybody(impl):
+def test_abort_breaks_it_for_all_threads(impl):
     barrier = impl.Barrier(3)
     with background(*[lambda: ended_broken(barrier.wait)] * 2):
         wait_until(lambda: barrier.n_waiting == 2)
@@ -173,7 +173,7 @@ def test_abort_breaks_it_for_everybody(impl):
     ended_broken(barrier.wait)
 
 
-def test_reset_breaks_it_for_who_waits_only(impl):
+def test_reset_breaks_it_for_waiters_only(impl):
     barrier = impl.Barrier(3)
     with background(*[lambda: ended_broken(barrier.wait)] * 2):
         wait_until(lambda: barrier.n_waiting == 2)
@@ -231,7 +231,7 @@ def test_subclass_and_attributes(impl):
         pickle.dumps(impl.Barrier(2))
 
 
-def test_reset_while_threads_come_and_go_leaves_nobody(impl):
+def test_reset_while_threads_come_and_go_leaves_no_thread_behind(impl):
     barrier, seed = impl.Barrier(3), random.randrange(2**32)
     print("seed", seed)
     chance, stop = random.Random(seed), threading.Event()
@@ -381,7 +381,7 @@ def test_nan_timeout_is_refused():
     assert not barrier.broken and barrier.n_waiting == 0
 
 
-def test_second_init_breaks_it_for_who_waits():
+def test_second_init_breaks_it_for_waiters():
     barrier = fs.Barrier(3)
     with background(lambda: ended_broken(lambda: barrier.wait(20))):
         wait_until(lambda: barrier.n_waiting == 1)

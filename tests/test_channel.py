@@ -290,7 +290,7 @@ def test_a_rendezvous_takes_place():
     assert steps == ["sent", 2]
 
 
-def test_close_wakes_who_waits(capacity):
+def test_close_wakes_waiters(capacity):
     tx, rx = make(capacity)
     ends = []
 

@@ -624,7 +624,7 @@ def test_who_parks_again_is_first_and_is_handed_what_it_waits_for():
     assert woken[2] == 0 and fair[:2] == [1, 1]
 
 
-def test_requeue_to_the_same_key_moves_nobody():
+def test_requeue_to_the_same_key_moves_no_waiter():
     size, address = ctypes.c_size_t, ctypes.c_void_p
     choose = ctypes.PYFUNCTYPE(ctypes.c_int, address)(lambda context: 2)
     requeue = c_function("unpark_requeue", size, size, size, size, type(choose), address, address)
@@ -914,7 +914,7 @@ def test_who_is_parked_looks_again_after_a_reset(words, kind):
 
 
 @pytest.mark.parametrize("kind", ["semaphore", "event"])
-def test_a_reset_that_frees_nothing_forgets_nobody(words, kind):
+def test_a_reset_that_frees_nothing_forgets_no_waiter(words, kind):
     word = words.Word(kind)
     threads, outcomes = waiters(word, 1)
     word.reset(free=False)
@@ -925,7 +925,7 @@ def test_a_reset_that_frees_nothing_forgets_nobody(words, kind):
     assert outcomes == [True]
 
 
-def test_nobody_is_handed_a_word_that_nobody_waits_for(words):
+def test_a_word_without_waiters_is_not_handed_over(words):
     """It may say that somebody is parked, as while a signal handler runs in a wait."""
     parked = {"mutex": 2, "semaphore": 1, "event": 2, "once": 8, "call": 8}
     after = {"mutex": 0, "semaphore": 2, "event": 1, "once": 1, "call": 1}
@@ -995,7 +995,7 @@ def test_handler_that_raises_in_a_wait_leaves_the_next_one_due(plain_c):
         signal.signal(signal.SIGUSR2, old[1])
 
 
-def test_all_who_sleep_on_a_bucket_lock_get_it(plain_c):
+def test_all_threads_that_sleep_on_a_bucket_lock_get_it(plain_c):
     plain_c.use_bucket_lock("acquire")
     with background(*[lambda: plain_c.use_bucket_lock("both")] * 3) as threads:
         wait_asleep(*threads)

@@ -137,7 +137,7 @@ def test_notify_counts_a_fraction_up_as_the_original(condition):
 
 
 @pytest.mark.parametrize("lock", [type(None), fs.RLock])
-def test_a_timeout_that_lets_the_lock_go(lock):
+def test_a_timeout_that_releases_the_lock(lock):
     """Its __index__() may do anything; nobody else's lock may be given up by the wait."""
     condition = fs.Condition(lock())
     inside, done = threading.Event(), threading.Event()
@@ -279,7 +279,7 @@ def test_true_predicate_never_looks_at_the_timeout(condition):
         assert condition.wait_for(lambda: 1, 1e100) == 1
 
 
-def test_depth_is_let_go_and_restored(impl):
+def test_depth_is_released_and_restored(impl):
     condition = impl.Condition()
 
     def notify():
@@ -295,7 +295,7 @@ def test_depth_is_let_go_and_restored(impl):
         assert condition._lock._recursion_count() == 3
 
 
-def test_lock_is_shared_with_who_made_the_condition(impl):
+def test_lock_is_shared_with_the_caller_that_made_the_condition(impl):
     lock = impl.RLock()
     first, second = impl.Condition(lock), impl.Condition(lock)
     assert first._lock is lock
@@ -328,7 +328,7 @@ def test_two_conditions_of_one_lock_do_not_mix(impl):
     assert woken == [2, 1]
 
 
-def test_notify_all_reaches_who_waits_and_nobody_later(impl):
+def test_notify_all_reaches_waiters_and_no_later_thread(impl):
     condition = impl.Condition()
     results = []
 

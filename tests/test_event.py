@@ -49,7 +49,7 @@ def test_bad_timeout_is_refused_while_clear(event):
     assert event.wait(1e100) is True
 
 
-def test_set_wakes_everybody(event):
+def test_set_wakes_all_waiters(event):
     results = []
     with background(*[lambda: results.append(event.wait(20))] * 10) as threads:
         wait_asleep(*threads)
@@ -68,7 +68,7 @@ def test_waiter_woken_by_set_is_not_held_back_by_clear(event):
         assert not event.is_set()
 
 
-def test_clear_forgets_nobody_who_waits(event):
+def test_clear_forgets_no_waiter(event):
     results = []
     with background(*[lambda: results.append(event.wait(20))] * 2) as threads:
         wait_asleep(*threads)
@@ -200,7 +200,7 @@ def test_at_fork_reinit_does_not_end_a_wait_as_set():
     assert results == [False]
 
 
-def test_at_fork_reinit_forgets_nobody_who_waits():
+def test_at_fork_reinit_forgets_no_waiter():
     event, results = fs.Event(), []
     with background(lambda: results.append(event.wait(20))) as threads:
         wait_asleep(*threads)

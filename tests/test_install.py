@@ -111,7 +111,7 @@ def test_install_from_many_threads_keeps_the_originals(run_threads):
     assert before == dict(vars(threading))
 
 
-def test_install_again_after_somebody_else_replaced_a_lock():
+def test_install_again_after_another_library_replaced_a_lock():
     original = threading.Lock
     fastsync.install()
     threading.Lock = object
@@ -189,7 +189,7 @@ modules = {"eventlet": package, "eventlet.patcher": patcher}
 
 
 @pytest.mark.parametrize("name", PATCHERS)
-def test_steps_aside_for_who_patches_threads(name, run_python):
+def test_steps_aside_for_what_patches_threads(name, run_python):
     """A stand-in with the same doors; the real ones are in `make test-programs`."""
     code = (
         PATCHERS[name]

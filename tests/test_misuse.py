@@ -225,7 +225,7 @@ assert not failed and not lock.is_locked(), failed
         ("ShardedLock", "write"),
     ],
 )
-def test_a_hold_that_was_lent_is_had_back_by_whoever_forks(name, way):
+def test_a_hold_that_was_lent_is_had_back_by_the_thread_that_forks(name, way):
     run_python("-c", IN_CHILD + LENT_AND_FORKED, name, way)
 
 

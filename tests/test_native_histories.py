@@ -166,7 +166,7 @@ class Open:
 
 
 @pytest.mark.skipif("free-threading" not in sys.version, reason="the GIL keeps threads apart")
-def test_a_lock_that_keeps_nobody_out_is_noticed():
+def test_a_lock_that_keeps_no_thread_out_is_noticed():
     with pytest.raises(AssertionError):
         for _ in range(40):
             check(Open, lambda lock, call: call(lock), [add], number_spec, 0)

@@ -302,7 +302,7 @@ def test_recursive_initialization_raises(again):
     assert lock.get_or_init(lambda: lock.get()) is None
 
 
-def test_everybody_gets_the_one_value(run_threads):
+def test_all_callers_get_the_one_value(run_threads):
     for _ in range(50):
         lock = OnceLock()
         made = []
@@ -653,7 +653,7 @@ def test_once_does_not_keep_what_is_no_error(kind):
     assert len(attempts) == 3
 
 
-def test_everybody_gets_the_same_exception():
+def test_all_callers_get_the_same_exception():
     @once
     def broken():
         return running.function()

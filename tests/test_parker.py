@@ -194,7 +194,7 @@ print("over")
     assert run_python("-c", code).stdout.splitlines() == ["<WaitGroup, 1 handles>", "over"]
 
 
-def test_everybody_may_wait(run_threads):
+def test_all_handles_may_wait(run_threads):
     group = WaitGroup()
     arrived = []
 

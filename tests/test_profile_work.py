@@ -337,7 +337,7 @@ def test_the_end_of_a_queue_or_channel_is_given():
         assert rows[name]["total"] >= 0.01
 
 
-def test_a_wait_without_an_outcome_is_nobodys():
+def test_a_wait_without_an_outcome_is_charged_to_no_thread():
     with profile.record() as recording:
         queue = fastsync.queue.Queue()
         _open, receiver = fastsync.channel.bounded(1)

@@ -110,7 +110,7 @@ def test_priority_queue_orders_equal_items_as_heapq_does():
 
 
 @pytest.mark.parametrize("locked", [True, False])
-def test_waiters_of_the_conditions_are_those_who_waited_before(make, locked):
+def test_waiters_of_the_conditions_are_those_that_waited_before(make, locked):
     """A program that looks at them for the first time while threads wait already."""
     empty, full, got = make(), make(1), []
     full.put(1)
@@ -528,7 +528,7 @@ def test_join_with_a_timeout_by_hand(make):
     assert done == [True]
 
 
-def test_opening_forgets_nobody_who_waits(name):
+def test_opening_forgets_no_waiter(name):
     for block in ("get", "put", "join"):
         queue = getattr(fs, name)(1)
         if block != "get":

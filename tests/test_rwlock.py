@@ -272,7 +272,7 @@ def test_a_dropped_guard_unlocks():
     assert not lock.is_locked()
 
 
-def test_leaving_a_block_whose_body_unlocked_releases_nobody_else():
+def test_leaving_a_block_whose_body_unlocked_releases_no_other_hold():
     lock = RwLock(1)
     with lock.read() as guard:
         guard.unlock()
@@ -538,7 +538,7 @@ def test_bump_gives_way_to_a_writer(wait_until):
 
 
 @pytest.mark.parametrize("way", ["write", "upgradable_read"])
-def test_bump_gives_way_to_whoever_is_parked(way, wait_until):
+def test_bump_gives_way_to_parked_threads(way, wait_until):
     lock = RwLock(0)
     guard = getattr(lock, way)()
     guard.bump()
@@ -1464,7 +1464,7 @@ def test_a_claim_leaves_no_bit_behind():
 
 
 @pytest.mark.parametrize("end", ["unlock", "unlock_fair"])
-def test_a_left_over_bit_of_a_claim_keeps_nobody_out(end):
+def test_a_left_over_bit_of_a_claim_keeps_no_thread_out(end):
     # The readers may leave just before their writer would have slept.
     lock = RwLock(0)
     word = word_of(lock)
@@ -1475,7 +1475,7 @@ def test_a_left_over_bit_of_a_claim_keeps_nobody_out(end):
 
 
 @pytest.mark.thread_unsafe(reason="counts all who are parked")
-def test_a_downgrade_that_wakes_everybody_leaves_no_bit_behind():
+def test_a_downgrade_that_wakes_all_waiters_leaves_no_bit_behind():
     lock = RwLock(0)
     word = word_of(lock)
     guard = lock.write()
@@ -1512,7 +1512,7 @@ def test_the_last_reader_that_fits():
 
 @pytest.mark.thread_unsafe(reason="counts all who are parked")
 @pytest.mark.parametrize("way", WAYS)
-def test_at_fork_reinit_lets_those_in_who_wait(way):
+def test_at_fork_reinit_lets_waiters_in(way):
     lock = RwLock(0)
     guard = lock.write()
     with background(lambda: getattr(lock, way)().unlock()):

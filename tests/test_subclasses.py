@@ -255,7 +255,7 @@ assert barrier.wait(30) == 0 and not barrier.broken
 # -- plain instances ---------------------------------------------------------
 
 
-def test_waiters_shows_who_waits(impl, wait_until):
+def test_waiters_counts_waiting_threads(impl, wait_until):
     event, semaphore = impl.Event(), impl.Semaphore(0)
     threads = [in_thread(event.wait, DEADLINE), in_thread(semaphore.acquire)]
     wait_until(lambda: len(event._cond._waiters) == len(semaphore._cond._waiters) == 1)
@@ -352,7 +352,7 @@ def test_a_patched_method_of_the_condition_is_called(impl):
     assert event.wait(DEADLINE) and semaphore._value == 2
 
 
-def test_those_who_wait_for_the_condition_are_waiters(wait_until):
+def test_threads_that_wait_for_the_condition_are_waiters(wait_until):
     event, semaphore = ours.Event(), ours.Semaphore(0)
     event._cond, semaphore._cond  # noqa: B018 -- from now on threads wait for these
     threads = [in_thread(event.wait, DEADLINE), in_thread(semaphore.acquire)]
@@ -588,7 +588,7 @@ def test_a_subclass_with_a_call_of_its_own_is_callable(impl):
     assert callable(semaphore)
 
 
-def test_the_descriptors_of_with_are_nobodys_else():
+def test_the_descriptors_of_with_are_shared_with_no_other_type():
     kind = type(vars(ours.RLock)["__enter__"])
     for make in (kind, lambda: kind(5), lambda: kind.__new__(kind), lambda: object.__new__(kind)):
         with pytest.raises(TypeError):

@@ -175,7 +175,7 @@ that takes the lock next (release / acquire ordering)."""
         return word_acquire_within(self, &self.mutex, lock_timeout(blocking, timeout))
 
     def release(self):
-        """Let the lock go; RuntimeError when it is not held."""
+        """Release the lock; RuntimeError when it is not held."""
         lock_release(self)
 
     def locked(self):

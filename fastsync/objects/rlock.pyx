@@ -90,7 +90,7 @@ cdef int remutex_release_traced(object lock, fs_remutex* m) noexcept:
 
 
 cdef uint32_t remutex_let_go(fs_remutex* m) noexcept nogil:
-    """Give the ownership up, `m.mutex` still held: the depth to restore."""
+    """Give the ownership up, while `m.mutex` stays locked: the depth to restore."""
     cdef uint32_t count = remutex_count(m)
     remutex_set_count(m, 0)
     fs_uptr_store_relaxed(&m.owner, 0)  # relaxed: see remutex_is_mine
@@ -196,11 +196,12 @@ ordering is Lock's."""
         return remutex_acquire_within(self, &self.remutex, lock_timeout(blocking, timeout))
 
     def release(self):
-        """Go one level up, at the last let go; RuntimeError for who is not the owner."""
+        """Go one level up, and release the lock at the last one; RuntimeError for a thread
+        that is not the owner."""
         remutex_release(self, &self.remutex)
 
     def locked(self):
-        """Whether somebody holds it, at this moment."""
+        """Whether a thread holds it, at this moment."""
         return mutex_is_locked(&self.remutex.mutex)
 
     def __enter__(self, blocking=True, timeout=-1):

@@ -1,7 +1,7 @@
 """The parking table: queues of sleeping threads, keyed by address.
 
-A lock is a word; whoever must wait for it parks on the word's address, and
-whoever changes the word unparks.  All functions may be called with or without
+A lock is a word; a thread that must wait for it parks on the word's address, and
+a thread that changes the word unparks.  All functions may be called with or without
 an attached thread state; a thread that has one is detached while it sleeps.
 
 Callbacks run under a bucket lock (``fs_before_sleep`` excepted): they may only
@@ -22,12 +22,12 @@ ctypedef uintptr_t fs_key "fastsync_0_2_key"
 
 # How park() ended.
 cdef enum:
-    FS_PARK_UNPARKED = 0     # somebody woke us; the token says what we got
+    FS_PARK_UNPARKED = 0     # a waker took it off the queue; the token says what it got
     FS_PARK_INVALID = 1      # validate() refused: look at the word again
-    FS_PARK_TIMED_OUT = 2    # the deadline passed; nobody had woken us
-    FS_PARK_INTERRUPTED = 3  # a signal handler or before_sleep() raised; nobody had woken us
+    FS_PARK_TIMED_OUT = 2    # the deadline passed before a waker came
+    FS_PARK_INTERRUPTED = 3  # a signal handler or before_sleep() raised before a waker came
     FS_PARK_UNPARKED_INTERRUPTED = 4  # both: woken, and an exception is set
-    FS_PARK_SIGNALLED = 5    # with FS_ASK: signal handlers are due; nobody had woken us
+    FS_PARK_SIGNALLED = 5    # with FS_ASK: signal handlers are due; no waker had come
 
 # Flags of park() and of the blocking operations built on it.
 cdef enum:
@@ -35,7 +35,7 @@ cdef enum:
     FS_SIGNALS = 1  # run Python signal handlers while waiting (needs a thread state)
     FS_SPIN = 2     # poll a little, detached, before sleeping
     FS_KEEP_PLACE = 4  # stay queued while signal handlers run: see park()
-    FS_FIRST = 8    # this waiter was woken and overtaken: it parks before all who came
+    FS_FIRST = 8    # this waiter was woken and overtaken: it parks before all that came
                     # later, and the next unlock that meets it hands over
     FS_ASK = 16     # do not run signal handlers: leave, and let the caller do it
     FS_NO_FORK = 32  # before_sleep() runs no code that could fork or park
@@ -61,21 +61,21 @@ cdef enum:
 cdef enum:
     FS_REQUEUE_ABORT = 0
     FS_REQUEUE_UNPARK_ONE_REST = 1  # wake the first, move the others
-    FS_REQUEUE_ALL = 2              # move everybody, wake nobody
+    FS_REQUEUE_ALL = 2              # move all, wake none
 
 cdef extern from "fastsync/words.h":
     ctypedef struct fs_unpark_result:
         size_t unparked
         size_t requeued
-        bint have_more   # exact: somebody is still parked on this key
-        bint be_fair     # eventual fairness asks for a hand-over now: it waited long enough
+        bint have_more   # exact: whether a thread is still parked on this key
+        bint be_fair     # eventual fairness asks for a hand-over now: see is_due
 
 # Under the bucket lock, before queueing: False refuses to park.
 ctypedef bint (*fs_validate)(void* ctx) noexcept nogil
 # After queueing, no lock held, thread state as the caller had it.  May run anything,
 # Python, waits and forks, too.  Non-zero means an exception is set: the wait is given up.
 ctypedef int (*fs_before_sleep)(void* ctx) noexcept nogil
-# Under the bucket lock, after unlinking a waiter that nobody woke.  `key` is
+# Under the bucket lock, after a waiter that was not woken has been unlinked.  `key` is
 # where it was parked last (another one after a requeue).
 ctypedef void (*fs_timed_out)(void* ctx, uintptr_t key, bint was_last) noexcept nogil
 # Under the bucket lock, after the queue was changed: returns the woken thread's token.

@@ -18,12 +18,12 @@ so that "more waiters on this key" is exact, and a crowd on one key costs a
 neighbour in the same bucket one step, not a walk.  A waiter is a record in its
 own thread's frame: parking allocates nothing.
 
-Why no wake-up is lost.  A lock says in its word that somebody may be parked.
+Why no wake-up is lost.  A lock says in its word that a thread may be parked.
 park() takes the bucket lock, asks validate() whether the word still says so,
-and queues before it lets the bucket lock go.  Whoever changes the word to
-"not to be waited for" while it says "somebody may be parked" takes the same
+and queues before it releases the bucket lock.  A thread that changes the word to
+"not to be waited for" while it says "a thread may be parked" takes the same
 bucket lock to look at the queue.  So either validate() sees the change and
-refuses, or the changer sees the waiter.
+refuses, or the thread that changed the word sees the waiter.
 
 Who frees a waiter record.  Under the bucket lock a waiter is queued or not.
 Only the thread that unlinked it may still touch it: the waker, until it has
@@ -103,9 +103,9 @@ cdef enum:
 
 # How long a parked thread polls before it sleeps, when its caller expects a
 # quick answer (FS_SPIN): some 20 us, longer than a sleeper takes to run again,
-# or two threads that take turns would never leave off sleeping.  The yields are
-# what makes it cheap: others run where there are some, so that those who feed
-# a bounded queue still work in batches.  docs/performance.md compares.
+# or two threads that take turns would sleep before each turn.  The yields make it
+# cheap: other threads run if there are any, so that those that feed a bounded queue
+# still work in batches.  docs/performance.md compares.
 cdef enum:
     SPIN_YIELDS = 20
     SPIN_LOOKS = 20
@@ -258,9 +258,9 @@ cdef bint is_due(fs_bucket* bucket, uintptr_t key, const fs_waiter* w) noexcept 
     """Whether `w`, the first of the key until now, shall be handed what it waits for.
 
     One that was overtaken is: it cannot be so again, however late the system lets it run.
-    Else one that has waited long is, in turn with the others of its key.  So a waiter
-    is passed for ever by none (tests/models/fairness.pml): ahead of it are only calls that
-    began before its own, and each unlock either wakes the first of them, once, or serves it.
+    Else one that has waited long is, in turn with the others of its key.  So no waiter is
+    passed for ever (tests/models/fairness.pml): ahead of it are only calls that began before
+    its own, and each unlock either wakes the first of them, once, or hands over to it.
     """
     cdef int64_t now = fs_ticks()
     cdef fs_waiter* heir
@@ -314,11 +314,10 @@ cdef int park_since(
     front if validate() still agrees; else FS_PARK_INVALID.  With FS_KEEP_PLACE,
     with before_sleep(), and without validate() it stays queued instead: for
     wake-ups that no other thread could use, or that come once; unpark_requeue()
-    wakes it instead of moving it.  So it does in every thread while before_sleep()
-    runs, unless FS_NO_FORK promises that this runs nothing that could fork or wait.
-    With FS_ASK it does not
-    run them: it leaves the queue, FS_PARK_SIGNALLED, for a caller that has more to
-    let go before they run.
+    wakes it instead of moving it.  It also stays queued, in every thread, while
+    before_sleep() runs, unless FS_NO_FORK promises that this runs nothing that could
+    fork or wait.  With FS_ASK it does not run the handlers: it leaves the queue and
+    answers FS_PARK_SIGNALLED, for a caller that must release more before they run.
     """
     cdef fs_waiter self
     cdef park_call call
@@ -332,8 +331,8 @@ cdef int park_since(
     call.validate = validate
     call.timed_out = timed_out
     call.ctx = ctx
-    # First without a signal seen: one that came while the caller spun is not
-    # going to end a sleep that has not begun.
+    # Before the sleep: a signal that came while the caller spun does not end a sleep
+    # that begins later.
     if call.signals and not (call.stays or call.asks) and fs_check_signals() < 0:
         return FS_PARK_INTERRUPTED
     bucket = lock_bucket(key)
@@ -371,7 +370,7 @@ cdef int park_since(
         result = (FS_PARK_UNPARKED_INTERRUPTED if result == FS_PARK_INTERRUPTED
                   else FS_PARK_UNPARKED)
     fs_waitword_destroy(&self.word)
-    # Only now, with nothing of ours reachable: at interpreter exit this may
+    # Last, when no other thread can reach the record: at interpreter exit this may
     # never return.
     fs_attach(call.state)
     if token != NULL:
@@ -561,7 +560,7 @@ cdef int handlers_outside(fs_waiter* self, park_call* call) noexcept nogil:
         return FS_PARK_UNPARKED
     unlink(bucket, self)
     unlock_bucket(bucket)
-    # The word may say "somebody may be parked" meanwhile; an unlock clears that.
+    # The word may say "a thread may be parked" meanwhile; an unlock clears that.
     result = LEFT_INTERRUPTED if fs_check_signals() < 0 else FS_SIGNALLED
     bucket = lock_bucket(call.key)
     if result == LEFT_INTERRUPTED:
@@ -589,7 +588,7 @@ cdef void spin(fs_waiter* self, int64_t deadline) noexcept nogil:
 
 
 cdef void await_waker(fs_waiter* self) noexcept nogil:
-    """The waker still holds the record: it may not go before the wake-up."""
+    """The waker still uses the record, which must stay until the wake-up."""
     sleep_on(self, FS_FOREVER)
 
 
@@ -647,7 +646,7 @@ cdef size_t unpark_one(fs_key key, fs_unparked callback, void* ctx) noexcept nog
 
 
 cdef size_t unpark_all(fs_key key, uintptr_t token) noexcept nogil:
-    """Wake everybody on `key`; how many they were."""
+    """Wake all threads on `key`; how many they were."""
     cdef size_t count = 0
     cdef fs_bucket* bucket = lock_bucket(key)
     cdef fs_waiter** link = find(bucket, key)
@@ -668,7 +667,7 @@ cdef size_t unpark_all(fs_key key, uintptr_t token) noexcept nogil:
 cdef size_t unpark_filter(
     fs_key key, fs_filter filter, fs_unparked callback, void* ctx,
 ) noexcept nogil:
-    """Wake those whom `filter` (NULL: all) chooses, in queue order."""
+    """Wake the waiters that `filter` (NULL: all) chooses, in queue order."""
     cdef fs_unpark_result result
     cdef fs_bucket* bucket = lock_bucket(key)
     cdef fs_waiter* w = find(bucket, key)[0]
@@ -722,7 +721,7 @@ cdef size_t unpark_requeue(
     cdef size_t count = 0
     cdef int op
     if from_key == to_key:
-        return 0  # who is moved to the end of the queue would be its first again, for ever
+        return 0  # a waiter moved to the end of its queue comes to the front again, for ever
     lock_pair(source, target)
     op = choose(ctx)
     if op == FS_REQUEUE_ABORT:

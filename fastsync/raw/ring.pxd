@@ -6,27 +6,28 @@ under it, and no Python runs.  It is held only by attached threads: see mutex_lo
 
               ring            parked on `items`        parked on `head`
               (what is in it) (for an item)            (for room)
-    empty     0               any number               nobody, unless limit is 0
-    between   1 .. limit-1    nobody                   nobody *
-    full      limit           nobody                   any number
+    empty     0               any number               none, unless limit is 0
+    between   1 .. limit-1    none                     none *
+    full      limit           none                     any number
 
-So a ring that somebody waits for is empty or full, and a put or a get that finds a thread
-waiting for just that serves the first of them, in its stead, in the same step: a put hands
-its item over past the ring; a get moves the item of the first that waits for room into the
+So a ring with parked threads is empty or full.  A put or a get that finds a thread parked
+for what it brings serves the first of them in the same step: a put hands its item to that
+thread, past the ring; a get moves the item of the first thread that waits for room into the
 ring.  An attempt does so only if it is told to (`serving`), else it comes to SERVE: so the
-quick attempt is short, and who watches the waits is told before one ends.  Nobody overtakes a thread that is parked, and none is woken for nothing.  `limit` 0
-is a rendezvous: the ring stays empty, and items go from thread to thread.
+quick attempt is short, and the detector and the profile are told of a wait before it ends.
+No thread overtakes one that is parked, and none is woken for nothing.  `limit` 0 is a
+rendezvous: the ring stays empty, and items go from thread to thread.
 
 A select waits for several rings at once, so another ring may have served it while it is still
 parked on this one.  Its waits are *claims*: a thread serves one by being the first that
 claims it, under the bucket lock, and passes over one that has been claimed.  So a select is
-served once, in the order of all who wait, and what is said above of parked threads is true of
+served once, in the order of all waiters, and what is said above of parked threads is true of
 those that are not claimed.
 
 * where the order is the user's (FS_RING_SORTED), room is not filled but announced: the first
-  that waits is woken and puts its item itself.  There is then as much room as there are
-  threads woken for it, or nobody waits for it; so who is woken and does not use the room
-  announces it again.
+  thread that waits for it is woken and puts its item itself.  There is then as much room as
+  there are threads woken for it, or no thread waits for it; so a thread that is woken and
+  does not use the room announces it again.
 
 State bits, all written under `lock`:
 
@@ -38,12 +39,13 @@ State bits, all written under `lock`:
     SORTERS  threads may be parked until another has compared items
 
 Why nothing is lost.  A thread that must wait sets its bit under the lock, where it has seen
-that it must, lets the lock go, and parks if the bit is still set.  The bits are cleared
-under the lock and the bucket lock of those who are parked, by the one who finds that nobody
-is.  So whoever changes the ring sees the bit, and then either finds the thread in the queue
-or makes its parking fail, upon which it looks again.  A thread that gives up (its time
-has passed, a signal handler raised) leaves the queue under the bucket lock: it has
-been served before that, or never will be.  It leaves the bit: the next to look finds nobody.
+that it must, releases the lock, and parks if the bit is still set.  A bit is cleared under
+the lock and the bucket lock of the threads that it speaks of, by a thread that finds none
+parked.  So a thread that changes the ring sees the bit, and then either finds the waiter in
+the queue or makes its parking fail, upon which the waiter looks again.  A waiter that gives
+up (its time has passed, a signal handler raised) leaves the queue under the bucket lock: it
+has been served before that, or never will be.  Its bit stays set: the next thread that looks
+finds the queue empty and clears it.
 """
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uintptr_t
 
@@ -81,9 +83,9 @@ cdef enum:
     FS_RING_ROOM = 7        # of ring_admit: store it
     FS_RING_COMPARE = 8     # of a sorted one's user: its items must be compared first
     FS_RING_BUSY = 9        # likewise: another thread compares
-    FS_RING_SERVE = 10      # somebody may wait for it: try again, serving
+    FS_RING_SERVE = 10      # a thread may wait for it: try again, serving
 
-# What those who are parked are sent, besides items.
+# What a parked thread is sent, besides items.
 cdef enum:
     FS_RING_LOOK = 0
     FS_RING_SERVED = 1
@@ -113,7 +115,7 @@ cdef inline size_t ring_no_limit() noexcept nogil:
     return <size_t>-1
 
 
-# Where those are parked who wait for an item, for room, or until nothing is unfinished.
+# Where threads are parked that wait for an item, for room, or until nothing is unfinished.
 cdef inline uintptr_t ring_getters(const fs_ring* r) noexcept nogil:
     return <uintptr_t>&r.items
 
@@ -151,25 +153,26 @@ cdef inline void ring_mark(fs_ring* r, uint32_t bits) noexcept nogil:
 
 
 cdef inline void ring_unmark(fs_ring* r, uint32_t bits) noexcept nogil:
-    # relaxed: the lock orders it, and for who is about to park the bucket lock
+    # relaxed: the lock orders it, and the bucket lock does for a thread that is about to park
     fs_u32_store_relaxed(&r.state, ring_state(r) & ~bits)
 
 
 # -- all of these with the lock held -----------------------------------------
 
-# Hand the item to the first that waits for one: whether there was any.
+# Hand the item to the first thread that waits for one: whether there was any.
 cdef bint ring_hand_over(fs_ring* r, void* item) noexcept nogil
-# There is room again, for one: serve the first that waits for it.
+# There is room again, for one: serve the first thread that waits for it.
 cdef void ring_made_room(fs_ring* r) noexcept nogil
-# The item of the first that waits for room, which is served by that; NULL: nobody does.
+# The item of the first thread that waits for room, which is served by that; NULL: none does.
 cdef void* ring_take_parked(fs_ring* r) noexcept nogil
-# Let up to `limit` of those who wait for room look again.
+# Let up to `limit` of the threads that wait for room look again.
 cdef void ring_wake_putters(fs_ring* r, size_t limit) noexcept nogil
 # How many threads are parked for an item, for room, and until nothing is unfinished.
 cdef void ring_waiting(
     fs_ring* r, size_t* for_items, size_t* for_room, size_t* joining,
 ) noexcept nogil
-# Everybody leaves: with FS_RING_END, FS_RING_LOOK, and joiners with FS_RING_SERVED.
+# Wake all that are parked there: with FS_RING_END or FS_RING_LOOK, joiners also with
+# FS_RING_SERVED.
 cdef void ring_wake_getters(fs_ring* r, uintptr_t token) noexcept nogil
 cdef void ring_wake_all_putters(fs_ring* r, uintptr_t token) noexcept nogil
 cdef void ring_wake_joiners(fs_ring* r, uintptr_t token) noexcept nogil
@@ -181,7 +184,8 @@ cdef void** ring_move(fs_ring* r, void** items, size_t capacity) noexcept nogil
 cdef void ring_getters_place(fs_ring* r, fs_claim* claim, fs_place* place) noexcept nogil
 cdef void ring_putters_place(fs_ring* r, fs_claim* claim, fs_place* place) noexcept nogil
 
-# These let the lock go.  `first`: park ahead of the others, having been overtaken.
+# These release the lock.  With FS_FIRST in `flags` the thread, which has been overtaken, parks
+# ahead of the others.
 # FS_RING_DONE, FS_RING_AGAIN, FS_RING_CLOSED, FS_RING_TIMEOUT or FS_RING_ERROR.
 cdef int ring_await_item(fs_ring* r, int64_t deadline, int flags, void** item) noexcept nogil
 cdef int ring_await_room(fs_ring* r, int64_t deadline, int flags, void* item) noexcept nogil

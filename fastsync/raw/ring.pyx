@@ -1,4 +1,4 @@
-"""Waiting for a ring, and serving those who wait: ring.pxd has the states and the argument."""
+"""Waiting for a ring, and serving the waiters: ring.pxd has the states and the argument."""
 from libc.stdint cimport int64_t, uint32_t, uintptr_t
 from libc.string cimport memcpy
 
@@ -69,7 +69,7 @@ cdef int choose_putter(void* ctx, uintptr_t park_token) noexcept nogil:
         return FS_STOP
     if park_token & 1:
         claim = <fs_claim*>(park_token - 1)
-        # Who is only to look again is not served, and may do so besides another's serving.
+        # A select that is only to look again is not served: another ring may serve it, too.
         if call.token == FS_RING_SERVED and not claimed(claim):
             return FS_SKIP
         call.item = claim.item
@@ -204,7 +204,7 @@ cdef int wait_marked(
     fs_ring* r, uintptr_t key, uint32_t bit, fs_validate still_wait, uintptr_t park_token,
     int64_t deadline, int flags, uintptr_t* token,
 ) noexcept nogil:
-    """Let the lock go and park: DONE with a token, AGAIN, TIMEOUT or ERROR.
+    """Release the lock and park: DONE with a token, AGAIN, TIMEOUT or ERROR.
 
     Signal handlers run out of the queue, so that one which uses the ring itself is
     not served by what is meant for the wait that it interrupts.
