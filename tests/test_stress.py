@@ -1,7 +1,7 @@
-"""The storms of tools/stress.py in short form, and faults injected from outside."""
+"""The storms of storms/ in short form, and faults injected from outside."""
 
 import contextlib
-import importlib.util
+import importlib
 import pkgutil
 import random
 import sys
@@ -14,24 +14,23 @@ from types import SimpleNamespace
 
 import natives
 import pytest
+import storms
 from conftest import DEADLINE, run_python, run_threads, wait_until
+from storms.crowd import Alarm
 
 import fastsync as f
 import fastsync.threading as fs
 
 TOOLS = Path(__file__).resolve().parent.parent / "tools"
-SPEC = importlib.util.spec_from_file_location("fastsync_stress", TOOLS / "stress.py")
-stress = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(stress)
 
 FREE_THREADED = "free-threading" in sys.version
 NOT_CALLED = {"__class__", "__init_subclass__", "__subclasshook__", "__new__", "__dict__"}
 
 
 @pytest.mark.stress
-@pytest.mark.parametrize("name", stress.STORMS)
+@pytest.mark.parametrize("name", storms.STORMS)
 def test_storm(name):
-    stress.run(name, 0.8, random.randrange(2**32))
+    storms.run(name, 0.8, random.randrange(2**32))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a timer signal")
@@ -46,7 +45,7 @@ def test_a_storm_is_interrupted_only_in_the_call_that_allows_it():
         wait_until(lambda: alarm.handled >= end)
 
     always = SimpleNamespace(random=lambda: 0.0)
-    with stress.Alarm(int, always, time.monotonic() + DEADLINE) as alarm:
+    with Alarm(int, always, time.monotonic() + DEADLINE) as alarm:
         for call in (fail, int, partial(next_ticks, alarm)):
             with contextlib.suppress(RuntimeError):
                 alarm.call(call)

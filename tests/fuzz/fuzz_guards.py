@@ -34,7 +34,7 @@ sys.path.append(str(Path(__file__).resolve().parent))
 
 import fuzzing
 from fuzzing import Wrong
-from storms_common import Alarm
+from storms.crowd import Alarm
 
 KINDS = (
     *("Mutex", "FairMutex", "ReentrantMutex", "RwLock", "ShardedLock"),

@@ -20,9 +20,9 @@ import traceback
 import warnings
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parents[2] / "tools"))
+sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from storms_common import Interrupted
+from storms.crowd import Interrupted
 
 PATIENCE = 60  # seconds for what should take none, on a machine with other work
 

@@ -1,4 +1,4 @@
-"""What the storms of stress.py and storms_native.py have in common."""
+"""What all storms have in common."""
 
 import faulthandler
 import os
@@ -9,7 +9,7 @@ import time
 import traceback
 import warnings
 
-import fastsync.threading as fs
+import fastsync.threading as drop_in
 
 STORMS = {}
 PATIENCE = 60.0  # after the storm has ended, until everybody must have come home
@@ -110,7 +110,7 @@ def exclusion(crowd, lock, threads=6):
 
 def queue(crowd, lock, threads=3):
     """Producers and consumers: every item arrives once."""
-    not_empty, not_full = fs.Condition(lock), fs.Condition(lock)
+    not_empty, not_full = drop_in.Condition(lock), drop_in.Condition(lock)
     items, sent, received, done = [], [], [], []
 
     def produce(chance):
