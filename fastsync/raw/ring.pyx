@@ -263,8 +263,9 @@ cdef void** ring_move(fs_ring* r, void** items, size_t capacity) noexcept nogil:
     cdef size_t straight = min(count, r.capacity - r.head)
     if capacity < count:
         return items
-    memcpy(items, old + r.head, straight * sizeof(void*))
-    memcpy(items + straight, old, (count - straight) * sizeof(void*))
+    if count > 0:  # else there may be no memory yet, and NULL is nothing that memcpy() may be given
+        memcpy(items, old + r.head, straight * sizeof(void*))
+        memcpy(items + straight, old, (count - straight) * sizeof(void*))
     r.items = items
     r.capacity = capacity
     r.head = 0
