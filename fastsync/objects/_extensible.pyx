@@ -4,7 +4,7 @@
 """What the types of `threading` share, and how an instance becomes `original`."""
 cimport cython
 from cpython.object cimport PyObject, PyObject_GenericSetAttr, PyTypeObject
-from cpython.ref cimport Py_XDECREF
+from cpython.ref cimport Py_INCREF, Py_XDECREF
 
 from fastsync.objects._slots cimport (
     finish_type, forbid_instances, make_lazy_dict, put_unslotted, weakrefs_offset,
@@ -114,6 +114,7 @@ cdef int become_original(_Extensible self) except -1:
         raise RuntimeError("a private attribute cannot be set while threads wait")
     kind_of(self).become(self)
     if inner is not None:  # a program has it
+        Py_INCREF(inner)  # never let go: another thread may be about to count what it has read
         (<object>self)._cond = inner
     return 0
 
