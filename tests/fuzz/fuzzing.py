@@ -20,6 +20,8 @@ import traceback
 import warnings
 from pathlib import Path
 
+from fastsync.raw import parking
+
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from storms.crowd import Interrupted
@@ -75,6 +77,11 @@ def wait_until(condition, what):
         if time.monotonic() > end:
             raise Wrong(what)
         time.sleep(0.001)
+
+
+def check_nobody_is_parked():
+    if parked := parking.parked_total():
+        raise Wrong(f"{parked} threads are parked, and no thread is there")
 
 
 def in_child(check, seconds=20):
