@@ -318,6 +318,39 @@ def test_force_unlock_refuses_where_a_guard_can_end_the_hold(kind, force, run_th
     assert not m.is_locked()
 
 
+def test_force_unlock_refuses_while_one_of_several_guards_is_left(run_threads):
+    m = ReentrantMutex(1)
+    guards = [m.lock(), m.lock(), m.lock()]
+    while guards:
+        with pytest.raises(RuntimeError):
+            in_thread(run_threads, m.force_unlock)
+        assert guards[0].value == 1 and m.is_locked()
+        guards.pop().unlock()
+    assert not m.is_locked()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs fork()")
+@pytest.mark.parametrize("kind", ["Mutex", "FairMutex"])
+def test_a_mapped_guard_is_of_the_thread_that_mapped_it(kind, run_python):
+    """In the child of a fork that thread is there, and the one that locked is not."""
+    code = f"""
+import os, threading
+from fastsync import {kind}
+mutex, box = {kind}(dict(a=1)), []
+thread = threading.Thread(target=lambda: box.append(mutex.lock()))
+thread.start()
+thread.join()
+mapped = box.pop().map(lambda value: value["a"])
+if os.fork() == 0:
+    assert mapped.value == 1
+    mapped.unlock()
+    os._exit(mutex.is_locked())
+assert os.wait()[1] == 0
+mapped.unlock()
+"""
+    run_python("-c", code)
+
+
 @ALL
 @FORCES
 def test_force_unlock_ends_what_was_leaked_in_any_thread(kind, force, run_threads):
@@ -1220,8 +1253,11 @@ def steal():
         time.sleep(0.001)
     os.kill(os.getpid(), signal.SIGINT)
     stop.wait()
+    time.sleep(0.01)  # longer than a block takes that goes on without its mutex
+    returned.append(guard.value)
     guard.unlock()
 
+returned = []
 thief = threading.Thread(target=steal)
 try:
     with m if of_block else m.lock() as guard:
@@ -1237,11 +1273,12 @@ try:
                     held.wait()
         except KeyboardInterrupt:
             print("interrupted")
+            assert len(returned) == of_block
             try:
                 assert guard.value == 5
                 print("alive")
-            except RuntimeError:
-                print("dead")
+            except RuntimeError as error:  # it does not wait for its hold to come back
+                print("away" if "at the moment" in str(error) else "dead")
             raise
 except KeyboardInterrupt:
     print("out")

@@ -12,7 +12,21 @@ import pytest
 from conftest import run_python
 
 import fastsync
-from fastsync import Arc, AtomicCell, AtomicRef, LazyLock, Once, OnceLock, Weak, once
+from fastsync import (
+    Arc,
+    AtomicCell,
+    AtomicRef,
+    FairMutex,
+    LazyLock,
+    Mutex,
+    Once,
+    OnceLock,
+    ReentrantMutex,
+    RwLock,
+    ShardedLock,
+    Weak,
+    once,
+)
 from fastsync.objects.lazy_property import lazy_property
 
 testcapi = pytest.importorskip("_testcapi")
@@ -203,6 +217,59 @@ def test_a_call_without_memory(name, monkeypatch):
             gc.collect()
         assert gone() is None, f"the value is kept after allocation {number} failed"
     assert len(outcomes - {MemoryError}) == 1, outcomes
+
+
+def block(lock):
+    with lock:
+        pass
+
+
+def unlocked(guard):
+    with guard.unlocked():
+        pass
+    guard.unlock()
+
+
+def whole(value):
+    return value
+
+
+def nothing(value):
+    return None
+
+
+# No function is made in them: CPython 3.13 drops what it does not own when it cannot make one.
+HOLDS = {
+    "with": block,
+    "lock": lambda lock: lock.lock().unlock(),
+    "lock, dropped": lambda lock: lock.lock(),
+    "map": lambda lock: lock.lock().map(whole).unlock(),
+    "try_map": lambda lock: lock.lock().try_map(nothing),
+    "unlocked": lambda lock: unlocked(lock.lock()),
+    "with lock()": lambda lock: block(lock.lock()),
+    "write": lambda lock: lock.write().unlock(),
+    "read": lambda lock: lock.read().map(whole).unlock(),
+    "downgrade": lambda lock: lock.write().downgrade().unlock(),
+    "upgrade": lambda lock: lock.upgradable_read().upgrade().unlock(),
+    "with_upgraded": lambda lock: lock.upgradable_read().with_upgraded(nothing),
+    "writer": lambda lock: block(lock.writer),
+}
+
+
+@pytest.mark.parametrize("cls", [Mutex, FairMutex, ReentrantMutex, RwLock, ShardedLock])
+def test_a_hold_without_memory_leaves_the_lock_free(cls):
+    for name, call in HOLDS.items():
+        try:
+            call(cls([]))
+        except (AttributeError, TypeError):
+            continue  # not a way of this type
+        for number in range(25):
+            lock = cls([])  # a new one each time: it keeps the guard of its last block
+            result = call_without_memory(call, lock, number)
+            del result
+            if lock.is_locked():
+                gc.collect()
+            assert not lock.is_locked(), f"{name}, allocation {number}"
 
 
 NO_LIST = """
