@@ -1,6 +1,6 @@
 """Log records a second: RECORDS in all, from THREADS threads through one handler.
 
-logs.py RECORDS THREADS [queue]: with `queue` through a QueueHandler, and a QueueListener that writes.
+logs.py RECORDS THREADS [queue]: with `queue` through a QueueHandler to a QueueListener.
 """
 
 import logging

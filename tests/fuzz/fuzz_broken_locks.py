@@ -30,7 +30,7 @@ sys.path.append(str(Path(__file__).resolve().parent))
 import fuzzing
 from fuzz_locks import LENGTH, SHARED, TIMES, Number, Raising, subclass
 from fuzzing import Wrong
-from storms_common import Alarm
+from storms.crowd import Alarm
 
 # What may wait without a limit is called with one, below, or not at all.
 LEFT_OUT = {

@@ -31,7 +31,7 @@ sys.path.append(str(Path(__file__).resolve().parent))
 
 import fuzzing
 from fuzzing import Wrong
-from storms_common import Alarm
+from storms.crowd import Alarm
 
 LENGTH = 0.5  # seconds of a round
 TIMES = (0, 1e-6, 1e-4, 1e-3)
