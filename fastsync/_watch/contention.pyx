@@ -38,7 +38,7 @@ from fastsync._watch.sums cimport (
     abandon_sums, forget_sums, FS_BY_DURATION, FS_BY_PAIR, FS_BY_TIME, FS_BY_WAITER,
     fs_key, FS_OF_LOCK, fs_sum, halve_slots, sum_after, sum_of,
 )
-from fastsync.raw.parking cimport FS_ACQUIRED, FS_TIMEOUT, fork_epoch
+from fastsync.raw.parking cimport FS_TIMEOUT, fork_epoch
 
 import os
 import threading as _threading

@@ -9,11 +9,10 @@ A stack is captured by its own thread, without running Python code.  Lines of so
 are looked up when somebody reads it.
 """
 from libc.stdint cimport int64_t, uint64_t, uintptr_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport malloc
 from libc.string cimport memcmp, memcpy
-from cpython.exc cimport PyErr_Clear, PyErr_Fetch, PyErr_Restore
+from cpython.exc cimport PyErr_Fetch, PyErr_Restore
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_DECREF, Py_INCREF
 from cpython.weakref cimport PyWeakref_NewRef
 
 from fastsync.raw.remutex cimport fs_remutex, remutex_lock_inner, remutex_unlock_inner

@@ -10,7 +10,7 @@ from fastsync._watch.contention cimport (
 )
 from fastsync._watch.holds cimport (
     begin_wait, change_hold, disown_all, disown_hold, end_hold_with_block, end_wait, forget_all,
-    forget_hold, fs_hold, FS_JOIN, FS_REENTRANT, FS_SIGNAL, fs_wait, FS_WAY, lend_hold,
+    forget_hold, fs_hold, FS_JOIN, FS_SIGNAL, fs_wait, FS_WAY, lend_hold,
     locks_before, may_close_circle, new_hold, ORDERS, records,
 )
 from fastsync._watch.orders cimport forget_orders, note_orders
