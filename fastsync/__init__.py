@@ -81,6 +81,32 @@ def _compiled_for(name):
     )
 
 
+def _with_compiled(package, folders):
+    """The `__path__` of a package of ours whose modules are in the compiled file."""
+    try:
+        from fastsync._compiled import Path
+    except ModuleNotFoundError as error:
+        import sys
+
+        raise ModuleNotFoundError(
+            f"fastsync's compiled modules for {sys.implementation.cache_tag} are not in "
+            f"{', '.join(__path__)}: install fastsync with the pip of this Python "
+            f"(they cannot be imported from a zip archive)",
+            name=error.name,
+        ) from error
+    return Path(package, folders)
+
+
+def _imports_for_freezers():
+    """Never called. Tools that pack a program into one file go by its `import` statements."""
+    import copy, copyreg, functools, heapq, os, queue, threading, weakref  # noqa: E401, F401, I001
+
+    # What is in the compiled file they cannot see, nor what that imports.
+    from fastsync import _watch, capi, channel, deadlock, objects, profile, queue, raw, threading  # noqa
+    from fastsync._run import install, runner  # noqa: F401
+    from fastsync.objects import _mapping  # noqa: F401
+
+
 def __getattr__(name):
     if name.startswith("_compiled_for_"):
         return _compiled_for(name)

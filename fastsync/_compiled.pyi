@@ -1,14 +1,10 @@
 from collections.abc import Iterable
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ExtensionFileLoader, ModuleSpec
 from types import ModuleType
 
-class Importer:
-    @staticmethod
-    def find_spec(name: str, target: ModuleType | None = None) -> ModuleSpec | None: ...
-    @staticmethod
-    def create_module(spec: ModuleSpec) -> ModuleType: ...
-    @staticmethod
-    def exec_module(module: ModuleType) -> None: ...
+class Loader(ExtensionFileLoader):
+    def create_module(self, spec: ModuleSpec) -> ModuleType: ...
+    def exec_module(self, module: ModuleType) -> None: ...
 
 class Path(list[str]):
     package: str

@@ -8,6 +8,7 @@ setup.py writes the table of them, _compiled.h.
 from cpython.object cimport PyObject
 
 import sys
+from importlib.machinery import ExtensionFileLoader
 from importlib.util import spec_from_file_location
 
 cdef extern from "Python.h":
@@ -30,20 +31,14 @@ cdef extern from "_compiled.h":
 cdef dict places = {fs_compiled[i].name.decode(): i for i in range(FS_COMPILED)}
 
 
-class Importer:
-    """Finds and loads what is in the file; as importlib's, and used without an instance."""
+class Loader(ExtensionFileLoader):
+    """Loads a module of the file. What else tools ask of a loader, that of such files answers."""
 
-    @staticmethod
-    def find_spec(name, target=None):
-        return spec_from_file_location(name, __file__, loader=Importer) if name in places else None
-
-    @staticmethod
-    def create_module(spec):
+    def create_module(self, spec):
         cdef size_t place = places[spec.name]
         return PyModule_FromDefAndSpec(<PyModuleDef*>fs_compiled[place].definition(), spec)
 
-    @staticmethod
-    def exec_module(module):
+    def exec_module(self, module):
         PyModule_ExecDef(module, PyModule_GetDef(module))
 
 
@@ -63,7 +58,9 @@ class Path(list):
         return super().__iter__()
 
     def find_spec(self, name, target=None):
-        return Importer.find_spec(name, target)
+        if name not in places:
+            return None
+        return spec_from_file_location(name, __file__, loader=Loader(name, __file__))
 
     def iter_modules(self, prefix=""):  # for pkgutil
         names = (name.rpartition(".") for name in places)

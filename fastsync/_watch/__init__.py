@@ -1,5 +1,5 @@
 """Who holds and who waits, when asked to watch: what `fastsync.deadlock` reads."""
 
-from fastsync._compiled import Path as _Path
+import fastsync
 
-__path__ = _Path(__name__, __path__)
+__path__ = fastsync._with_compiled(__name__, __path__)

@@ -1,5 +1,5 @@
 """The Python types, one family a file; `fastsync` and `fastsync.threading` are their doors."""
 
-from fastsync._compiled import Path as _Path
+import fastsync
 
-__path__ = _Path(__name__, __path__)
+__path__ = fastsync._with_compiled(__name__, __path__)

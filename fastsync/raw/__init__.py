@@ -1,5 +1,5 @@
 """Raw words: locks without a Python object, for `cimport`, usable without the GIL."""
 
-from fastsync._compiled import Path as _Path
+import fastsync
 
-__path__ = _Path(__name__, __path__)
+__path__ = fastsync._with_compiled(__name__, __path__)
