@@ -386,6 +386,39 @@ assert not hasattr(util.spawnv_passfds, "fastsync_original")
 """
         run_python("-W", "error", "-c", code)
 
+    def test_a_loader_that_is_a_class_loads_other_modules_too(self, run_python, tmp_path):
+        """As importlib's for frozen modules, and Nuitka's, whose methods cannot be replaced."""
+        for name in ("waited_for", "other"):
+            (tmp_path / f"{name}.py").write_text(f"import sys\ncontents = {name!r}\n")
+        code = f"""
+import sys, importlib.util
+class Slots(type):
+    def __setattr__(cls, name, value):
+        raise TypeError(f"cannot set {{name!r}} of an immutable type")
+class Loader(metaclass=Slots):
+    @staticmethod
+    def create_module(spec): return None
+    @staticmethod
+    def exec_module(module):
+        assert module.__loader__ is module.__spec__.loader is Loader
+        exec(open({str(tmp_path)!r} + f"/{{module.__name__}}.py").read(), vars(module))
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name in ("waited_for", "other"):
+            return importlib.util.spec_from_loader(name, Loader)
+sys.meta_path.insert(0, Loader)
+from fastsync._run import imports
+got = []
+imports.after_import("waited_for", got.append)
+assert importlib.util.find_spec("waited_for").loader.find_spec is Loader.find_spec
+import other
+assert got == []
+import waited_for
+assert got == [waited_for] and waited_for.contents == "waited_for"
+assert imports._finder not in sys.meta_path
+"""
+        run_python("-c", code)
+
     def test_uninstall_before_the_import(self, run_python):
         code = """
 import sys, fastsync

@@ -20,20 +20,32 @@ class _Finder:
             _waiting[name] = function
         if spec is None or not hasattr(spec.loader, "exec_module"):
             return None
-        loader = spec.loader
-        load = loader.exec_module
-
-        def exec_module(module):
-            del loader.exec_module
-            load(module)
-            function = _waiting.pop(name, None)  # none any more: forget() was called meanwhile
-            if not _waiting:
-                _remove_finder()
-            if function is not None:
-                function(module)
-
-        loader.exec_module = exec_module
+        spec.loader = _Loader(spec.loader)
         return spec
+
+
+class _Loader:
+    """Stands before the loader of a module until it loads.
+
+    That one's exec_module cannot be replaced: the loader of frozen modules is a class that loads
+    others too, and Nuitka's is immutable.
+    """
+
+    def __init__(self, loader):
+        self._loader = loader
+
+    def __getattr__(self, name):
+        return getattr(self._loader, name)
+
+    def exec_module(self, module):
+        name = module.__spec__.name
+        module.__spec__.loader = module.__loader__ = self._loader
+        self._loader.exec_module(module)
+        function = _waiting.pop(name, None)  # none any more: forget() was called meanwhile
+        if not _waiting:
+            _remove_finder()
+        if function is not None:
+            function(module)
 
 
 _finder = _Finder()
