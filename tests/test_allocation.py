@@ -16,6 +16,7 @@ class Duck:
     def __init__(self):
         self.lock = ours.Lock()
         self.acquire, self.release = self.lock.acquire, self.lock.release
+        self.locked = self.lock.locked  # a Condition has it, too, from 3.14 on
 
     def __enter__(self):
         self.acquire()

@@ -6,6 +6,7 @@ it: the wait still takes what it was given, or the next one does.
 
 import contextlib
 import ctypes
+import sys
 import threading
 
 import natives
@@ -45,9 +46,11 @@ def stopped_in(wait, wake):
     return len(caught)
 
 
+# 3.14 raises it also between __enter__ and the block, whatever lock it is: that stays locked.
+WITH_LEAVES_IT = sys.version_info >= (3, 14)
 # What a thread that was stopped right after its acquire() leaves locked, in the originals too; and
 # what is used once.
-NOT_AGAIN = ("RwLock.reader", "RwLock.writer", "WaitGroup")
+NOT_AGAIN = ("RwLock.reader", "RwLock.writer", "WaitGroup", *["with Mutex"] * WITH_LEAVES_IT)
 
 
 @pytest.mark.parametrize("name", natives.WAITS)
@@ -78,7 +81,11 @@ def waits_of(impl):
             condition.notify()
 
     return {
-        "Lock": (lambda: with_block(lock), lock.release, lambda: not lock.locked()),
+        "Lock": (
+            lambda: with_block(lock),
+            lock.release,
+            lambda: WITH_LEAVES_IT or not lock.locked(),
+        ),
         "Condition": (use_block, notify, lambda: condition.acquire(False)),
         "Semaphore": (semaphore.acquire, semaphore.release, lambda: True),
         "Event": (event.wait, event.set, event.is_set),
@@ -102,4 +109,4 @@ def test_an_exception_from_outside_does_not_lose_a_reentrant_lock():
     lock = fs.RLock()
     lock.acquire()
     assert stopped_in(lambda: with_block(lock), lock.release) == 1
-    assert lock.acquire(False)
+    assert WITH_LEAVES_IT or lock.acquire(False)
