@@ -178,7 +178,8 @@ finder = modulefinder.ModuleFinder(sys.argv[2:] + sys.path[1:])
 finder.run_script(sys.argv[1])
 print(*finder.modules)
 """
-# What importing each module of the package needs, other than what is in the compiled file.
+# What importing each module of the package needs, but for what is in the compiled file, and for
+# what is part of a module of the standard library.
 NEED = """
 import importlib, sys
 before = {*sys.modules}
@@ -188,8 +189,10 @@ for module in walk_packages(fastsync.__path__, "fastsync."):
     if module.name != "fastsync.__main__":
         importlib.import_module(module.name)
 for name in {*sys.modules} - before:
-    spec = sys.modules[name].__spec__  # what Cython makes has none
-    if spec and not isinstance(spec.loader, fastsync._compiled.Loader):
+    if name.startswith("fastsync"):
+        if not isinstance(sys.modules[name].__spec__.loader, fastsync._compiled.Loader):
+            print(name)
+    elif name in sys.stdlib_module_names and not name.startswith("_"):
         print(name)
 """
 

@@ -48,7 +48,7 @@ def test_importing_leaves_the_gil_off(run_python):
 def test_importing_the_package_alone_imports_nothing_else(run_python):
     code = """
 import sys
-before = set(sys.modules)
+before = set(sys.modules) | {"_xxsubinterpreters"}  # says on 3.11 whether this is the main one
 import fastsync
 print(sorted(set(sys.modules) - before))
 """
