@@ -29,6 +29,8 @@ import fastsync.threading as t
 faulthandler.dump_traceback_later(40, exit=True)
 shared, shared_condition, others = t.Lock(), t.Condition(), t.RLock()
 others.acquire()
+# What 3.15 raises, as the originals there, in place of a wait that no thread can end any more.
+Refused = PythonFinalizationError if sys.version_info >= (3, 15) else ()
 """
 
 ENDS = {
@@ -119,10 +121,13 @@ def test_finalizers_at_shutdown_use_every_native_type():
         + textwrap.dedent("""
         class Late:
             def __init__(self, name): self.name = name
-            def __del__(self, write=os.write):
+            def __del__(self, write=os.write, Refused=Refused):
                 for name, it, thing in self.made:
-                    if name not in ("once", "Arc"):  # which import something
-                        it.use(thing)
+                    try:
+                        if name not in ("once", "Arc"):  # which import something
+                            it.use(thing)
+                    except Refused:
+                        pass
                     it.in_order(thing)
                 for wait in self.waits:
                     wait.wake()
@@ -188,13 +193,17 @@ def test_finalizers_at_shutdown_use_every_primitive():
         event, barrier = t.Event(), t.Barrier(1)
         class Late:
             def __init__(self, name): self.name = name
-            def __del__(self, repr=repr, write=os.write,
+            def __del__(self, repr=repr, write=os.write, Refused=Refused,
                         things=things, event=event, barrier=barrier):
                 for thing in things:
                     with thing: repr(thing)
-                event.set(); event.wait(); event.clear(); event.wait(0.001)
-                barrier.wait()
-                with things[2]: things[2].wait(0.001)
+                event.set(); event.wait(); event.clear(); barrier.wait()
+                try: event.wait(0.001)
+                except Refused: pass
+                try:
+                    with things[2]: things[2].wait(0.001)
+                except Refused: pass
+                with things[2]: pass
                 write(1, f"done {self.name}\\n".encode())
         late = Late("module")
         sys.late = Late("sys")
