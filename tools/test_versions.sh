@@ -26,8 +26,8 @@ for version in "${versions[@]}"; do
     fi
     tools/run_tests.sh ".venv-$version" -- "$@" || failed=1
     results+=("$(tail -n 1 build/test-summary.txt)")
-    ".venv-$version/bin/python" tools/run_cpython_tests.py || failed=1
-    results+=("$(tail -n 1 build/cpython-summary.txt)")
+    ".venv-$version/bin/python" tools/run_cpython_tests.py | tee "build/cpython-$version.log" || failed=1
+    results+=("$(tail -n 1 "build/cpython-$version.log")")
 done
 printf '\n'
 printf '%s\n' "${results[@]}" | tee build/versions-summary.txt
