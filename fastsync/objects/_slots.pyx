@@ -44,6 +44,8 @@ cdef extern from "Python.h":
         void (*tp_dealloc)(PyObject*) noexcept
         PyObject* (*tp_alloc)(PyTypeObject*, Py_ssize_t) except NULL
     RawType* Py_TYPE(PyObject*) noexcept
+    Py_ssize_t PY_SSIZE_T_MAX
+    void Py_SET_REFCNT(PyObject*, Py_ssize_t) noexcept
     ctypedef void* PyCFunction
     ctypedef struct PyMethodDef:
         PyCFunction ml_meth
@@ -53,6 +55,7 @@ cdef extern from "Python.h":
     int METH_FASTCALL
     int METH_KEYWORDS
     unsigned long Py_TPFLAGS_HAVE_GC
+    unsigned long Py_TPFLAGS_HEAPTYPE
     unsigned long Py_TPFLAGS_HAVE_VECTORCALL
     unsigned long Py_TPFLAGS_IMMUTABLETYPE
     unsigned long Py_TPFLAGS_METHOD_DESCRIPTOR
@@ -164,7 +167,12 @@ cdef fs_traverse collect_by(type cls, fs_traverse traverse, fs_clear clear) noex
 
 
 cdef void free_as(type cls, type base) noexcept:
-    (<RawType*><PyObject*>cls).tp_dealloc = (<RawType*><PyObject*>base).tp_dealloc
+    cdef RawType* raw = <RawType*><PyObject*>cls
+    raw.tp_dealloc = (<RawType*><PyObject*>base).tp_dealloc
+    # That of a heap type drops a reference to the type for each instance. Instances of a static one
+    # have none; from 3.12 on it is immortal, before it gets more than can be dropped.
+    if PY_VERSION_HEX < 0x030C0000 and not raw.tp_flags & Py_TPFLAGS_HEAPTYPE:
+        Py_SET_REFCNT(<PyObject*>cls, PY_SSIZE_T_MAX // 2)
 
 
 cdef int make_lazy_dict(type cls, Py_ssize_t dict_offset) except -1:
