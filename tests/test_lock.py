@@ -71,9 +71,13 @@ def test_enter_and_exit_can_be_called(lock):
         assert not lock.locked()
 
 
+# The originals' words: the second from 3.13 on.
+NEGATIVE = r"^timeout value must be (positive|a non-negative number)$"
+
+
 @pytest.mark.parametrize("timeout", [-2, -0.5, -1.5])
 def test_negative_timeout_is_refused(lock, timeout):
-    with pytest.raises(ValueError, match=r"^timeout value must be a non-negative number$"):
+    with pytest.raises(ValueError, match=NEGATIVE):
         lock.acquire(timeout=timeout)
     assert not lock.locked()
 
@@ -368,7 +372,7 @@ def test_methods_are_plain_descriptors_that_scale():
 def test_the_smallest_negative_timeout_is_negative(impl, kind):
     lock = getattr(impl, kind)()
     for timeout in [-1e-12, -5e-324]:
-        with pytest.raises(ValueError, match="non-negative"):
+        with pytest.raises(ValueError, match=NEGATIVE):
             lock.acquire(timeout=timeout)
 
 
