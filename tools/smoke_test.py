@@ -6,6 +6,10 @@ import threading
 from pathlib import Path
 
 import fastsync
+import fastsync.channel
+import fastsync.deadlock
+import fastsync.profile
+import fastsync.queue
 import fastsync.threading as drop_in
 
 FREE = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
@@ -92,6 +96,30 @@ def atomics():
     fastsync.fence()
 
 
+def queues():
+    for _ in range(100):  # enough to free a type whose references are miscounted
+        for kind in (fastsync.queue.Queue, fastsync.queue.LifoQueue, fastsync.queue.PriorityQueue,
+                     fastsync.queue.SimpleQueue):  # fmt: skip
+            queue = kind()
+            queue.put(1)
+            assert queue.get() == 1
+        sender, receiver = fastsync.channel.bounded(1)
+        sender.send(2)
+        assert fastsync.channel.select(receiver) == (0, 2)
+    fastsync.deadlock.enable()
+    fastsync.deadlock.disable()
+
+
+def the_rest():
+    counter, parker = fastsync.Counter(), fastsync.Parker()
+    in_threads(lambda: counter.add(1))
+    assert counter.value() == 4
+    parker.unparker().unpark()
+    parker.park()
+    with fastsync.holding(drop_in.Lock(), 1):
+        pass
+
+
 def for_compilers():
     include = Path(fastsync.get_include())
     assert (include / "fastsync" / "fastsync.h").exists()
@@ -99,7 +127,7 @@ def for_compilers():
 
 
 def main():
-    for part in (drop_ins, owners, once, atomics, for_compilers):
+    for part in (drop_ins, owners, once, atomics, queues, the_rest, for_compilers):
         part()
     if FREE:
         assert not sys._is_gil_enabled(), "importing fastsync turned the GIL on"
