@@ -1,6 +1,7 @@
 """Sizes, and levels that must stay: references, blocks, file descriptors, threads."""
 
 # ruff: noqa: B023
+import contextlib
 import gc
 import os
 import subprocess
@@ -50,7 +51,6 @@ def exercise():
             lambda: thing.acquire(timeout=float("nan")),
             lambda: thing.acquire(1, 2, 3),
             lambda: thing(1),
-            thing.__reduce__,
         ):
             try:
                 call()
@@ -58,6 +58,8 @@ def exercise():
                 pass
             else:
                 thing.release()
+        with contextlib.suppress(TypeError):  # 3.11 has an answer for some
+            thing.__reduce__()
     for unowned in (lock, rlock):
         try:
             unowned.release()
@@ -140,7 +142,9 @@ def test_references_stay_level_over_every_native_operation():
         natives.use_all()
     settle()
     after = [sys.getrefcount(thing) for thing in probes]
-    assert all(abs(a - b) < 15 for a, b in zip(after, before, strict=True))
+    for thing, a, b in zip(probes, after, before, strict=True):
+        # Before 3.12 None is counted, and memory that waits to be used again gives up some of it.
+        assert (a - b if thing is None else abs(a - b)) < 15, thing
 
 
 def test_references_stay_level_with_one_native_object_used_again_and_again():
