@@ -115,7 +115,7 @@ cdef int find_violations(Origin first, Origin second, _Time time) except -1:
 
 
 cdef list violations = []
-cdef set known_violations = set()
+cdef dict known_violations = {}  # numbers of the locks -> what tells their first finder
 
 
 cdef int add_violation(list path, list times) except -1:
@@ -125,13 +125,12 @@ cdef int add_violation(list path, list times) except -1:
     for each in path:
         numbers.add((<Origin>each).number)
     key = frozenset(numbers)
-    if key in known_violations:
-        return 0
     for each in times:
         time = <_Time>each
         steps.append((stack_lines(time.where), time.thread, time.ident))
-    violations.append((list(path), steps))
-    known_violations.add(key)
+    # Both threads of a violation may find it at once; the one that is first in the dict adds it.
+    if known_violations.setdefault(key, steps) is steps:
+        violations.append((list(path), steps))
     return 0
 
 
