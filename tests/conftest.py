@@ -136,32 +136,29 @@ def run_build(*arguments, cwd=None, **environment):
 def wait_asleep(*threads, timeout=DEADLINE, or_ended=False):
     """Poll until the kernel says that these threads sleep: most likely in the call under test.
 
-    Twice, without having run between: on a busy machine a thread may sleep for a moment for a lock
-    of the interpreter.
+    Three times in a row: on a busy machine a thread may sleep for a moment for a lock of the
+    interpreter.
     """
 
     def asleep():
-        """How often each thread has gone to sleep; None when one is awake."""
-        slept = {}
         for thread in threads:
             if or_ended and not thread.is_alive():
                 continue
             try:
-                with open(f"/proc/self/task/{thread.native_id}/status") as status:
-                    fields = dict(line.split(":", 1) for line in status)
+                with open(f"/proc/self/task/{thread.native_id}/stat") as stat:
+                    state = stat.read().rpartition(")")[2].split()[0]
             except (OSError, TypeError):  # not started, ended, or not Linux
-                return None if sys.platform.startswith("linux") else slept
-            if fields["State"].split()[0] != "S":
-                return None
-            slept[thread] = int(fields["voluntary_ctxt_switches"])
-        return slept
+                return not sys.platform.startswith("linux")
+            if state != "S":
+                return False
+        return True
 
     def still_asleep():
-        before = asleep()
-        if before is None:
-            return False
-        time.sleep(0.01)
-        return asleep() == before
+        for _ in range(2):
+            if not asleep():
+                return False
+            time.sleep(0.003)
+        return asleep()
 
     wait_until(still_asleep, timeout)
 
